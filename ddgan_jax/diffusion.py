@@ -1,0 +1,231 @@
+"""Forward diffusion in T large steps and its Gaussian posterior (DDGAN, Xiao et al. 2022).
+
+The forward process turns an image x_0 into noise x_T by
+
+    q(x_{t+1} | x_t) = N(sqrt(1 - beta_{t+1}) x_t, beta_{t+1} I)                              (1)
+
+Its betas come from a continuous variance sigma^2(s) at s_k = eps + (1 - eps) k / T, k = 0 .. T,
+with eps = 1e-3 and
+
+    VP         sigma^2(s) = 1 - exp(-(beta_max - beta_min) s^2 / 2 - beta_min s)               (2)
+    geometric  sigma^2(s) = beta_min (beta_max / beta_min)^s                                   (3)
+    beta_k = 1 - (1 - sigma^2(s_k)) / (1 - sigma^2(s_{k-1})),   k = 1 .. T                      (4)
+
+which divides out the variance that is already there at s_0. A beta_0 = 1e-8 is put in front, so
+that "x_t at t = 0" exists; in float32 it is x_0 without any noise. With alpha = 1 - beta and
+abar_t = prod_{k <= t} alpha_k the marginal is
+
+    q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)                                         (5)
+
+Bayes' rule on (1) and (5), over the T betas without beta_0, gives the posterior that turns a
+prediction of x_0 into the next sample:
+
+    q(x_t | x_{t+1}, x_0) = N(c0_t x_0 + c1_t x_{t+1}, v_t I)                                  (6)
+    c0_t = beta_{t+1} sqrt(abar_t) / (1 - abar_{t+1})                                          (7)
+    c1_t = sqrt(alpha_{t+1}) (1 - abar_t) / (1 - abar_{t+1})                                   (8)
+    v_t  = beta_{t+1} (1 - abar_t) / (1 - abar_{t+1})                                          (9)
+
+At t = 0: c1 = v = 0, so the last sampling step returns the prediction itself, without noise.
+
+The betas are float64 rounded once to float32; what follows from them is float32 in the order of
+operations of the published code, since its networks were trained with exactly those numbers.
+Everything happens in numpy, once; inside a compiled step the tables are constants.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddgan_jax.errors import UserError
+
+Array = jax.Array | np.ndarray
+
+FIRST_TIME = 1e-3  # eps: s_0
+FIRST_BETA = 1e-8  # beta_0
+MINIMUM_VARIANCE = 1e-20  # keeps the logarithm of v_0 = 0 finite
+
+
+class Transition(NamedTuple):
+    """The coefficients of one step x_t -> x_{t+1} for each example, float32, each of shape (B,).
+
+    Every schedule, discrete or continuous, reduces to these nine numbers; the functions below
+    know nothing else of it.
+    """
+
+    signal: Array  # sqrt(abar_t), equation 5
+    noise: Array  # sqrt(1 - abar_t)
+    step_signal: Array  # sqrt(1 - beta_{t+1}), equation 1
+    step_noise: Array  # sqrt(beta_{t+1})
+    next_signal: Array  # sqrt(abar_{t+1})
+    next_noise: Array  # sqrt(1 - abar_{t+1})
+    posterior_x_0: Array  # c0, equation 7
+    posterior_x_tp1: Array  # c1, equation 8
+    posterior_std: Array  # sqrt(v), equation 9; exactly 0 at t = 0
+
+
+class DiscreteSchedule(NamedTuple):
+    """Tables over the integer times of DDGAN; numpy float32.
+
+    Arrays of length T + 1 are indexed by the time of the image (0: clean, T: noise), those of
+    length T by t, the time that a denoising step arrives at.
+    """
+
+    betas: np.ndarray  # (T + 1,)
+    sigmas: np.ndarray  # (T + 1,) sqrt(beta)
+    sqrt_alphas: np.ndarray  # (T + 1,)
+    sqrt_alphas_cumprod: np.ndarray  # (T + 1,)
+    sigmas_cumprod: np.ndarray  # (T + 1,) sqrt(1 - abar)
+    alphas_cumprod: np.ndarray  # (T,) abar_{t+1} over the betas without beta_0
+    alphas_cumprod_prev: np.ndarray  # (T,) abar_t, likewise
+    posterior_mean_coef1: np.ndarray  # (T,) c0
+    posterior_mean_coef2: np.ndarray  # (T,) c1
+    posterior_variance: np.ndarray  # (T,) v
+    posterior_log_variance: np.ndarray  # (T,) log(max(v, 1e-20))
+
+    @property
+    def num_timesteps(self) -> int:
+        """T."""
+        return len(self.betas) - 1
+
+    def draw_times(self, keys: jax.Array) -> jax.Array:
+        """Training times, uniform over 0 .. T - 1. keys: (B,) random keys -> int32 (B,)."""
+        return jax.vmap(lambda key: jax.random.randint(key, (), 0, self.num_timesteps))(keys)
+
+    def sampling_times(self) -> np.ndarray:
+        """The times that sampling visits, from noise to image: int32 T - 1, .., 0."""
+        return np.arange(self.num_timesteps - 1, -1, -1, dtype=np.int32)
+
+    def transition(self, t: Array) -> Transition:
+        """Coefficients of the steps between t and t + 1. t: int (B,), 0 .. T - 1."""
+        t = jnp.asarray(t)
+        # exp of half the rounded logarithm, not the square root: the published rounding.
+        std = np.exp(0.5 * self.posterior_log_variance.astype(np.float64)).astype(np.float32)
+        std[0] = 0.0
+        tables = Transition(
+            signal=self.sqrt_alphas_cumprod[:-1],
+            noise=self.sigmas_cumprod[:-1],
+            step_signal=self.sqrt_alphas[1:],
+            step_noise=self.sigmas[1:],
+            next_signal=self.sqrt_alphas_cumprod[1:],
+            next_noise=self.sigmas_cumprod[1:],
+            posterior_x_0=self.posterior_mean_coef1,
+            posterior_x_tp1=self.posterior_mean_coef2,
+            posterior_std=std,
+        )
+        return Transition(*(jnp.asarray(table)[t] for table in tables))
+
+
+def vp_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
+    """Variance-preserving sigma^2(s), equation 2. s: float64 in [0, 1]."""
+    return 1.0 - np.exp(-0.5 * s**2 * (beta_max - beta_min) - s * beta_min)
+
+
+def geometric_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
+    """Geometric sigma^2(s), equation 3. s: float64 in [0, 1]."""
+    return beta_min * (beta_max / beta_min) ** s
+
+
+_VARIANCES = {"vp": vp_variance, "geometric": geometric_variance}
+
+
+def discrete_schedule(
+    name: str, num_timesteps: int, beta_min: float, beta_max: float
+) -> DiscreteSchedule:
+    """The tables of the VP or geometric schedule for T = num_timesteps >= 1, equations 2 to 9.
+
+    Raises UserError if the betas leave (0, 1), as those of the geometric schedule do unless
+    0 < beta_min < beta_max < 1.
+    """
+    s = np.arange(num_timesteps + 1, dtype=np.float64) / num_timesteps
+    variance = _VARIANCES[name](s * (1.0 - FIRST_TIME) + FIRST_TIME, beta_min, beta_max)
+    betas = 1.0 - (1.0 - variance[1:]) / (1.0 - variance[:-1])
+    if not np.all((betas > 0) & (betas < 1)):
+        raise UserError(
+            f"diffusion: beta_min={beta_min} and beta_max={beta_max} are not a valid {name} "
+            "schedule (its betas must lie between 0 and 1)"
+        )
+    betas = np.append(FIRST_BETA, betas).astype(np.float32)
+    sqrt_alphas = np.sqrt(1 - betas)
+    sqrt_alphas_cumprod = np.cumprod(sqrt_alphas)
+
+    beta = betas[1:]
+    alpha = 1 - beta
+    # The published product accumulates in float64 and rounds every entry.
+    abar = np.cumprod(alpha.astype(np.float64)).astype(np.float32)
+    abar_prev = np.append(np.float32(1), abar[:-1])
+    variance = beta * (1 - abar_prev) / (1 - abar)
+    # Through float64, since numpy's own float32 logarithm is off by a bit on some platforms.
+    log_variance = np.log(np.maximum(variance.astype(np.float64), MINIMUM_VARIANCE))
+    return DiscreteSchedule(
+        betas=betas,
+        sigmas=np.sqrt(betas),
+        sqrt_alphas=sqrt_alphas,
+        sqrt_alphas_cumprod=sqrt_alphas_cumprod,
+        sigmas_cumprod=np.sqrt(1 - sqrt_alphas_cumprod**2),
+        alphas_cumprod=abar,
+        alphas_cumprod_prev=abar_prev,
+        posterior_mean_coef1=beta * np.sqrt(abar_prev) / (1 - abar),
+        posterior_mean_coef2=(1 - abar_prev) * np.sqrt(alpha) / (1 - abar),
+        posterior_variance=variance,
+        posterior_log_variance=log_variance.astype(np.float32),
+    )
+
+
+def make_schedule(config: ConfigDict) -> DiscreteSchedule:
+    """The schedule that config.diffusion chooses. Raises UserError if it is not a valid one."""
+    d = config.diffusion
+    return discrete_schedule(d.schedule, d.num_timesteps, d.beta_min, d.beta_max)
+
+
+def _per_example(coefficient: Array, x: Array) -> Array:
+    """Shape (B,) -> (B, 1, ..), to multiply arrays of x's rank."""
+    return jnp.reshape(coefficient, (-1,) + (1,) * (jnp.ndim(x) - 1))
+
+
+def _combine(*terms: tuple[Array, Array]) -> jax.Array:
+    return sum(_per_example(coefficient, x) * x for coefficient, x in terms)
+
+
+def q_sample(step: Transition, x_0: Array, noise: Array) -> jax.Array:
+    """x_t ~ q(x_t | x_0), equation 5. x_0 and noise ~ N(0, I): (B, ...), the same shape."""
+    return _combine((step.signal, x_0), (step.noise, noise))
+
+
+def q_sample_pairs(
+    step: Transition, x_0: Array, noise_t: Array, noise_tp1: Array
+) -> tuple[jax.Array, jax.Array]:
+    """(x_t, x_{t+1}) of one forward chain, equations 5 and 1. All arrays: (B, ...)."""
+    x_t = q_sample(step, x_0, noise_t)
+    return x_t, _combine((step.step_signal, x_t), (step.step_noise, noise_tp1))
+
+
+def posterior_mean(step: Transition, x_0: Array, x_tp1: Array) -> jax.Array:
+    """Mean of q(x_t | x_{t+1}, x_0), equations 7 and 8. Arrays: (B, ...)."""
+    return _combine((step.posterior_x_0, x_0), (step.posterior_x_tp1, x_tp1))
+
+
+def posterior_sample(step: Transition, x_0: Array, x_tp1: Array, noise: Array) -> jax.Array:
+    """x_t ~ q(x_t | x_{t+1}, x_0), equation 6; without noise at t = 0. Arrays: (B, ...)."""
+    return posterior_mean(step, x_0, x_tp1) + _combine((step.posterior_std, noise))
+
+
+def predicted_x_0(step: Transition, noise: Array, x_tp1: Array) -> jax.Array:
+    """x_0 when x_{t+1} holds this noise: equation 5 at t + 1, solved for x_0. Arrays: (B, ...)."""
+    return (x_tp1 - _combine((step.next_noise, noise))) / _per_example(step.next_signal, x_tp1)
+
+
+def denoise(
+    prediction: str, step: Transition, output: Array, x_tp1: Array, noise: Array
+) -> jax.Array:
+    """One denoising step x_{t+1} -> x_t from what the generator put out. Arrays: (B, ...).
+
+    prediction says what `output` is: "x_0" and "noise" go through the posterior (6), "x_t" is
+    the sample itself (the ablation "direct denoising" of the paper).
+    """
+    if prediction == "x_t":
+        return jnp.asarray(output)
+    x_0 = predicted_x_0(step, output, x_tp1) if prediction == "noise" else output
+    return posterior_sample(step, x_0, x_tp1, noise)

@@ -1,0 +1,1 @@
+"""Readers of other programs' weights. Each works on plain numpy arrays by name."""

@@ -1,0 +1,259 @@
+"""The published DDGAN checkpoints: their options and state dicts in our terms.
+
+The official networks keep their modules in one list and name parameters by position
+(`all_modules.17.Conv_0.weight`). `_generator_modules` writes that list down once with our names;
+everything else is a table of what the parts of a module are called on both sides.
+
+Layouts: convolutions (out, in, h, w) become (h, w, in, out); 1x1 convolutions, which are dense
+layers here, and linear weights become (in, out); the official `NIN.W` is (in, out) already.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddgan_jax import models
+from ddgan_jax.config import base_config
+from ddgan_jax.errors import UserError
+
+StateDict = Mapping[str, np.ndarray]
+Params = dict[str, Any]
+
+# Our data set for each official --dataset, and how many images an epoch of it has.
+_DATASETS = {
+    "cifar10": ("cifar10", 50_000),
+    "stackmnist": ("stacked_mnist", 120_000),
+    "lsun": ("lsun/church_outdoor", 120_000),
+    "celeba_256": ("celeb_a_hq/256", 27_000),
+}
+_SMALL_DISCRIMINATOR = ("cifar10", "stackmnist")
+
+# Official options that are one field of ours, with the official default.
+_OPTIONS = {
+    "image_size": ("data.image_size", 32),
+    "num_channels": ("data.channels", 3),
+    "num_timesteps": ("diffusion.num_timesteps", 4),
+    "beta_min": ("diffusion.beta_min", 0.1),
+    "beta_max": ("diffusion.beta_max", 20.0),
+    "r1_gamma": ("objective.r1_gamma", 0.05),
+    "num_channels_dae": ("generator.base_channels", 128),
+    "num_res_blocks": ("generator.num_res_blocks", 2),
+    "dropout": ("generator.dropout", 0.0),
+    "resblock_type": ("generator.resblock", "biggan"),
+    "progressive": ("generator.progressive", "none"),
+    "progressive_input": ("generator.progressive_input", "residual"),
+    "progressive_combine": ("generator.progressive_combine", "sum"),
+    "resamp_with_conv": ("generator.resample_with_conv", True),
+    "fir": ("generator.fir", True),
+    "skip_rescale": ("generator.skip_rescale", True),
+    "embedding_type": ("generator.time_embedding", "positional"),
+    "fourier_scale": ("generator.fourier_scale", 16.0),
+    "conditional": ("generator.time_conditional", True),
+    "centered": ("generator.centered", True),
+    "nz": ("generator.latent_dim", 100),
+    "z_emb_dim": ("generator.latent_embedding_dim", 256),
+    "n_mlp": ("generator.latent_layers", 3),
+    "t_emb_dim": ("discriminator.time_embedding_dim", 256),
+    "ngf": ("discriminator.base_channels", 64),
+    "lr_g": ("optimizer.generator_learning_rate", 1.5e-4),
+    "lr_d": ("optimizer.discriminator_learning_rate", 1e-4),
+    "beta1": ("optimizer.beta1", 0.5),
+    "beta2": ("optimizer.beta2", 0.9),
+    "seed": ("train.seed", 1024),
+}
+
+
+def config_from_args(args: Any) -> ConfigDict:
+    """Our config for the official command-line arguments.
+
+    args: a mapping or argparse namespace with the official names; what is missing takes the
+    official default, what is unknown is ignored. Without `dataset` the discriminator is chosen
+    by image size (large from 64 pixels on); `discriminator` = "small" or "large" overrides.
+    Raises UserError for values that are not possible.
+    """
+    args = dict(args) if isinstance(args, Mapping) else dict(vars(args))
+    config = base_config()
+    with config.unlocked():
+        for option, (field, default) in _OPTIONS.items():
+            section, name = field.split(".")
+            try:
+                setattr(config[section], name, type(default)(args.get(option, default)))
+            except (TypeError, ValueError) as error:
+                raise UserError(f"official option {option}: {error}") from error
+        g = config.generator
+        g.channel_multipliers = _integers(args.get("ch_mult", (1, 2, 2, 2)))
+        g.attention_resolutions = _integers(args.get("attn_resolutions", (16,)))
+        g.fir_kernel = _integers(args.get("fir_kernel", (1, 3, 3, 1)))
+        g.output_tanh = not args.get("not_use_tanh", False)
+        config.diffusion.schedule = "geometric" if args.get("use_geometric") else "vp"
+        config.objective.r1_interval = args.get("lazy_reg") or 1
+        config.optimizer.ema_decay = args.get("ema_decay", 0.9999) if args.get("use_ema") else 0.0
+        dataset = args.get("dataset")
+        by_size = "small" if config.data.image_size < 64 else "large"
+        by_dataset = "small" if dataset in _SMALL_DISCRIMINATOR else "large"
+        kind = by_dataset if dataset in _DATASETS else by_size
+        config.discriminator.name = args.get("discriminator") or kind
+        _set_training_length(config, args, dataset)
+    return config
+
+
+def _integers(value: Any) -> tuple[int, ...]:
+    # A value given on the official command line arrives as a string, or a list of them.
+    values = value if isinstance(value, (list, tuple)) else (value,)
+    return tuple(int(v) for v in values)
+
+
+def _set_training_length(config: ConfigDict, args: Mapping[str, Any], dataset: str | None) -> None:
+    processes = args.get("num_process_per_node", 1) * args.get("num_proc_node", 1)
+    config.train.batch_size = args.get("batch_size", 128) * processes
+    if dataset not in _DATASETS:
+        return
+    name, num_examples = _DATASETS[dataset]
+    config.data.name, config.data.flip = name, dataset != "stackmnist"
+    config.data.max_examples = num_examples if dataset == "lsun" else 0
+    epochs = args.get("num_epoch", 1200)
+    steps_per_epoch = num_examples // config.train.batch_size
+    config.train.num_steps = (epochs + 1) * steps_per_epoch
+    if not args.get("no_lr_decay", False):
+        config.optimizer.decay_interval_steps = steps_per_epoch
+        config.optimizer.decay_steps = epochs * steps_per_epoch
+
+
+def import_generator(state_dict: StateDict, config: ConfigDict) -> Params:
+    """Our generator parameters from an official state dict (with or without `module.`).
+
+    Values keep their dtype. Raises UserError naming every entry that is missing, unused or of
+    another shape than config's network.
+    """
+    g = config.generator
+    modules = _generator_modules(config)
+    # Official networks own a few weights that no forward pass reads; they are not wanted here.
+    never_used = set()
+    if not g.time_conditional:
+        never_used |= {f"all_modules.{i}.Dense_0.{leaf}" for i in modules.values() for leaf in _WB}
+        never_used |= {"all_modules.0.W"} if g.time_embedding == "fourier" else set()
+
+    def official_name(path: tuple[str, ...]) -> str:
+        if path[0] == "latent_mapping":
+            layer = int(path[1].removeprefix("dense_"))
+            return f"z_transform.{2 * layer + 1}.{_LEAVES[path[-1]]}"
+        parts = dict(_GENERATOR_PARTS)
+        parts["shortcut"] = "NIN_0" if g.resblock == "ddpm" else "Conv_2"
+        parts["conv"] = "Conv2d_0" if g.fir else "Conv_0"
+        part = parts["/".join(path[1:-1])]
+        if not part and path[0].endswith(("_pyramid", "_upsample")):
+            part = "Conv_0" if path[0].startswith("down") else "Conv2d_0"
+        return _join(f"all_modules.{modules[path[0]]}", part, path[-1])
+
+    template = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0))[0])
+    return _import(state_dict, template, official_name, never_used, "generator")
+
+
+def import_discriminator(state_dict: StateDict, config: ConfigDict) -> Params:
+    """Our discriminator parameters from an official state dict; as `import_generator`."""
+
+    def official_name(path: tuple[str, ...]) -> str:
+        module = _DISCRIMINATOR_MODULES.get(path[0])
+        if module is None:
+            module = f"conv{int(path[0].removeprefix('block_')) + 1}"
+        return _join(module, _DISCRIMINATOR_PARTS["/".join(path[1:-1])], path[-1])
+
+    template = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0))[1])
+    return _import(state_dict, template, official_name, set(), "discriminator")
+
+
+_WB = ("weight", "bias")
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "frequencies": "W"}
+_NIN_LEAVES = {"kernel": "W", "bias": "b"}
+_GENERATOR_PARTS = {
+    "": "",
+    "norm_0/style": "GroupNorm_0.style",
+    "norm_1/style": "GroupNorm_1.style",
+    "norm_1": "GroupNorm_1",
+    "conv_0": "Conv_0",
+    "conv_1": "Conv_1",
+    "time": "Dense_0",
+    "norm": "GroupNorm_0",
+    "query": "NIN_0",
+    "key": "NIN_1",
+    "value": "NIN_2",
+    "output": "NIN_3",
+}
+_DISCRIMINATOR_MODULES = {
+    "time_dense_0": "t_embed.main.0",
+    "time_dense_1": "t_embed.main.2",
+    "input_conv": "start_conv",
+    "output_conv": "final_conv",
+    "output": "end_linear",
+}
+_DISCRIMINATOR_PARTS = {
+    "": "",
+    "conv_0": "conv1.0",
+    "conv_1": "conv2.0",
+    "time": "dense_t1",
+    "shortcut": "skip.0",
+}
+
+
+def _join(module: str, part: str, leaf: str) -> str:
+    leaves = _NIN_LEAVES if part.startswith("NIN") else _LEAVES
+    return ".".join(filter(None, (module, part, leaves[leaf])))
+
+
+def _generator_modules(config: ConfigDict) -> dict[str, int]:
+    """Our module name -> position in the official list, in the order of the forward pass."""
+    g = config.generator
+    last = len(g.channel_multipliers) - 1
+    attends = [
+        config.data.image_size // 2**level in g.attention_resolutions for level in range(last + 1)
+    ]
+    names = ["time_fourier"] if g.time_embedding == "fourier" else []
+    names += ["time_dense_0", "time_dense_1"] if g.time_conditional else []
+    names += ["input_conv"]
+    for level in range(last + 1):
+        for i in range(g.num_res_blocks):
+            names += [f"down_{level}_block_{i}"]
+            names += [f"down_{level}_attention_{i}"] if attends[level] else []
+        if level < last:
+            names += [f"down_{level}_downsample"]
+            names += [f"down_{level}_pyramid"] if g.progressive_input != "none" else []
+    names += ["middle_block_0", "middle_attention", "middle_block_1"]
+    for level in range(last, -1, -1):
+        names += [f"up_{level}_block_{i}" for i in range(g.num_res_blocks + 1)]
+        names += [f"up_{level}_attention"] if attends[level] else []
+        if g.progressive == "output_skip" or (g.progressive == "residual" and level == last):
+            names += [f"up_{level}_pyramid_norm", f"up_{level}_pyramid_conv"]
+        elif g.progressive == "residual":
+            names += [f"up_{level}_pyramid"]
+        names += [f"up_{level}_upsample"] if level else []
+    names += ["output_norm", "output_conv"] if g.progressive != "output_skip" else []
+    return {name: position for position, name in enumerate(names)}
+
+
+def _import(state_dict, template, official_name, never_used, network: str) -> Params:
+    given = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    leaves, treedef = jax.tree.flatten_with_path(template)
+    names = [official_name(tuple(key.key for key in path)) for path, _ in leaves]
+    problems = [f"missing {name}" for name in names if name not in given]
+    problems += [f"unused {name}" for name in given if name not in {*names, *never_used}]
+    values = []
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        value = _our_layout(name, np.asarray(given[name]), leaf.ndim) if name in given else leaf
+        if value.shape != leaf.shape:
+            problems.append(f"{name} is {value.shape}, the config wants {leaf.shape}")
+        values.append(value)
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
+        raise UserError(f"this state dict is not that {network}: {shown}")
+    return jax.tree.unflatten(treedef, values)
+
+
+def _our_layout(name: str, value: np.ndarray, ndim: int) -> np.ndarray:
+    if value.ndim == 4 and ndim == 2 and value.shape[2:] == (1, 1):
+        value = value[:, :, 0, 0]
+    if value.ndim == 4:
+        return value.transpose(2, 3, 1, 0)
+    return value.T if value.ndim == 2 and name.endswith(".weight") else value

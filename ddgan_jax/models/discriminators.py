@@ -1,0 +1,121 @@
+"""DDGAN's time-conditional discriminators: logit = D(x_t, t, x_{t+1}).
+
+Xiao et al. 2022. "small" serves images of 8 to 64 pixels (five 3x3 levels, H / 8 at the end),
+"large" those from 64 pixels on (H / 64). Both see x_t and x_{t+1} as channels of one image, have
+no normalisation, and end in a minibatch standard deviation (Karras et al. 2018).
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ddgan_jax.models import layers, resample
+from ddgan_jax.models.layers import Dtype, uniform_fan_out
+
+STDDEV_GROUP_SIZE = 4
+_FIR = (1, 3, 3, 1)
+
+
+def leaky_relu(x: jax.Array) -> jax.Array:
+    """x where positive, else 0.2 x."""
+    return nn.leaky_relu(x, 0.2)
+
+
+class DownBlock(nn.Module):
+    """Residual block that adds the time and may halve the resolution. (B, H, W, C)."""
+
+    features: int
+    down: bool
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
+        init, dtype = uniform_fan_out, self.dtype
+        h = layers.conv3x3(self.features, init=init(), dtype=dtype, name="conv_0")(leaky_relu(x))
+        dense = nn.Dense(self.features, kernel_init=init(), dtype=dtype, name="time")
+        h = leaky_relu(h + dense(time)[:, None, None, :])
+        if self.down:
+            h, x = resample.downsample_fir(h, _FIR), resample.downsample_fir(x, _FIR)
+        h = layers.conv3x3(self.features, init=init(0.0), dtype=dtype, name="conv_1")(h)
+        shortcut = nn.Dense(
+            self.features, use_bias=False, kernel_init=init(), dtype=dtype, name="shortcut"
+        )
+        return layers.residual_sum(shortcut(x), h, rescale=True)
+
+
+def minibatch_stddev(x: jax.Array) -> jax.Array:
+    """How much images of one group differ: one channel for (B, H, W, C), >= float32.
+
+    The batch is that of one device. A group is up to four examples at stride B / 4: example n
+    belongs to group n mod (B / 4). The biased standard deviation over the group is averaged over
+    pixels and channels, and every member gets that number as a constant channel (B, H, W, 1).
+    Raises ValueError if B is larger than 4 and not divisible by 4.
+    """
+    b, h, w, c = x.shape
+    group = min(b, STDDEV_GROUP_SIZE)
+    if b % group:
+        raise ValueError(f"minibatch standard deviation: {b} images do not form groups of {group}")
+    grouped = layers.at_least_float32(x).reshape(group, b // group, h, w, c)
+    variance = jnp.square(grouped - grouped.mean(0)).mean(0)
+    stddev = jnp.sqrt(variance + 1e-8).mean((1, 2, 3))
+    return jnp.broadcast_to(jnp.tile(stddev, group)[:, None, None, None], (b, h, w, 1))
+
+
+class Discriminator(nn.Module):
+    """Blocks of given widths, minibatch standard deviation, sum over pixels, one logit."""
+
+    base_channels: int
+    width_multipliers: Sequence[int]  # of base_channels, one per block
+    first_down: int  # the first block that halves the resolution; all later ones do
+    final_conv_scale: float  # of the last convolution's initialiser
+    time_embedding_dim: int
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x_prev: jax.Array, t: jax.Array, x_t: jax.Array) -> jax.Array:
+        """x_prev and the noisier x_t (B, H, W, C), t int (B,) -> logits (B,), >= float32.
+
+        t is the time of x_prev, as drawn: x_prev = x_t and x_t = x_{t+1} in the paper's symbols.
+        """
+        init = uniform_fan_out
+        time = layers.sinusoidal_embedding(
+            t, self.time_embedding_dim, jnp.promote_types(x_t.dtype, jnp.float32)
+        )
+        for i in range(2):
+            time = leaky_relu(
+                nn.Dense(
+                    self.time_embedding_dim,
+                    kernel_init=init(),
+                    dtype=self.dtype,
+                    name=f"time_dense_{i}",
+                )(time)
+            )
+        h = nn.Dense(
+            2 * self.base_channels, kernel_init=init(), dtype=self.dtype, name="input_conv"
+        )(jnp.concatenate([x_prev, x_t], axis=-1))
+        for i, multiplier in enumerate(self.width_multipliers):
+            width = self.base_channels * multiplier
+            block = DownBlock(width, i >= self.first_down, self.dtype, name=f"block_{i}")
+            h = block(h, time)
+        h = jnp.concatenate([h, minibatch_stddev(h).astype(h.dtype)], axis=-1)
+        h = layers.conv3x3(
+            self.base_channels * self.width_multipliers[-1],
+            init=init(self.final_conv_scale),
+            dtype=self.dtype,
+            name="output_conv",
+        )(h)
+        # Sum, not mean, over the pixels; the last layer is never computed in bfloat16.
+        pooled = layers.at_least_float32(leaky_relu(h)).sum((1, 2))
+        return nn.Dense(1, kernel_init=init(), name="output")(pooled)[:, 0]
+
+
+def small(base_channels: int, time_embedding_dim: int, dtype: Dtype = None) -> Discriminator:
+    """The discriminator of 32-pixel images: H / 8, needs H >= 8."""
+    return Discriminator(base_channels, (2, 4, 8, 8), 1, 0.0, time_embedding_dim, dtype)
+
+
+def large(base_channels: int, time_embedding_dim: int, dtype: Dtype = None) -> Discriminator:
+    """The discriminator of 256-pixel images: H / 64, needs H >= 64."""
+    return Discriminator(base_channels, (4, 8, 8, 8, 8, 8), 0, 1.0, time_embedding_dim, dtype)

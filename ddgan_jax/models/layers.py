@@ -1,0 +1,175 @@
+"""Layers that the NCSN++ generator and the discriminators share.
+
+`dtype` in every module is the compute dtype: None follows parameters and inputs (float32, or
+float64 under jax_enable_x64), bfloat16 casts both. Parameters are float32, and so are
+normalisation statistics and softmax, whatever the compute dtype.
+"""
+
+import math
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Dtype = Any
+Initializer = Callable[..., jax.Array]
+
+# A scale of 0 stands for 1e-10 in the variance: exact zeros would stop the first gradients.
+_SMALLEST_SCALE = 1e-10
+
+
+def uniform_fan_avg(scale: float = 1.0) -> Initializer:
+    """Uniform initialiser of variance scale / mean(fan_in, fan_out), of generator kernels."""
+    return nn.initializers.variance_scaling(scale or _SMALLEST_SCALE, "fan_avg", "uniform")
+
+
+def uniform_fan_out(scale: float = 1.0) -> Initializer:
+    """Uniform initialiser of variance scale / fan_out, of discriminator and style kernels."""
+    return nn.initializers.variance_scaling(scale or _SMALLEST_SCALE, "fan_out", "uniform")
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """x in float32, or as it is if wider; for statistics, softmax and losses."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def conv3x3(features: int, *, init: Initializer, dtype: Dtype, name: str) -> nn.Conv:
+    """3x3 convolution with zero padding 1 and a bias."""
+    return nn.Conv(features, (3, 3), padding=1, kernel_init=init, dtype=dtype, name=name)
+
+
+def sinusoidal_embedding(t: jax.Array, dim: int, dtype: Dtype = jnp.float32) -> jax.Array:
+    """[sin(t f_k), cos(t f_k)] with f_k = 10000^(-k / (dim/2 - 1)). t: (B,) -> (B, dim).
+
+    All sines come first; an odd dim gets a last column of zeros.
+    """
+    half = dim // 2
+    frequencies = jnp.exp(jnp.arange(half, dtype=dtype) * (-math.log(10_000.0) / (half - 1)))
+    angles = t.astype(dtype)[:, None] * frequencies[None, :]
+    embedding = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+    return jnp.pad(embedding, ((0, 0), (0, dim % 2)))
+
+
+class FourierEmbedding(nn.Module):
+    """[sin p, cos p] of p = 2 pi log(t) W with fixed random W. t: (B,) -> (B, 2 dim).
+
+    Not defined at t = 0.
+    """
+
+    dim: int
+    scale: float
+
+    @nn.compact
+    def __call__(self, t: jax.Array, dtype: Dtype = jnp.float32) -> jax.Array:
+        init = nn.initializers.normal(self.scale)
+        frequencies = jax.lax.stop_gradient(self.param("frequencies", init, (self.dim,)))
+        phases = jnp.log(t.astype(dtype))[:, None] * frequencies[None, :] * (2 * math.pi)
+        return jnp.concatenate([jnp.sin(phases), jnp.cos(phases)], axis=1)
+
+
+def num_groups(channels: int) -> int:
+    """Groups of every group normalisation: 4 channels or more in each, at most 32 groups."""
+    return min(channels // 4, 32)
+
+
+def group_normalise(x: jax.Array, groups: int, epsilon: float = 1e-6) -> jax.Array:
+    """Zero mean and unit (biased) variance over each group of channels; (B, H, W, C), >= float32.
+
+    The variance is that of the centred values; E[x^2] - E[x]^2 would lose digits.
+    """
+    b, h, w, c = x.shape
+    grouped = at_least_float32(x).reshape(b, h, w, groups, c // groups)
+    centred = grouped - grouped.mean((1, 2, 4), keepdims=True)
+    variance = jnp.square(centred).mean((1, 2, 4), keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + epsilon)).reshape(b, h, w, c)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation with a learned scale and bias per channel."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        bias = self.param("bias", nn.initializers.zeros, (channels,))
+        return (group_normalise(x, num_groups(channels)) * scale + bias).astype(x.dtype)
+
+
+class AdaptiveGroupNorm(nn.Module):
+    """Group normalisation whose scale and bias are a linear function of the latent embedding.
+
+    The scale is used as it is, with an initial bias of 1 (not "1 + scale").
+    """
+
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, latent: jax.Array) -> jax.Array:
+        channels = x.shape[-1]
+        style = nn.Dense(
+            2 * channels,
+            kernel_init=uniform_fan_out(),
+            bias_init=_ones_then_zeros,
+            dtype=self.dtype,
+            name="style",
+        )(latent)
+        scale, bias = jnp.split(at_least_float32(style)[:, None, None, :], 2, axis=-1)
+        return (group_normalise(x, num_groups(channels)) * scale + bias).astype(x.dtype)
+
+
+def _ones_then_zeros(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+    del key
+    return jnp.ones(shape, dtype).at[shape[0] // 2 :].set(0)
+
+
+class Dropout(nn.Module):
+    """Dropout with one key per example, so that the batch may be split over any devices.
+
+    keys: (B,) random keys, or None to switch it off. The key is folded with the module's path,
+    which gives every layer its own mask.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+        if keys is None or self.rate == 0.0:
+            return x
+        layer = zlib.crc32("/".join(self.path).encode())
+        keep = jax.vmap(
+            lambda key: jax.random.bernoulli(
+                jax.random.fold_in(key, layer), 1.0 - self.rate, x.shape[1:]
+            )
+        )(keys)
+        return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros((), x.dtype))
+
+
+class Attention(nn.Module):
+    """Single-head self-attention over all pixels with a residual connection. (B, H, W, C)."""
+
+    skip_rescale: bool
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        b, h, w, c = x.shape
+        normed = GroupNorm(name="norm")(x).reshape(b, h * w, c)
+        query, key, value = (
+            nn.Dense(c, kernel_init=uniform_fan_avg(0.1), dtype=self.dtype, name=name)(normed)
+            for name in ("query", "key", "value")
+        )
+        logits = at_least_float32(jnp.einsum("bqc,bkc->bqk", query, key)) * c**-0.5
+        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+        attended = jnp.einsum("bqk,bkc->bqc", weights, value)
+        out = nn.Dense(c, kernel_init=uniform_fan_avg(0.0), dtype=self.dtype, name="output")(
+            attended
+        )
+        return residual_sum(x, out.reshape(b, h, w, c), self.skip_rescale)
+
+
+def residual_sum(x: jax.Array, h: jax.Array, rescale: bool) -> jax.Array:
+    """x + h, divided by sqrt(2) if `rescale`, so that the variance stays."""
+    return (x + h) * math.sqrt(0.5) if rescale else x + h

@@ -1,0 +1,324 @@
+"""The NCSN++ U-Net as DDGAN's generator: x_0 = G(x_{t+1}, t, z).
+
+Song et al. 2021 (architecture), Xiao et al. 2022 (the latent z enters through adaptive group
+normalisation). Every option of the published network is a field; the names of the modules say
+where they stand: down_{level}_block_{i}, middle_attention, up_{level}_upsample, ...
+"""
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ddgan_jax.models import layers, resample
+from ddgan_jax.models.layers import Dtype, residual_sum, uniform_fan_avg
+
+BLOCK_TYPES = ("ddpm", "biggan", "biggan_oneadagn")
+
+
+class Downsample(nn.Module):
+    """Half the resolution: FIR or 2x2 mean, or a convolution to `features` channels."""
+
+    fir: bool
+    taps: Sequence[float]
+    features: int = 0  # 0: no convolution
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if not self.features:
+            return (
+                resample.downsample_fir(x, self.taps) if self.fir else resample.downsample_mean(x)
+            )
+        if self.fir:
+            x, padding = resample.blur_before_strided_conv(x, self.taps), "VALID"
+        else:
+            padding = ((0, 1), (0, 1))
+        init = uniform_fan_avg()
+        return nn.Conv(
+            self.features, (3, 3), 2, padding, kernel_init=init, dtype=self.dtype, name="conv"
+        )(x)
+
+
+class Upsample(nn.Module):
+    """Twice the resolution: FIR or nearest neighbour, or a convolution to `features` channels."""
+
+    fir: bool
+    taps: Sequence[float]
+    features: int = 0  # 0: no convolution
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if not self.features:
+            return resample.upsample_fir(x, self.taps) if self.fir else resample.upsample_nearest(x)
+        if not self.fir:
+            x = resample.upsample_nearest(x)
+            conv = layers.conv3x3
+            return conv(self.features, init=uniform_fan_avg(), dtype=self.dtype, name="conv")(x)
+        # Full correlation with the zero-inserted image, 2H + 1 pixels, which the filter evens out.
+        x = nn.Conv(
+            self.features,
+            (3, 3),
+            padding=2,
+            input_dilation=2,
+            use_bias=False,
+            kernel_init=uniform_fan_avg(),
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return resample.blur_after_transposed_conv(x, self.taps) + bias.astype(x.dtype)
+
+
+class ResBlock(nn.Module):
+    """Residual block whose normalisations are styled by the latent and which adds the time.
+
+    kind "biggan": resamples inside, shortcut by 1x1 convolution. "biggan_oneadagn": the same with
+    a plain second normalisation. "ddpm": never resamples.
+    """
+
+    features: int
+    kind: str
+    dropout: float
+    skip_rescale: bool
+    fir: bool
+    taps: Sequence[float]
+    dtype: Dtype
+    resampling: str = "none"  # "none", "down" or "up"
+
+    def _resample(self, x: jax.Array) -> jax.Array:
+        module = {"down": Downsample, "up": Upsample}[self.resampling]
+        return module(self.fir, self.taps, name=None)(x)
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        time: jax.Array | None,
+        latent: jax.Array,
+        dropout_keys: jax.Array | None,
+    ) -> jax.Array:
+        """x: (B, H, W, C). time: (B, E) after its activation, or None. latent: (B, Z)."""
+        init, dtype = uniform_fan_avg, self.dtype
+        h = nn.silu(layers.AdaptiveGroupNorm(dtype, name="norm_0")(x, latent))
+        if self.resampling != "none":
+            h, x = self._resample(h), self._resample(x)
+        h = layers.conv3x3(self.features, init=init(), dtype=dtype, name="conv_0")(h)
+        if time is not None:
+            dense = nn.Dense(self.features, kernel_init=init(), dtype=dtype, name="time")
+            h = h + dense(time)[:, None, None, :]
+        if self.kind == "biggan_oneadagn":
+            h = layers.GroupNorm(name="norm_1")(h)
+        else:
+            h = layers.AdaptiveGroupNorm(dtype, name="norm_1")(h, latent)
+        h = layers.Dropout(self.dropout, name="dropout")(nn.silu(h), dropout_keys)
+        h = layers.conv3x3(self.features, init=init(0.0), dtype=dtype, name="conv_1")(h)
+        if x.shape[-1] != self.features or self.resampling != "none":
+            scale = 0.1 if self.kind == "ddpm" else 1.0
+            shortcut = nn.Dense(
+                self.features, kernel_init=init(scale), dtype=dtype, name="shortcut"
+            )
+            x = shortcut(x)
+        return residual_sum(x, h, self.skip_rescale)
+
+
+class LatentMapping(nn.Module):
+    """z (B, L), normalised to unit mean square, through num_layers + 1 dense layers with SiLU."""
+
+    features: int
+    num_layers: int
+    dtype: Dtype
+
+    @nn.compact
+    def __call__(self, z: jax.Array) -> jax.Array:
+        z = layers.at_least_float32(z)
+        h = z * jax.lax.rsqrt(jnp.square(z).mean(axis=1, keepdims=True) + 1e-8)
+        for i in range(self.num_layers + 1):
+            init = layers.uniform_fan_out()
+            dense = nn.Dense(self.features, kernel_init=init, dtype=self.dtype, name=f"dense_{i}")
+            h = nn.silu(dense(h))
+        return h
+
+
+class NCSNpp(nn.Module):
+    """The generator. Fields as in config.generator, where each is described."""
+
+    image_size: int
+    channels: int
+    base_channels: int
+    channel_multipliers: Sequence[int]
+    num_res_blocks: int
+    attention_resolutions: Sequence[int]
+    dropout: float
+    resblock: str
+    progressive: str
+    progressive_input: str
+    progressive_combine: str
+    resample_with_conv: bool
+    fir: bool
+    fir_kernel: Sequence[float]
+    skip_rescale: bool
+    time_embedding: str
+    fourier_scale: float
+    time_conditional: bool
+    centered: bool
+    output_tanh: bool
+    latent_embedding_dim: int
+    latent_layers: int
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, t: jax.Array, z: jax.Array, *, dropout_keys: jax.Array | None = None
+    ) -> jax.Array:
+        """x_{t+1} (B, H, W, C), t int (B,), z (B, L) -> x_0 (B, H, W, C), float32 (or wider).
+
+        dropout_keys: (B,) random keys while training; None, as for sampling, switches it off.
+        """
+        context = (self._embed_time(t, x), self._map_latent(z), dropout_keys)
+        x = x if self.centered else 2 * x - 1
+        x = x if self.dtype is None else x.astype(self.dtype)
+        h, skips = self._encode(x, context)
+        h = self._block(h.shape[-1], "middle_block_0")(h, *context)
+        h = self._attention("middle_attention")(h)
+        h = self._block(h.shape[-1], "middle_block_1")(h, *context)
+        out = layers.at_least_float32(self._decode(h, skips, context))
+        return jnp.tanh(out) if self.output_tanh else out
+
+    def _embed_time(self, t: jax.Array, x: jax.Array) -> jax.Array | None:
+        if not self.time_conditional:
+            return None
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        if self.time_embedding == "fourier":
+            embed = layers.FourierEmbedding(
+                self.base_channels, self.fourier_scale, name="time_fourier"
+            )
+            embedding = embed(t, dtype)
+        else:
+            embedding = layers.sinusoidal_embedding(t, self.base_channels, dtype)
+        for i in range(2):
+            embedding = nn.Dense(
+                4 * self.base_channels,
+                kernel_init=uniform_fan_avg(),
+                dtype=self.dtype,
+                name=f"time_dense_{i}",
+            )(embedding)
+            embedding = nn.silu(embedding)
+        return embedding
+
+    def _map_latent(self, z: jax.Array) -> jax.Array:
+        return LatentMapping(
+            self.latent_embedding_dim, self.latent_layers, self.dtype, name="latent_mapping"
+        )(z)
+
+    def _encode(self, x: jax.Array, context: tuple) -> tuple[jax.Array, list[jax.Array]]:
+        """The way down: the deepest features, and everything that the way up concatenates."""
+        h = self._conv(self.base_channels, "input_conv")(x)
+        pyramid, skips = x, [h]
+        last = len(self.channel_multipliers) - 1
+        for level, multiplier in enumerate(self.channel_multipliers):
+            for i in range(self.num_res_blocks):
+                width = self.base_channels * multiplier
+                h = self._block(width, f"down_{level}_block_{i}")(h, *context)
+                if self._attends(level):
+                    h = self._attention(f"down_{level}_attention_{i}")(h)
+                skips.append(h)
+            if level < last:
+                h = self._downsample(h, f"down_{level}_downsample", context)
+                h, pyramid = self._join_input_pyramid(h, pyramid, f"down_{level}_pyramid")
+                skips.append(h)
+        return h, skips
+
+    def _join_input_pyramid(
+        self, h: jax.Array, pyramid: jax.Array, name: str
+    ) -> tuple[jax.Array, jax.Array]:
+        if self.progressive_input == "residual":
+            pyramid = Downsample(self.fir, self.fir_kernel, h.shape[-1], self.dtype, name=name)(
+                pyramid
+            )
+            h = residual_sum(pyramid, h, self.skip_rescale)
+            return h, h
+        if self.progressive_input == "input_skip":
+            pyramid = Downsample(self.fir, self.fir_kernel)(pyramid)
+            conv = nn.Dense(
+                h.shape[-1], kernel_init=uniform_fan_avg(), dtype=self.dtype, name=name
+            )(pyramid)
+            cat = self.progressive_combine == "cat"
+            h = jnp.concatenate([conv, h], axis=-1) if cat else conv + h
+        return h, pyramid
+
+    def _decode(self, h: jax.Array, skips: list[jax.Array], context: tuple) -> jax.Array:
+        """The way up, to the image before its tanh."""
+        pyramid = None
+        for level in reversed(range(len(self.channel_multipliers))):
+            width = self.base_channels * self.channel_multipliers[level]
+            for i in range(self.num_res_blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = self._block(width, f"up_{level}_block_{i}")(h, *context)
+            if self._attends(level):
+                h = self._attention(f"up_{level}_attention")(h)
+            h, pyramid = self._join_output_pyramid(h, pyramid, f"up_{level}_pyramid")
+            if level:
+                h = self._upsample(h, f"up_{level}_upsample", context)
+        if self.progressive == "output_skip":
+            return pyramid
+        return self._norm_conv(h, self.channels, "output", 0.0)
+
+    def _join_output_pyramid(
+        self, h: jax.Array, pyramid: jax.Array | None, name: str
+    ) -> tuple[jax.Array, jax.Array | None]:
+        if self.progressive == "output_skip":
+            image = self._norm_conv(h, self.channels, name, 0.0)
+            if pyramid is not None:
+                image = Upsample(self.fir, self.fir_kernel)(pyramid) + image
+            return h, image
+        if self.progressive == "residual":
+            if pyramid is None:
+                return h, self._norm_conv(h, h.shape[-1], name, 1.0)
+            pyramid = Upsample(self.fir, self.fir_kernel, h.shape[-1], self.dtype, name=name)(
+                pyramid
+            )
+            h = residual_sum(pyramid, h, self.skip_rescale)
+            return h, h
+        return h, None
+
+    def _attends(self, level: int) -> bool:
+        return self.image_size // 2**level in self.attention_resolutions
+
+    def _conv(self, features: int, name: str, scale: float = 1.0) -> nn.Conv:
+        init = uniform_fan_avg(scale)
+        return layers.conv3x3(features, init=init, dtype=self.dtype, name=name)
+
+    def _norm_conv(self, h: jax.Array, features: int, name: str, scale: float) -> jax.Array:
+        h = nn.silu(layers.GroupNorm(name=f"{name}_norm")(h))
+        return self._conv(features, f"{name}_conv", scale)(h)
+
+    def _attention(self, name: str) -> layers.Attention:
+        return layers.Attention(self.skip_rescale, self.dtype, name=name)
+
+    def _block(self, features: int, name: str, resampling: str = "none") -> ResBlock:
+        return ResBlock(
+            features=features,
+            kind=self.resblock,
+            dropout=self.dropout,
+            skip_rescale=self.skip_rescale,
+            fir=self.fir,
+            taps=self.fir_kernel,
+            dtype=self.dtype,
+            resampling=resampling,
+            name=name,
+        )
+
+    def _downsample(self, h: jax.Array, name: str, context: tuple) -> jax.Array:
+        if self.resblock != "ddpm":
+            return self._block(h.shape[-1], name, "down")(h, *context)
+        features = h.shape[-1] if self.resample_with_conv else 0
+        return Downsample(self.fir, self.fir_kernel, features, self.dtype, name=name)(h)
+
+    def _upsample(self, h: jax.Array, name: str, context: tuple) -> jax.Array:
+        if self.resblock != "ddpm":
+            return self._block(h.shape[-1], name, "up")(h, *context)
+        features = h.shape[-1] if self.resample_with_conv else 0
+        return Upsample(self.fir, self.fir_kernel, features, self.dtype, name=name)(h)

@@ -1,0 +1,103 @@
+"""Devices, and nothing else knows them: placement of values and the mapping of a step.
+
+A step is written for one device. Here it is mapped over all of them: the state is replicated
+(an ordinary array without a leading device axis), the batch is split along its first axis, and
+inside the step the devices are the axis "data".
+
+Two mappings give the same result: `jax.pmap` with unstacked state, and `jax.shard_map`.
+`check_vma=False` keeps the meaning of pmap for gradients: of the local loss, averaged by the
+step's own pmean. With the check on, gradients of replicated parameters would arrive already
+summed, that is, too large by the number of devices.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ddgan_jax.train_step import AXIS, Step
+from ddgan_jax.types import Batch, PyTree
+
+Devices = Sequence[jax.Device]
+
+
+def mesh(devices: Devices) -> Mesh:
+    """The one-dimensional mesh of the given devices."""
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def replicated(devices: Devices) -> NamedSharding:
+    """The layout of values of which every device holds a whole copy."""
+    return NamedSharding(mesh(devices), PartitionSpec())
+
+
+def split(devices: Devices) -> NamedSharding:
+    """The layout of arrays whose first axis is divided among the devices."""
+    return NamedSharding(mesh(devices), PartitionSpec(AXIS))
+
+
+def create_replicated(create: Callable[[], PyTree], devices: Devices) -> PyTree:
+    """The result of create(), made directly on all devices by one compiled program."""
+    return jax.jit(create, out_shardings=replicated(devices))()
+
+
+def abstract_replicated(create: Callable[[], PyTree], devices: Devices) -> PyTree:
+    """Shapes, dtypes and layout of create_replicated(create), without computing it."""
+    layout = replicated(devices)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), jax.eval_shape(create)
+    )
+
+
+def map_step(step: Step, mapping: str, devices: Devices) -> Callable[..., Any]:
+    """The step over all devices: (state, placed batch, key) -> (state, metrics).
+
+    mapping: "pmap" or "shard_map". The state passed in is donated: use the returned one.
+    """
+    if mapping == "pmap":
+        return jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, 0, None),
+            out_axes=None,
+            donate_argnums=(0,),
+            devices=devices,
+        )
+    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+    mapped = jax.shard_map(
+        step,
+        mesh=mesh(devices),
+        in_specs=(everywhere, divided, everywhere),
+        out_specs=(everywhere, everywhere),
+        check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def place_batch(batch: Batch, mapping: str, devices: Devices) -> Batch:
+    """A host batch, divided among the devices in the form that `map_step` takes.
+
+    Example i goes to device i // (batch_size / number of devices).
+    """
+    if mapping == "pmap":
+        count = len(devices)
+        batch = {k: v.reshape(count, len(v) // count, *v.shape[1:]) for k, v in batch.items()}
+    return jax.device_put(batch, split(devices))
+
+
+def map_examples(function: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
+    """function(params, xs) -> ys over all devices, xs and ys divided along their first axis.
+
+    For work without any exchange between examples, such as sampling. params are replicated.
+    """
+    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+    mapped = jax.shard_map(
+        function,
+        mesh=mesh(devices),
+        in_specs=(everywhere, divided),
+        out_specs=divided,
+        check_vma=False,
+    )
+    return jax.jit(mapped)

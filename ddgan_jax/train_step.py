@@ -1,0 +1,168 @@
+"""One training step as a pure function of (state, batch, key), for one device of many.
+
+A step updates the discriminator, then the generator against the updated discriminator on the
+same images with fresh draws, then the moving average of the generator. Devices meet only in the
+mean of gradients and metrics over the axis "data".
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from ml_collections import ConfigDict
+
+from ddgan_jax import models, randomness
+from ddgan_jax.losses import DDGAN, Draws, Metrics, make_objective
+from ddgan_jax.randomness import Purpose
+from ddgan_jax.types import (
+    Batch,
+    DiscriminatorState,
+    GeneratorState,
+    Params,
+    PyTree,
+    TrainState,
+)
+
+AXIS = "data"
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+
+
+class Optimizers(NamedTuple):
+    """The gradient transformations of both networks."""
+
+    generator: optax.GradientTransformation
+    discriminator: optax.GradientTransformation
+
+
+def learning_rate_schedule(config: ConfigDict, initial: float) -> Callable[[jax.Array], jax.Array]:
+    """Learning rate as a function of the step, from `initial` to optimizer.final_learning_rate.
+
+    A cosine over decay_steps, held constant for decay_interval_steps at a time (an epoch, as the
+    published runs do); constant if decay_steps is 0.
+    """
+    o = config.optimizer
+
+    def cosine(step: jax.Array) -> jax.Array:
+        tread = step // o.decay_interval_steps * o.decay_interval_steps
+        fraction = 0.5 * (1 + jnp.cos(jnp.pi * tread / o.decay_steps))
+        return o.final_learning_rate + (initial - o.final_learning_rate) * fraction
+
+    return cosine if o.decay_steps else optax.constant_schedule(initial)
+
+
+def make_optimizers(config: ConfigDict) -> Optimizers:
+    """Adam for both networks, each with its own learning rate."""
+    o = config.optimizer
+    rates = Optimizers(o.generator_learning_rate, o.discriminator_learning_rate)
+    return Optimizers(
+        *(
+            optax.adam(learning_rate_schedule(config, rate), b1=o.beta1, b2=o.beta2, eps=1e-8)
+            for rate in rates
+        )
+    )
+
+
+def init_state(config: ConfigDict, key: jax.Array) -> TrainState:
+    """The state at step 0. key: of the run's seed."""
+    init_key = jax.random.fold_in(key, Purpose.INITIAL_PARAMS)
+    generator, discriminator = models.init_params(config, init_key)
+    optimizers = make_optimizers(config)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        generator=GeneratorState(
+            params=generator,
+            ema_params=jax.tree.map(jnp.copy, generator),
+            opt_state=optimizers.generator.init(generator),
+        ),
+        discriminator=DiscriminatorState(
+            params=discriminator, opt_state=optimizers.discriminator.init(discriminator)
+        ),
+    )
+
+
+def to_float_images(image: jax.Array) -> jax.Array:
+    """uint8 [0, 255] -> float32 [-1, 1]."""
+    return image.astype(jnp.float32) / 127.5 - 1.0
+
+
+def update(
+    objective: DDGAN,
+    optimizers: Optimizers,
+    ema_decay: float,
+    r1: bool,
+    state: TrainState,
+    x_0: jax.Array,
+    discriminator_draws: Draws,
+    generator_draws: Draws,
+) -> tuple[TrainState, Metrics]:
+    """The step for given draws. x_0: (B, H, W, C) in [-1, 1]; r1: with the R1 penalty.
+
+    Must run under a mapping that names the axis "data". Returned metrics are scalars, equal on
+    all devices.
+    """
+    discriminator, generator = state.discriminator, state.generator
+
+    gradients, metrics = jax.grad(objective.discriminator_loss, has_aux=True)(
+        discriminator.params, generator.params, x_0, discriminator_draws, r1
+    )
+    params, opt_state = _apply(optimizers.discriminator, gradients, discriminator)
+    discriminator = DiscriminatorState(params, opt_state)
+
+    gradients, generator_metrics = jax.grad(objective.generator_loss, has_aux=True)(
+        generator.params, discriminator.params, x_0, generator_draws
+    )
+    params, opt_state = _apply(optimizers.generator, gradients, generator)
+    ema_params = _moving_average(generator.ema_params, params, ema_decay, state.step)
+
+    metrics = lax.pmean(metrics | generator_metrics, AXIS)
+    new_state = TrainState(
+        state.step + 1, GeneratorState(params, ema_params, opt_state), discriminator
+    )
+    return new_state, metrics
+
+
+def _apply(
+    optimizer: optax.GradientTransformation,
+    gradients: Params,
+    network: GeneratorState | DiscriminatorState,
+) -> tuple[Params, PyTree]:
+    gradients = lax.pmean(gradients, AXIS)
+    updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
+    return optax.apply_updates(network.params, updates), opt_state
+
+
+def _moving_average(ema: Params, params: Params, decay: float, step: jax.Array) -> Params:
+    # The average starts from the parameters after the first update, not from the initial ones.
+    decay = jnp.where(step == 0, 0.0, decay)
+    return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(p.dtype), ema, params)
+
+
+def make_train_step(config: ConfigDict, *, r1: bool) -> Step:
+    """train_step(state, batch, key) -> (state, metrics) for the examples of one device.
+
+    key: of the run's seed, the same in every step. r1: whether this program computes the R1
+    penalty; two programs without a branch are faster than one with it.
+    """
+    objective = make_objective(config)
+    step_for_draws = partial(
+        update, objective, make_optimizers(config), config.optimizer.ema_decay, r1
+    )
+
+    def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:
+        def keys(purpose: Purpose) -> jax.Array:
+            return randomness.example_keys(key, state.step, purpose, batch["index"])
+
+        x_0 = to_float_images(batch["image"])
+        if config.data.flip:
+            x_0 = randomness.flip_examples(keys(Purpose.FLIP), x_0)
+        draws = [
+            objective.draw(keys(purpose), x_0.shape[1:])
+            for purpose in (Purpose.DISCRIMINATOR_STEP, Purpose.GENERATOR_STEP)
+        ]
+        return step_for_draws(state, x_0, *draws)
+
+    return train_step

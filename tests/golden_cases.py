@@ -1,0 +1,81 @@
+"""The golden files of tests/golden: numbers that the reference implementation computed.
+
+Weights and inputs are not stored; rule_fill.py makes them from the case's seed and names. See
+tests/golden/README.md.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ddgan_jax.interop import nvlabs
+from tests.golden import rule_fill
+
+FOLDER = Path(__file__).parent / "golden"
+SHAPES = json.loads((FOLDER / "state_dict_shapes.json").read_text())
+
+
+class Case(NamedTuple):
+    """One golden file: its description and its arrays."""
+
+    name: str
+    meta: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+    def normal(self, name: str, shape: tuple[int, ...], dtype=np.float64) -> np.ndarray:
+        """A drawn input in channels-last order; shape is (N, H, W, C) or any other rank."""
+        return self._input(rule_fill.normal, name, shape, dtype)
+
+    def uniform(self, name: str, shape: tuple[int, ...], dtype=np.float64) -> np.ndarray:
+        """As `normal`, from U(-1, 1)."""
+        return self._input(rule_fill.uniform, name, shape, dtype)
+
+    def _input(self, draw, name, shape, dtype):
+        if len(shape) == 4:
+            n, h, w, c = shape
+            return draw(self.meta["seed"], name, (n, c, h, w)).transpose(0, 2, 3, 1).astype(dtype)
+        return draw(self.meta["seed"], name, shape).astype(dtype)
+
+    def state_dict(self, network: str, dtype=np.float64) -> dict[str, np.ndarray]:
+        """The rule-filled official state dict of "generator" or "discriminator"."""
+        return {
+            name: rule_fill.weight(self.meta["seed"], name, tuple(shape)).astype(dtype)
+            for name, shape in SHAPES[self.name][network].items()
+        }
+
+    def config(self):
+        """Our config of the case."""
+        args = dict(self.meta.get("config", {}))
+        if "which" in self.meta:  # the discriminator cases
+            m = self.meta
+            args |= {"ngf": m["ngf"], "t_emb_dim": m["t_emb_dim"], "image_size": m["image_size"]}
+            args |= {"num_channels": m["nc"] // 2, "discriminator": m["which"]}
+        if "discriminator" in self.meta:
+            args["discriminator"] = self.meta["discriminator"]
+        return nvlabs.config_from_args(args)
+
+
+def load(name: str) -> Case:
+    """The golden case of this file name, without its suffix."""
+    with np.load(FOLDER / f"{name}.npz") as file:
+        arrays = dict(file)
+    return Case(name, json.loads(str(arrays.pop("meta"))), arrays)
+
+
+def names(prefix: str) -> list[str]:
+    """All cases whose file name starts with one of the letters in `prefix`."""
+    found = sorted(p.stem for p in FOLDER.glob("*.npz"))
+    return [name for name in found if name[0] in prefix and name[1].isdigit()]
+
+
+def channels_first(x: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) -> (N, C, H, W)."""
+    return np.asarray(x).transpose(0, 3, 1, 2)
+
+
+def relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
+    """Largest difference over the largest entry of the reference."""
+    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    return np.abs(ours - reference).max() / max(np.abs(reference).max(), np.finfo(float).tiny)
