@@ -79,3 +79,19 @@ def relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
     """Largest difference over the largest entry of the reference."""
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
     return np.abs(ours - reference).max() / max(np.abs(reference).max(), np.finfo(float).tiny)
+
+
+def official_layout(name: str, value: np.ndarray) -> np.ndarray:
+    """One of our parameters in the layout of the official entry of that name, but for 1x1 axes."""
+    value = np.asarray(value)
+    if value.ndim == 4:
+        return value.transpose(3, 2, 0, 1)
+    return value.T if value.ndim == 2 and name.endswith(".weight") else value
+
+
+def tensor_statistics(value: np.ndarray) -> np.ndarray:
+    """[sum, sum of absolute values, first five values], as the golden tables have them."""
+    flat = np.asarray(value, np.float64).ravel()
+    first = np.zeros(5)
+    first[: min(5, flat.size)] = flat[:5]
+    return np.array([flat.sum(), np.abs(flat).sum(), *first])

@@ -8,7 +8,7 @@ Layouts: convolutions (out, in, h, w) become (h, w, in, out); 1x1 convolutions, 
 layers here, and linear weights become (in, out); the official `NIN.W` is (in, out) already.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -129,31 +129,44 @@ def import_generator(state_dict: StateDict, config: ConfigDict) -> Params:
     another shape than config's network.
     """
     g = config.generator
-    modules = _generator_modules(config)
     # Official networks own a few weights that no forward pass reads; they are not wanted here.
     never_used = set()
     if not g.time_conditional:
-        never_used |= {f"all_modules.{i}.Dense_0.{leaf}" for i in modules.values() for leaf in _WB}
+        positions = _generator_modules(config).values()
+        never_used |= {f"all_modules.{i}.Dense_0.{leaf}" for i in positions for leaf in _WB}
         never_used |= {"all_modules.0.W"} if g.time_embedding == "fourier" else set()
+    template = _templates(config)[0]
+    return _import(state_dict, template, generator_names(config), never_used, "generator")
+
+
+def import_discriminator(state_dict: StateDict, config: ConfigDict) -> Params:
+    """Our discriminator parameters from an official state dict; as `import_generator`."""
+    template = _templates(config)[1]
+    return _import(state_dict, template, discriminator_names(config), set(), "discriminator")
+
+
+def generator_names(config: ConfigDict) -> dict[str, Any]:
+    """The official name of every generator parameter, as a tree like the parameters."""
+    g = config.generator
+    modules = _generator_modules(config)
+    parts = dict(_GENERATOR_PARTS)
+    parts["shortcut"] = "NIN_0" if g.resblock == "ddpm" else "Conv_2"
+    parts["conv"] = "Conv2d_0" if g.fir else "Conv_0"
 
     def official_name(path: tuple[str, ...]) -> str:
         if path[0] == "latent_mapping":
             layer = int(path[1].removeprefix("dense_"))
             return f"z_transform.{2 * layer + 1}.{_LEAVES[path[-1]]}"
-        parts = dict(_GENERATOR_PARTS)
-        parts["shortcut"] = "NIN_0" if g.resblock == "ddpm" else "Conv_2"
-        parts["conv"] = "Conv2d_0" if g.fir else "Conv_0"
         part = parts["/".join(path[1:-1])]
         if not part and path[0].endswith(("_pyramid", "_upsample")):
             part = "Conv_0" if path[0].startswith("down") else "Conv2d_0"
         return _join(f"all_modules.{modules[path[0]]}", part, path[-1])
 
-    template = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0))[0])
-    return _import(state_dict, template, official_name, never_used, "generator")
+    return _named(_templates(config)[0], official_name)
 
 
-def import_discriminator(state_dict: StateDict, config: ConfigDict) -> Params:
-    """Our discriminator parameters from an official state dict; as `import_generator`."""
+def discriminator_names(config: ConfigDict) -> dict[str, Any]:
+    """The official name of every discriminator parameter, as a tree like the parameters."""
 
     def official_name(path: tuple[str, ...]) -> str:
         module = _DISCRIMINATOR_MODULES.get(path[0])
@@ -161,8 +174,15 @@ def import_discriminator(state_dict: StateDict, config: ConfigDict) -> Params:
             module = f"conv{int(path[0].removeprefix('block_')) + 1}"
         return _join(module, _DISCRIMINATOR_PARTS["/".join(path[1:-1])], path[-1])
 
-    template = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0))[1])
-    return _import(state_dict, template, official_name, set(), "discriminator")
+    return _named(_templates(config)[1], official_name)
+
+
+def _templates(config: ConfigDict) -> tuple[Params, Params]:
+    return jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
+
+
+def _named(template: Params, name: Callable[[tuple[str, ...]], str]) -> dict[str, Any]:
+    return jax.tree.map_with_path(lambda path, _: name(tuple(k.key for k in path)), template)
 
 
 _WB = ("weight", "bias")
@@ -233,22 +253,31 @@ def _generator_modules(config: ConfigDict) -> dict[str, int]:
     return {name: position for position, name in enumerate(names)}
 
 
-def _import(state_dict, template, official_name, never_used, network: str) -> Params:
+def _import(
+    state_dict: StateDict,
+    template: Params,
+    official_names: dict[str, Any],
+    never_used: set[str],
+    network: str,
+) -> Params:
     given = {name.removeprefix("module."): value for name, value in state_dict.items()}
-    leaves, treedef = jax.tree.flatten_with_path(template)
-    names = [official_name(tuple(key.key for key in path)) for path, _ in leaves]
+    names = jax.tree.leaves(official_names)
     problems = [f"missing {name}" for name in names if name not in given]
     problems += [f"unused {name}" for name in given if name not in {*names, *never_used}]
-    values = []
-    for name, (_, leaf) in zip(names, leaves, strict=True):
-        value = _our_layout(name, np.asarray(given[name]), leaf.ndim) if name in given else leaf
-        if value.shape != leaf.shape:
-            problems.append(f"{name} is {value.shape}, the config wants {leaf.shape}")
-        values.append(value)
+
+    def value(name: str, leaf: jax.ShapeDtypeStruct) -> Any:
+        if name not in given:
+            return leaf
+        array = _our_layout(name, np.asarray(given[name]), leaf.ndim)
+        if array.shape != leaf.shape:
+            problems.append(f"{name} has shape {array.shape}, the config wants {leaf.shape}")
+        return array
+
+    params = jax.tree.map(value, official_names, template)
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
         raise UserError(f"this state dict is not that {network}: {shown}")
-    return jax.tree.unflatten(treedef, values)
+    return params
 
 
 def _our_layout(name: str, value: np.ndarray, ndim: int) -> np.ndarray:

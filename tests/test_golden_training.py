@@ -1,0 +1,113 @@
+"""Our train step, given the reference's draws, reproduces its trajectories."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from ddgan_jax import losses, parallel, train_step
+from ddgan_jax.interop import nvlabs
+from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
+from tests import golden_cases as golden
+
+LOSSES = ("d_loss_real", "d_loss_fake", "r1", "g_loss")
+# (losses, parameter tables) relative; the files' README derives both.
+TOLERANCES = {np.float64: (1e-9, 5e-8), np.float32: (5e-6, 1e-4)}
+
+
+def training_config(case):
+    """The config of a training case; its schedule is given as [epochs, steps per epoch]."""
+    config, meta = case.config(), case.meta
+    config.optimizer.generator_learning_rate = meta["lr_g"]
+    config.optimizer.discriminator_learning_rate = meta["lr_d"]
+    config.optimizer.beta1, config.optimizer.beta2 = meta["beta1"], meta["beta2"]
+    config.optimizer.ema_decay = meta["ema_decay"]
+    config.objective.r1_gamma = meta["r1_gamma"]
+    config.objective.r1_interval = meta["lazy_reg"] or 1
+    if meta["lr_schedule"]:
+        epochs, interval = meta["lr_schedule"]
+        config.optimizer.decay_interval_steps = interval
+        config.optimizer.decay_steps = epochs * interval
+    return config
+
+
+def given_draws(case, config, iteration: int, network: str, dtype) -> losses.Draws:
+    """The draws of one network's update as the reference made them."""
+    size, channels, batch = config.data.image_size, config.data.channels, case.meta["batch"]
+    image = (batch, size, size, channels)
+    prefix = f"{network}{iteration}."
+    return losses.Draws(
+        t=case.arrays["t"][iteration, "DG".index(network)],
+        noise_t=case.normal(prefix + "noise_t", image, dtype),
+        noise_tp1=case.normal(prefix + "noise_tp1", image, dtype),
+        z=case.normal(prefix + "z", (batch, config.generator.latent_dim), dtype),
+        noise_posterior=case.normal(prefix + "noise_post", image, dtype),
+        dropout_keys=None,
+    )
+
+
+def initial_state(case, config, optimizers, dtype) -> TrainState:
+    generator = nvlabs.import_generator(case.state_dict("generator", dtype), config)
+    discriminator = nvlabs.import_discriminator(case.state_dict("discriminator", dtype), config)
+    return TrainState(
+        np.int32(0),
+        GeneratorState(generator, generator, optimizers.generator.init(generator)),
+        DiscriminatorState(discriminator, optimizers.discriminator.init(discriminator)),
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("name", golden.names("t"))
+def test_trajectory(name, dtype):
+    with jax.enable_x64(dtype == np.float64), jax.default_matmul_precision("highest"):
+        check_trajectory(golden.load(name), dtype)
+
+
+def check_trajectory(case, dtype):
+    config = training_config(case)
+    objective, optimizers = losses.make_objective(config), train_step.make_optimizers(config)
+    state = initial_state(case, config, optimizers, dtype)
+    size, channels = config.data.image_size, config.data.channels
+    device = jax.devices()[:1]
+
+    def step_for(r1):
+        update = partial(
+            train_step.update, objective, optimizers, config.optimizer.ema_decay, r1
+        )
+        return parallel.map_step(
+            lambda state, batch, key: update(state, **batch), "shard_map", device
+        )
+
+    steps = {r1: step_for(r1) for r1 in (True, False)}
+    loss_tolerance, table_tolerance = TOLERANCES[dtype]
+    for i in range(case.meta["n_iter"]):
+        batch = {
+            "x_0": case.uniform(f"real{i}", (case.meta["batch"], size, size, channels), dtype),
+            "discriminator_draws": given_draws(case, config, i, "D", dtype),
+            "generator_draws": given_draws(case, config, i, "G", dtype),
+        }
+        state, metrics = steps[i % config.objective.r1_interval == 0](state, batch, None)
+        ours = [float(metrics.get(name, np.nan)) for name in LOSSES]
+        np.testing.assert_allclose(ours, case.arrays["losses"][i], rtol=loss_tolerance)
+        check_tables(case, config, state, i, table_tolerance)
+
+
+def check_tables(case, config, state, iteration, tolerance):
+    """Sum, absolute sum and first values of every parameter tensor after the iteration."""
+    tables = {
+        "G": (nvlabs.generator_names(config), state.generator.params, "g_keys"),
+        "EMA": (nvlabs.generator_names(config), state.generator.ema_params, "g_keys"),
+        "D": (nvlabs.discriminator_names(config), state.discriminator.params, "d_keys"),
+    }
+    for table, (names, params, keys) in tables.items():
+        ours = dict(zip(jax.tree.leaves(names), jax.tree.leaves(params), strict=True))
+        for row, key in enumerate(case.arrays[keys]):
+            if key.endswith("NIN_1.b"):
+                continue  # a key bias has no gradient; Adam moves it by rounding noise
+            expected = case.arrays[table][iteration, row]
+            statistics = golden.tensor_statistics(golden.official_layout(key, ours[key]))
+            scale = max(np.abs(expected[1]), 1.0)
+            np.testing.assert_allclose(
+                statistics, expected, rtol=0, atol=tolerance * scale, err_msg=f"{table} {key}"
+            )
