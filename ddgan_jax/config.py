@@ -109,7 +109,7 @@ def base_config() -> ConfigDict:
     c.checkpoint.keep_every_steps = 0  # also keep those at multiples of this; 0 = none
 
     c.sampling = ConfigDict()
-    c.sampling.chunk_size = 64  # images per call of the compiled sampler, over all devices
+    c.sampling.chunk_size = 64  # images per device in one call of the compiled sampler
 
     return c
 
@@ -193,6 +193,11 @@ def from_json(text: str) -> ConfigDict:
         raise UserError(f"this is not a config in JSON ({error})") from error
     if not isinstance(tree, dict):
         raise UserError("this is not a config in JSON (it has no fields)")
+    return from_dict(tree)
+
+
+def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
+    """The locked config of a tree that JSON gave back, whose sequences are lists."""
     return ConfigDict(_lists_to_tuples(tree)).lock()
 
 

@@ -166,3 +166,8 @@ def make_train_step(config: ConfigDict, *, r1: bool) -> Step:
         return step_for_draws(state, x_0, *draws)
 
     return train_step
+
+
+def has_r1(config: ConfigDict, step: int) -> bool:
+    """Whether the step after `step` finished ones computes the R1 penalty; the first one does."""
+    return config.objective.r1_gamma > 0 and step % config.objective.r1_interval == 0

@@ -72,9 +72,7 @@ def check_trajectory(case, dtype):
     device = jax.devices()[:1]
 
     def step_for(r1):
-        update = partial(
-            train_step.update, objective, optimizers, config.optimizer.ema_decay, r1
-        )
+        update = partial(train_step.update, objective, optimizers, config.optimizer.ema_decay, r1)
         return parallel.map_step(
             lambda state, batch, key: update(state, **batch), "shard_map", device
         )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ddgan_jax.models import layers, resample
-from ddgan_jax.models.layers import Dtype, uniform_fan_out
+from ddgan_jax.models.layers import Conv3x3, Dtype, uniform_fan_out
 
 STDDEV_GROUP_SIZE = 4
 _FIR = (1, 3, 3, 1)
@@ -33,12 +33,12 @@ class DownBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
         init, dtype = uniform_fan_out, self.dtype
-        h = layers.conv3x3(self.features, init=init(), dtype=dtype, name="conv_0")(leaky_relu(x))
+        h = Conv3x3(self.features, init(), dtype, name="conv_0")(leaky_relu(x))
         dense = nn.Dense(self.features, kernel_init=init(), dtype=dtype, name="time")
         h = leaky_relu(h + dense(time)[:, None, None, :])
         if self.down:
             h, x = resample.downsample_fir(h, _FIR), resample.downsample_fir(x, _FIR)
-        h = layers.conv3x3(self.features, init=init(0.0), dtype=dtype, name="conv_1")(h)
+        h = Conv3x3(self.features, init(0.0), dtype, name="conv_1")(h)
         shortcut = nn.Dense(
             self.features, use_bias=False, kernel_init=init(), dtype=dtype, name="shortcut"
         )
@@ -100,12 +100,8 @@ class Discriminator(nn.Module):
             block = DownBlock(width, i >= self.first_down, self.dtype, name=f"block_{i}")
             h = block(h, time)
         h = jnp.concatenate([h, minibatch_stddev(h).astype(h.dtype)], axis=-1)
-        h = layers.conv3x3(
-            self.base_channels * self.width_multipliers[-1],
-            init=init(self.final_conv_scale),
-            dtype=self.dtype,
-            name="output_conv",
-        )(h)
+        width = self.base_channels * self.width_multipliers[-1]
+        h = Conv3x3(width, init(self.final_conv_scale), self.dtype, name="output_conv")(h)
         # Sum, not mean, over the pixels; the last layer is never computed in bfloat16.
         pooled = layers.at_least_float32(leaky_relu(h)).sum((1, 2))
         return nn.Dense(1, kernel_init=init(), name="output")(pooled)[:, 0]

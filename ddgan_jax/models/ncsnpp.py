@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ddgan_jax.models import layers, resample
-from ddgan_jax.models.layers import Dtype, residual_sum, uniform_fan_avg
+from ddgan_jax.models.layers import Conv3x3, Dtype, residual_sum, uniform_fan_avg
 
 BLOCK_TYPES = ("ddpm", "biggan", "biggan_oneadagn")
 
@@ -55,8 +55,7 @@ class Upsample(nn.Module):
             return resample.upsample_fir(x, self.taps) if self.fir else resample.upsample_nearest(x)
         if not self.fir:
             x = resample.upsample_nearest(x)
-            conv = layers.conv3x3
-            return conv(self.features, init=uniform_fan_avg(), dtype=self.dtype, name="conv")(x)
+            return Conv3x3(self.features, uniform_fan_avg(), self.dtype, name="conv")(x)
         # Full correlation with the zero-inserted image, 2H + 1 pixels, which the filter evens out.
         x = nn.Conv(
             self.features,
@@ -105,7 +104,7 @@ class ResBlock(nn.Module):
         h = nn.silu(layers.AdaptiveGroupNorm(dtype, name="norm_0")(x, latent))
         if self.resampling != "none":
             h, x = self._resample(h), self._resample(x)
-        h = layers.conv3x3(self.features, init=init(), dtype=dtype, name="conv_0")(h)
+        h = Conv3x3(self.features, init(), dtype, name="conv_0")(h)
         if time is not None:
             dense = nn.Dense(self.features, kernel_init=init(), dtype=dtype, name="time")
             h = h + dense(time)[:, None, None, :]
@@ -114,7 +113,7 @@ class ResBlock(nn.Module):
         else:
             h = layers.AdaptiveGroupNorm(dtype, name="norm_1")(h, latent)
         h = layers.Dropout(self.dropout, name="dropout")(nn.silu(h), dropout_keys)
-        h = layers.conv3x3(self.features, init=init(0.0), dtype=dtype, name="conv_1")(h)
+        h = Conv3x3(self.features, init(0.0), dtype, name="conv_1")(h)
         if x.shape[-1] != self.features or self.resampling != "none":
             scale = 0.1 if self.kind == "ddpm" else 1.0
             shortcut = nn.Dense(
@@ -287,9 +286,8 @@ class NCSNpp(nn.Module):
     def _attends(self, level: int) -> bool:
         return self.image_size // 2**level in self.attention_resolutions
 
-    def _conv(self, features: int, name: str, scale: float = 1.0) -> nn.Conv:
-        init = uniform_fan_avg(scale)
-        return layers.conv3x3(features, init=init, dtype=self.dtype, name=name)
+    def _conv(self, features: int, name: str, scale: float = 1.0) -> Conv3x3:
+        return Conv3x3(features, uniform_fan_avg(scale), self.dtype, name=name)
 
     def _norm_conv(self, h: jax.Array, features: int, name: str, scale: float) -> jax.Array:
         h = nn.silu(layers.GroupNorm(name=f"{name}_norm")(h))

@@ -1,0 +1,177 @@
+"""The three forms of a set of images: in memory, in files, and triples made from one in memory.
+
+All are read the same way, by example ids, and give the same bytes whichever form holds them.
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+from tqdm import tqdm
+
+from ddgan_jax.data import images
+from ddgan_jax.errors import UserError
+
+FILE = "image/filename"  # feature of sets made from files, as TFDS calls it
+CHUNK = 64  # examples that one thread decodes at a time when a set is loaded into memory
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetInfo:
+    """What the rest of the program needs to know about a set.
+
+    image_size: pixels, height and width. num_classes: 0 for sets without labels.
+    """
+
+    name: str
+    num_examples: int
+    image_size: int
+    channels: int
+    num_classes: int
+
+
+class Dataset(Protocol):
+    """Images that can be read in any order."""
+
+    @property
+    def info(self) -> DatasetInfo:
+        """Its name and sizes."""
+        ...
+
+    def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Examples by their ids, int (n,) in [0, num_examples), repetitions allowed.
+
+        Returns uint8 (n, H, W, C) images and int32 (n,) labels, 0 for sets without labels.
+        Raises UserError naming the example that cannot be read.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArrayDataset:
+    """A set in memory. images: uint8 (N, H, W, C), labels: int32 (N,)."""
+
+    info: DatasetInfo
+    images: np.ndarray
+    labels: np.ndarray
+
+    def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Dataset.read`."""
+        return self.images[ids], self.labels[ids]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StackedDataset:
+    """Gray images of one set, stacked three at a time as the channels of an RGB image.
+
+    gray: uint8 (M, H, W). digits: int32 (M,), 0 .. 9. members: int (3, N), entries in [0, M),
+    which image is the red, green and blue of each example. Label: 100 red + 10 green + blue.
+    """
+
+    info: DatasetInfo
+    gray: np.ndarray
+    digits: np.ndarray
+    members: np.ndarray
+
+    def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Dataset.read`."""
+        members = self.members[:, ids]
+        red, green, blue = self.digits[members]
+        return np.stack(self.gray[members], axis=-1), 100 * red + 10 * green + blue
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordDataset:
+    """A prepared TFDS set that is read and decoded when asked for.
+
+    read_records: serialized examples by ids, many at a time being far faster than one by one.
+    features: what is in them, of which `image_key` and `label_key` (None: no labels) are used.
+    location: folder, for messages. threads: how many should read at a time.
+    """
+
+    info: DatasetInfo
+    read_records: Callable[[list[int]], Sequence[Any]]
+    features: tfds.features.FeaturesDict
+    image_key: str
+    label_key: str | None
+    location: str
+    threads: int
+
+    def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Dataset.read`."""
+        try:
+            records = self.read_records(ids.tolist())
+        except (OSError, RuntimeError, ValueError, IndexError) as error:
+            raise UserError(f"{self._name} cannot be read: {_first_line(error)}") from error
+        encoded = _keep_encoded(self.features)
+        examples = [self._decode(*pair, encoded) for pair in zip(ids, records, strict=True)]
+        pixels, labels = zip(*examples, strict=True)
+        return np.stack(pixels), np.array(labels, np.int32)
+
+    @property
+    def _name(self) -> str:
+        return f"{self.info.name} in {self.location}"
+
+    def _decode(
+        self, id_: int, record: bytes, decoders: Mapping[str, Any]
+    ) -> tuple[np.ndarray, int]:
+        example = self.features.deserialize_example_np(record, decoders=decoders)
+        try:
+            pixels = self._pixels(example[self.image_key])
+        except images.BROKEN as error:
+            file = f" ({os.fsdecode(example[FILE])})" if FILE in example else ""
+            raise UserError(
+                f"example {id_}{file} of {self._name} cannot be used: {_first_line(error)}"
+            ) from error
+        return pixels, 0 if self.label_key is None else int(example[self.label_key])
+
+    def _pixels(self, image: bytes | np.ndarray) -> np.ndarray:
+        channels = self.info.channels
+        if isinstance(image, bytes):
+            pixels = images.decode(image, channels)
+        else:  # tfds.testing.mock_data hands out pixels
+            pixels = images.convert_channels(image, channels)
+        return images.fit(pixels, self.info.image_size)
+
+
+def _keep_encoded(features: tfds.features.FeaturesDict) -> Mapping[str, Any]:
+    """Decoders that leave every image as the bytes of its file.
+
+    TFDS's own decoding depends on whether OpenCV is installed, takes the indices of a palette for
+    colours, and would decode masks that nobody asked for.
+    """
+    skip = tfds.decode.SkipDecoding()
+    return {k: skip for k, v in features.items() if isinstance(v, tfds.features.Image)}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
+def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
+    """Decodes a whole set once, `dataset.threads` at a time, with a progress bar on a terminal."""
+    info = dataset.info
+    pixels = np.empty(
+        (info.num_examples, info.image_size, info.image_size, info.channels), np.uint8
+    )
+    labels = np.empty(info.num_examples, np.int32)
+
+    def decode(start: int) -> int:
+        ids = np.arange(start, min(start + CHUNK, info.num_examples))
+        pixels[ids], labels[ids] = dataset.read(ids)
+        return len(ids)
+
+    chunks = grain.MapDataset.range(0, info.num_examples, CHUNK).map(decode)
+    options = grain.ReadOptions(num_threads=dataset.threads, prefetch_buffer_size=dataset.threads)
+    bar = tqdm(
+        total=info.num_examples, desc=f"reading {info.name}", unit="img", delay=2, disable=None
+    )
+    with bar, contextlib.closing(iter(chunks.to_iter_dataset(options))) as done:
+        for count in done:
+            bar.update(count)
+    return ArrayDataset(info, pixels, labels)

@@ -1,0 +1,58 @@
+"""Which example is read when: a pure function of the seed and the step.
+
+The examples form one endless stream, epoch after epoch, each epoch in its own random order. Train
+step s reads the stream's positions s * batch_size ... (s + 1) * batch_size - 1. Nothing is
+remembered between steps: any process computes its own share of any batch, and a run resumes at
+any step, by asking for it.
+"""
+
+import functools
+
+import numpy as np
+
+# What a permutation is for. Part of its key, so that no two purposes ever share an order.
+EPOCH = 0
+STACK = 1
+
+
+@functools.lru_cache(maxsize=8)
+def permutation(seed: int, key: tuple[int, ...], length: int) -> np.ndarray:
+    """Random order of 0 .. length - 1: read-only int64 (length,), the same on every machine.
+
+    seed: >= 0. key: what the order is for, ints in [0, 2**32). Sorting the raw output of a counter-
+    based generator is slower than `Generator.permutation` but, unlike that, promised never to
+    change with the version of NumPy: a run resumed after an upgrade goes on in the same order.
+    """
+    bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=key))
+    order = np.argsort(bits.random_raw(length), kind="stable")
+    order.flags.writeable = False
+    return order
+
+
+def example_ids(
+    seed: int,
+    step: int,
+    batch_size: int,
+    num_examples: int,
+    positions: np.ndarray | None = None,
+) -> np.ndarray:
+    """Example ids at some positions of the global batch of one train step.
+
+    Args:
+      seed: >= 0, chooses the order.
+      step: train step, >= 0.
+      batch_size: examples in the global batch, over all processes; may exceed num_examples.
+      num_examples: size of the set, >= 1.
+      positions: int (n,), positions in the global batch, in [0, batch_size); None: all of them.
+
+    Returns:
+      int64 (n,), in [0, num_examples). Every example comes exactly once per epoch.
+    """
+    if positions is None:
+        positions = np.arange(batch_size)
+    epochs, places = np.divmod(step * batch_size + positions.astype(np.int64), num_examples)
+    ids = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        ids[here] = permutation(seed, (EPOCH, int(epoch)), num_examples)[places[here]]
+    return ids

@@ -1,0 +1,155 @@
+"""From the name of a set to a `Dataset`: find it, check it, load it."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python.array_record_data_source import ArrayRecordDataSource
+
+from ddgan_jax.config import ConfigDict
+from ddgan_jax.data import builders, catalog
+from ddgan_jax.data.datasets import (
+    Dataset,
+    DatasetInfo,
+    RecordDataset,
+    StackedDataset,
+    load_into_memory,
+)
+from ddgan_jax.data.order import STACK, permutation
+from ddgan_jax.errors import UserError
+
+
+def open_dataset(config: ConfigDict) -> Dataset:
+    """Opens the set that `config.data` describes and reads its first example.
+
+    A set whose pixels fit `data.memory_limit_mib` is decoded into memory, others while training.
+    `digits` and `folder` are written to the data folder on their first use.
+
+    Raises:
+      UserError: no such set, not prepared, not readable, or images that do not fit the config.
+    """
+    data = config.data
+    if data.name == "stacked_mnist":
+        return _stacked_mnist(data)
+    records = _open_records(_find(data), data, data.image_size, data.channels)
+    records.read(np.array([0]))  # fail here, not after minutes of compilation
+    size = records.info.num_examples * data.image_size**2 * data.channels
+    return load_into_memory(records) if size <= data.memory_limit_mib * 2**20 else records
+
+
+def _stacked_mnist(data: ConfigDict) -> StackedDataset:
+    """Triples of MNIST digits, padded from 28 to 32 pixels with zeros; twice as many as digits.
+
+    Each channel goes through all digits in a random order, then in another one. The orders are
+    those of seed 0 whatever the run's seed: the set is the same in every run.
+    """
+    if (data.image_size, data.channels) != (32, 3):
+        raise UserError("stacked_mnist has 32x32x3 images: set data.image_size=32 data.channels=3")
+    mnist = data.copy_and_resolve_references()
+    mnist.name, mnist.max_examples = "mnist", 0
+    digits = load_into_memory(_open_records(_find(mnist), mnist, image_size=28, channels=1))
+    count = digits.info.num_examples
+    members = [
+        np.concatenate([permutation(0, (STACK, channel, half), count) for half in range(2)])
+        for channel in range(3)
+    ]
+    return StackedDataset(
+        DatasetInfo(data.name, _limited(2 * count, data.max_examples), 32, 3, 1000),
+        np.pad(digits.images[..., 0], ((0, 0), (2, 2), (2, 2))),
+        digits.labels,
+        np.stack(members),
+    )
+
+
+def _find(data: ConfigDict) -> tfds.core.DatasetBuilder:
+    """The builder of the set; for `digits` and `folder`, after writing it if need be."""
+    data_dir = catalog.resolve_data_dir(data.dir)
+    if data.name == "digits":
+        return tfds.builder_from_directory(builders.write_digits(data_dir))
+    if data.name == "folder":
+        if not data.path:
+            raise UserError("data.name = folder needs data.path: the folder of images")
+        return tfds.builder_from_directory(builders.write_folder(data.path, data_dir))
+    if not data.name:
+        raise UserError("data.name is empty: give a TFDS name, digits, stacked_mnist or folder")
+    if prepared := catalog.find_prepared(data.name, data_dir):
+        return prepared
+    try:
+        return catalog.tfds_builder(data.name, data_dir)  # not prepared, or mocked in a test
+    except ImportError as error:
+        raise UserError(_missing(data, data_dir / data.name)) from error
+
+
+def _open_records(
+    builder: tfds.core.DatasetBuilder, data: ConfigDict, image_size: int, channels: int
+) -> RecordDataset:
+    features = builder.info.features
+    image_key, label_key = _keys(data.name, features)
+    try:
+        source = builder.as_data_source(data.split, file_format="array_record")
+        count = _limited(len(source), data.max_examples)
+    except (KeyError, NotImplementedError, ValueError) as error:
+        raise UserError(_not_readable(builder, data, error)) from error
+    classes = 0 if label_key is None else features[label_key].num_classes
+    return RecordDataset(
+        DatasetInfo(data.name, count, image_size, channels, classes or 0),
+        _reader(source.data_source),
+        features,
+        image_key,
+        label_key,
+        str(builder.data_dir),
+        data.decode_threads,
+    )
+
+
+def _reader(records: Any) -> Callable[[list[int]], Sequence[Any]]:
+    if isinstance(records, ArrayRecordDataSource):
+        return records.__getitems__
+    return lambda ids: [records[id_] for id_ in ids]  # tfds.testing.mock_data has no other way
+
+
+def _limited(count: int, max_examples: int) -> int:
+    return min(count, max_examples) if max_examples else count
+
+
+def _keys(name: str, features: tfds.features.FeaturesDict) -> tuple[str, str | None]:
+    """Names of the image feature and of the label feature (None: no labels), found by type."""
+    pictures = [
+        k
+        for k, v in features.items()
+        if isinstance(v, tfds.features.Image) and v.np_dtype == np.uint8
+    ]
+    classes = [k for k, v in features.items() if isinstance(v, tfds.features.ClassLabel)]
+    image = "image" if "image" in pictures else pictures[0] if len(pictures) == 1 else None
+    label = "label" if "label" in classes else classes[0] if len(classes) == 1 else None
+    if image is None:
+        found = ", ".join(f"{k} ({type(v).__name__})" for k, v in features.items())
+        raise UserError(f"{name} has no single 8-bit image feature; it has: {found}")
+    return image, label
+
+
+def _not_readable(builder: tfds.core.DatasetBuilder, data: ConfigDict, error: Exception) -> str:
+    folder = Path(builder.data_dir)
+    if not catalog.is_prepared(folder):
+        return _missing(data, folder)
+    formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
+    if "array_record" not in formats:
+        return (
+            f"{data.name} in {folder} is prepared as {', '.join(formats)}, which cannot be read in "
+            "any order; prepare it as array_record in another folder, which data.dir names: "
+            f"{catalog.how_to_prepare(data.name, 'FOLDER')}"
+        )
+    splits = ", ".join(
+        f"{name} ({split.num_examples})" for name, split in builder.info.splits.items()
+    )
+    reason = str(error).splitlines()[0]
+    return (
+        f"data.split = {data.split!r} selects nothing of {data.name}, which has {splits}: {reason}"
+    )
+
+
+def _missing(data: ConfigDict, folder: Path) -> str:
+    how = catalog.how_to_prepare(data.name, data.dir)
+    return f"{data.name} is not prepared in {folder}: {how}"

@@ -1,0 +1,81 @@
+"""Images for people: from floats to uint8, to a grid, to files."""
+
+import io
+import math
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from ddgan_jax.errors import UserError
+from ddgan_jax.files import write_atomically
+
+GAP = 2  # pixels between the images of a grid
+WHITE = 255
+GOOD_SIZE = 512  # pixels of a grid's longer side from which it need not be enlarged
+OTHER_FORMATS = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".npz", ".pt")
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Float images in [-1, 1] as uint8: (x + 1) * 127.5 to the nearest, halves to even, clipped.
+
+    The inverse of u / 127.5 - 1 for each of the 256 values. Any shape. Raises ValueError on NaN,
+    which has no colour.
+    """
+    images = np.asarray(images, np.float32)
+    if np.isnan(images).any():
+        raise ValueError("the images hold NaN")
+    return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def grid(images: np.ndarray, columns: int | None = None, scale: int | None = None) -> np.ndarray:
+    """uint8 images (N, H, W, C), row by row, as one image (H', W', C) with white gaps.
+
+    columns: default as square as can be. scale: each pixel becomes scale x scale; default the
+    smallest that makes the longer side GOOD_SIZE pixels.
+    """
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = scale or math.ceil(GOOD_SIZE / max(rows * height, columns * width))
+    height, width = height * scale, width * scale
+    cells = np.full((rows * columns, height + GAP, width + GAP, channels), WHITE, np.uint8)
+    cells[:count, :height, :width] = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    cells = cells.reshape(rows, columns, *cells.shape[1:]).transpose(0, 2, 1, 3, 4)
+    joined = cells.reshape(rows * (height + GAP), columns * (width + GAP), channels)
+    return joined[:-GAP, :-GAP]
+
+
+def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
+    """Writes a uint8 image (H, W, C), C = 1 (gray) or 3 (RGB), in place of what was at `path`.
+
+    A kill leaves no half image. Raises UserError if it cannot be written.
+    """
+    content = io.BytesIO()
+    gray = image.shape[-1] == 1
+    Image.fromarray(image[..., 0] if gray else image).save(content, format="PNG")
+    write_atomically(path, content.getvalue())
+
+
+def write_images(out: str | os.PathLike, seeds: Sequence[int], images: np.ndarray) -> None:
+    """Writes uint8 images (N, H, W, C) in the form that the ending of `out` asks for.
+
+    .png: one grid; .npy: the array; neither: a folder of PNGs named by seed, 000017.png. What has
+    the same name is replaced, other files of the folder stay, so a folder can be written in parts.
+    Raises UserError if `out` ends like a format that is not written, or cannot be written.
+    """
+    out = epath.Path(out)
+    ending = out.suffix.lower()
+    if ending in OTHER_FORMATS:
+        raise UserError(f"cannot write {out}: name a .png, an .npy or a folder, not {ending}")
+    if ending == ".png":
+        write_png(out, grid(images))
+    elif ending == ".npy":
+        content = io.BytesIO()
+        np.save(content, images)
+        write_atomically(out, content.getvalue())
+    else:
+        for seed, image in zip(seeds, images, strict=True):
+            write_png(out / f"{seed:06d}.png", image)

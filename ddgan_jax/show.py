@@ -1,0 +1,171 @@
+"""What a config means, told without data or accelerator: everything comes from shapes."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddgan_jax import models, train_step
+from ddgan_jax.config import to_json
+from ddgan_jax.flops import count_flops
+from ddgan_jax.losses import make_objective
+from ddgan_jax.types import Params, PyTree, TrainState
+from ddgan_jax.validation import validate
+
+
+def show(config: ConfigDict) -> str:
+    """The resolved config, parameters per module, FLOPs per image and memory, as text.
+
+    Raises UserError if the config cannot be trained.
+    """
+    validate(config)
+    generator, discriminator = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
+    return "\n".join(
+        [
+            to_json(config),
+            _parameter_table("generator", generator),
+            _parameter_table("discriminator", discriminator),
+            _flops_table(config),
+            _memory_table(config),
+        ]
+    )
+
+
+def num_parameters(params: Params) -> int:
+    """Scalars in a tree of arrays or shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the networks' inputs: x (B, H, W, C), t (B,), z (B, L)."""
+    size = config.data.image_size
+    return {
+        "x": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), jnp.float32),
+        "t": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        "z": jax.ShapeDtypeStruct((batch_size, config.generator.latent_dim), jnp.float32),
+    }
+
+
+def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of a training batch."""
+    size = config.data.image_size
+    return {
+        "image": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), jnp.uint8),
+        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+
+
+def network_flops(config: ConfigDict) -> dict[str, int]:
+    """FLOPs per image of one forward pass of each network."""
+    inputs = abstract_inputs(config, 1)
+    x, t, z = inputs["x"], inputs["t"], inputs["z"]
+    generator, discriminator = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
+    return {
+        "generator": count_flops(
+            lambda p, *a: models.build_generator(config).apply({"params": p}, *a),
+            generator,
+            x,
+            t,
+            z,
+        ),
+        "discriminator": count_flops(
+            lambda p, *a: models.build_discriminator(config).apply({"params": p}, *a),
+            discriminator,
+            x,
+            t,
+            x,
+        ),
+    }
+
+
+def train_step_flops(config: ConfigDict, *, r1: bool) -> float:
+    """FLOPs per image of one train step on one device."""
+    batch_size = 4
+    step = jax.vmap(
+        train_step.make_train_step(config, r1=r1),
+        in_axes=(None, 0, None),
+        out_axes=None,
+        axis_name=train_step.AXIS,
+    )
+    state = jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
+    batch = {
+        name: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
+        for name, leaf in abstract_batch(config, batch_size).items()
+    }
+    return count_flops(step, state, batch, jax.random.key(0)) / batch_size
+
+
+def _parameter_table(title: str, params: Params) -> str:
+    counts = {name: num_parameters(module) for name, module in params.items()}
+    rows = [f"{title}: {num_parameters(params):,} parameters"]
+    rows += [f"  {name:<28}{count:>14,}" for name, count in counts.items()]
+    return "\n".join(rows) + "\n"
+
+
+def _flops_table(config: ConfigDict) -> str:
+    forward = network_flops(config)
+    steps = config.diffusion.num_timesteps
+    rows = {
+        "generator, forward": forward["generator"],
+        "discriminator, forward": forward["discriminator"],
+        f"sampling, {steps} steps": steps * forward["generator"],
+        "train step": train_step_flops(config, r1=False),
+        "train step with R1": train_step_flops(config, r1=True),
+    }
+    lines = ["GFLOP per image (matrix products and convolutions, 2 per multiply-add)"]
+    return "\n".join(lines + [f"  {k:<28}{v / 1e9:>14,.2f}" for k, v in rows.items()]) + "\n"
+
+
+def _memory_table(config: ConfigDict) -> str:
+    state = jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
+    rows = {
+        "state: parameters, EMA, Adam": _bytes(state),
+        "gradients of one network": max(
+            _bytes(state.generator.params), _bytes(state.discriminator.params)
+        ),
+        "activations, for each image": activation_bytes(config, state),
+    }
+    lines = ["MiB per device, estimated before compilation"]
+    return "\n".join(lines + [f"  {k:<28}{v / 2**20:>14,.1f}" for k, v in rows.items()])
+
+
+def activation_bytes(config: ConfigDict, state: TrainState) -> int:
+    """Bytes that the larger backward pass (with R1) keeps for one image."""
+    batch_size = 4
+    objective = make_objective(config)
+    x_0 = abstract_inputs(config, batch_size)["x"]
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
+    draws = jax.eval_shape(lambda keys: objective.draw(keys, x_0.shape[1:]), keys)
+    generator, discriminator = state.generator.params, state.discriminator.params
+
+    def residuals(loss: Callable[..., Any], params: Params, *args: Any) -> int:
+        # The backward function is a tree whose leaves are what it needs: parameters included.
+        backward = jax.eval_shape(
+            lambda p, *a: jax.vjp(lambda p: loss(p, *a), p, has_aux=True)[1], params, *args
+        )
+        return _bytes(backward) - _bytes((params, *args))
+
+    largest = max(
+        residuals(objective.generator_loss, generator, discriminator, x_0, draws),
+        residuals(
+            lambda *a: objective.discriminator_loss(*a, r1=True),
+            discriminator,
+            generator,
+            x_0,
+            draws,
+        ),
+    )
+    return max(largest, 0) // batch_size
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(
+        math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    )

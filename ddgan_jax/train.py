@@ -1,0 +1,129 @@
+"""The training run, from top to bottom.
+
+    config -> data -> state (new or restored) -> steps -> metrics, grids, checkpoints -> end
+
+What a step reads and draws is a function of (seed, step): running the same command again goes on
+from the last checkpoint and ends with the same parameters, bit by bit, as if it had never stopped.
+"""
+
+import functools
+import os
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from ddgan_jax import data, images, parallel, randomness, report, sampling, show, train_step
+from ddgan_jax.checkpoint import Checkpoints
+from ddgan_jax.stopping import stop_requests
+from ddgan_jax.types import TrainState
+from ddgan_jax.validation import validate
+
+
+def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
+    """Trains until train.num_steps in the run folder `workdir`, or goes on where it stopped.
+
+    Returns the final state. Raises UserError for everything a user can mend; KeyboardInterrupt
+    or SystemExit, with a checkpoint saved, if the process is asked to stop.
+    """
+    # ------------------------------------------------------------------ config
+    devices = jax.devices()
+    validate(config, len(devices))
+    report.check_same_run(workdir, config)
+    dataset = data.open_dataset(config)
+    report.write_config(workdir, config)
+    num_steps, batch_size = config.train.num_steps, config.train.batch_size
+
+    with ExitStack() as stack:
+        # -------------------------------------------------------------- state
+        key = randomness.run_key(config.train.seed)
+        create_state = functools.partial(train_step.init_state, config, key)
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                Path(workdir) / "checkpoints",
+                keep_latest=config.checkpoint.keep_latest,
+                keep_every_steps=config.checkpoint.keep_every_steps,
+            )
+        )
+        layout = parallel.abstract_replicated(create_state, devices)
+        restored = checkpoints.restore(layout, report=print)
+        step, state = restored or (0, parallel.create_replicated(create_state, devices))
+
+        # -------------------------------------------------------------- steps
+        map_step = functools.partial(
+            parallel.map_step, mapping=config.train.mapping, devices=devices
+        )
+        # Two programs without a branch; each is compiled when it is first called.
+        programs = {r1: map_step(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
+        draw = sampling.make_drawer(config, devices)
+        grid_seeds = range(config.log.num_samples)
+        batches = stack.enter_context(
+            closing(
+                data.batches(
+                    dataset, batch_size=batch_size, seed=config.train.seed, start_step=step
+                )
+            )
+        )
+        stop = stack.enter_context(stop_requests())
+        out = stack.enter_context(
+            report.Reporter(workdir, steps_done=step, num_steps=num_steps, batch_size=batch_size)
+        )
+        out.message(_introduction(config, dataset.info, state, devices, step))
+
+        # --------------------------------------------------------------- loop
+        metrics, checked = {}, step
+        while step < num_steps:
+            batch = parallel.place_batch(next(batches), config.train.mapping, devices)
+            program = programs[train_step.has_r1(config, step)]
+            state, step_metrics = program(state, batch, key)
+            step += 1
+            out.step(step)
+
+            # Metrics stay on the devices until a line is due: fetching them waits for the step.
+            metrics |= step_metrics
+            last = step == num_steps or bool(stop)
+            save = last or step % config.checkpoint.save_every_steps == 0
+            if save or step % config.log.every_steps == 0:
+                values = {name: float(value) for name, value in metrics.items()}
+                report.check_finite(values, checked + 1, step)
+                checked = step
+                out.metrics(step, values)
+            if step == num_steps or step % config.log.samples_every_steps == 0:
+                drawn = sampling.draw_all(draw, state.generator.ema_params, grid_seeds)
+                out.samples(step, images.grid(drawn))
+            if save:
+                checkpoints.save(step, state, config.to_dict())
+            if stop:
+                break
+
+        # ---------------------------------------------------------------- end
+        checkpoints.wait()
+        if stop:
+            out.message(f"stopped at step {step}, checkpoint saved")
+            stop.leave()
+        out.message(_conclusion(workdir, step))
+    return state
+
+
+def _introduction(config, info, state: TrainState, devices, step: int) -> str:
+    generator, discriminator = (
+        show.num_parameters(network.params) / 1e6
+        for network in (state.generator, state.discriminator)
+    )
+    return (
+        f"{info.num_examples:,} images of {info.name}, {info.image_size} pixels; "
+        f"generator {generator:.2f} M, discriminator {discriminator:.2f} M parameters; "
+        f"{len(devices)} x {devices[0].device_kind}\n"
+        f"{'continuing after' if step else 'starting at'} step {step} of {config.train.num_steps}; "
+        "the first step compiles the program"
+    )
+
+
+def _conclusion(workdir: str | os.PathLike, step: int) -> str:
+    grid = Path(workdir) / "samples" / f"step_{step}.png"
+    return (
+        f"done: {step} steps\n"
+        f"samples:      {grid}\n"
+        f"sample more:  ddgan sample --workdir={workdir} --seeds=0-99 --out=grid.png"
+    )

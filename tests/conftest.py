@@ -1,0 +1,31 @@
+"""The machine that tests see: four devices on the CPU, and compiled programs kept on disk."""
+
+import os
+from pathlib import Path
+
+from absl import flags
+
+NUM_DEVICES = 4
+
+# Four devices on few cores reach a collective at very different times, and XLA would end the
+# process of those that wait too long.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        f"--xla_force_host_platform_device_count={NUM_DEVICES}",
+        "--xla_cpu_collective_call_warn_stuck_timeout_seconds=120",
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        # Tests run small programs once: compiling takes longer than they do.
+        "--xla_backend_optimization_level=0",
+    ]
+).strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+# Compiling is most of the suite's time; a second run finds the programs here.
+cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddgan_jax" / "tests"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# As the command line does: Grain's workers ask absl's registry, which pytest never parses.
+flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,285 @@
+"""The command line: what reaches the commands, and what a user reads after a mistake."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+import types
+from pathlib import Path
+
+import pytest
+
+from ddgan_jax import arguments, cli
+from ddgan_jax.config import load_config
+from ddgan_jax.errors import UserError
+
+REPOSITORY = Path(__file__).parents[1]
+DIGITS = str(REPOSITORY / "configs" / "digits_ddgan.py")
+
+pytestmark = pytest.mark.quick
+
+
+@pytest.fixture
+def command_module(monkeypatch):
+    """Replaces the module behind a command by a function that records its call, and may raise."""
+
+    def install(module: str, function: str, *, raises: BaseException | None = None) -> list:
+        calls = []
+
+        def record(*args, **kwargs):
+            calls.append((args, kwargs))
+            if raises:
+                raise raises
+
+        stand_in = types.ModuleType(module)
+        setattr(stand_in, function, record)
+        monkeypatch.setitem(sys.modules, module, stand_in)
+        return calls
+
+    return install
+
+
+def mistake(capsys, *argv: str) -> str:
+    """The one line on stderr that a mistake of the user gives, with exit code 2."""
+    assert cli.main(argv) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.count("\n") == 1 and "Traceback" not in errors
+    return errors.strip()
+
+
+# ------------------------------------------------------------------------- what commands receive
+
+
+def test_train_receives_the_config_with_its_changed_fields(command_module):
+    calls = command_module("ddgan_jax.train", "train")
+    argv = [
+        "train",
+        "--config.data.name=cifar10",  # also before --config
+        f"--config={DIGITS}:tiny",
+        "--config.train.batch_size",
+        "16",
+        "--config.generator.channel_multipliers=(1,2,2)",
+        "--noconfig.generator.fir",
+        "--config.optimizer.beta1=0",
+        "--workdir=runs/x",
+    ]
+    assert cli.main(argv) == 0
+    [((config, workdir), _)] = calls
+    assert workdir == "runs/x"
+    expected = load_config(f"{DIGITS}:tiny")
+    expected.data.name = "cifar10"
+    expected.train.batch_size = 16
+    expected.generator.channel_multipliers = (1, 2, 2)
+    expected.generator.fir = False
+    expected.optimizer.beta1 = 0.0
+    assert config == expected
+    with pytest.raises(AttributeError):
+        config.train.bach_size = 1
+
+
+def test_sample_receives_seeds_and_defaults(command_module):
+    calls = command_module("ddgan_jax.sampling", "sample_command")
+    assert cli.main(["sample", "--workdir=w", "--seeds=3,5-6", "--step=40"]) == 0
+    options = {"seeds": [3, 5, 6], "out": "grid.png", "step": 40}
+    assert calls == [(("w",), options)]
+
+
+def test_prepare_receives_its_flags(command_module):
+    calls = command_module("ddgan_jax.data.prepare", "prepare")
+    assert cli.main(["prepare", "--dataset=cifar10", "--archive=a.tgz", "--download"]) == 0
+    options = {"data_dir": "", "archive": "a.tgz", "images": None, "arrays": None}
+    assert calls == [(("cifar10",), options | {"download": True})]
+
+
+def test_show_prints_the_text(monkeypatch, capsys):
+    stand_in = types.ModuleType("ddgan_jax.show")
+    stand_in.show = lambda config: f"T = {config.diffusion.num_timesteps}"
+    monkeypatch.setitem(sys.modules, "ddgan_jax.show", stand_in)
+    assert cli.main(["show", f"--config={DIGITS}"]) == 0
+    assert capsys.readouterr().out == "T = 4\n"
+
+
+# --------------------------------------------------------------------------------- help pages
+
+
+def test_overview_names_every_command(capsys):
+    assert cli.main(["--help"]) == 0
+    page = capsys.readouterr().out
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name} " in page and command.summary in page
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_page_names_every_flag_and_shows_commands_that_work(name, capsys, monkeypatch):
+    assert cli.main([name, "--help"]) == 0
+    page = capsys.readouterr().out
+    assert max(map(len, page.splitlines())) <= 100
+    command = cli.COMMANDS[name]
+    for flag in command.flags:
+        assert f"  --{flag.name}" in page and flag.help in page
+    monkeypatch.chdir(REPOSITORY)
+    for example in command.examples:
+        assert textwrap.indent(example, "  ") in page
+        program, used, *argv = shlex.split(example.replace("\\\n", ""))
+        assert (program, used) == ("ddgan", name)
+        known = arguments.CONFIG_FLAGS if command.takes_config else ()
+        values, overrides = arguments.parse_flags(name, known + command.flags, argv)
+        if command.takes_config:
+            arguments.parse_config(values.config, overrides)
+
+
+def test_help_and_mistakes_do_not_wait_for_heavy_imports():
+    check = (
+        "import sys; from ddgan_jax.cli import main\n"
+        "codes = [main(['--help']), main(['train', '--help']), main(['sample', '--sedes=1'])]\n"
+        f"codes += [main(['show', '--config={DIGITS}', '--config.train.bach_size=1'])]\n"
+        "heavy = {'jax', 'flax', 'orbax', 'tensorflow_datasets', 'tensorflow', 'numpy', 'PIL'}\n"
+        "assert codes == [0, 0, 2, 2] and not heavy & set(sys.modules), (codes, sys.modules.keys())"
+    )
+    subprocess.run([sys.executable, "-c", check], cwd=REPOSITORY, check=True, capture_output=True)
+
+
+def test_python_m_is_the_same_program():
+    for arguments_, code in (["--version"], 0), (["trian"], 2):
+        result = subprocess.run(
+            [sys.executable, "-m", "ddgan_jax", *arguments_],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == code
+        assert re.match(r"ddgan-jax \d|ddgan: unknown command", result.stdout + result.stderr)
+
+
+# ------------------------------------------------------------------------------------ mistakes
+
+
+TRAIN = ["train", f"--config={DIGITS}", "--workdir=w"]
+
+MISTAKES = [
+    ([], "ddgan: no command; choose one of train, sample, show, prepare"),
+    (["trian"], "ddgan: unknown command 'trian'; did you mean train?"),
+    (["train", "--workdir=w"], "ddgan train: --config is missing; choose one in "),
+    (["train", f"--config={DIGITS}"], "ddgan train: --workdir is missing; see ddgan train --help"),
+    ([*TRAIN, "--wrkdir=x"], "ddgan train: unknown flag --wrkdir; did you mean --workdir?"),
+    (["sample", "--workdir=w", "--sed=1"], "unknown flag --sed; did you mean --seeds?"),
+    (["sample", "--workdir=w", "--config.x=1"], "ddgan sample: unknown flag --config.x"),
+    (["sample", "--workdir=w", "--step=ten"], "--step=ten is not an integer"),
+    (["prepare", "--dataset=mnist", "--download=so"], "--download=so is not true or false"),
+    (["prepare", "--dataset=mnist", "--nodownload=1"], "--nodownload=1 does not take an argument"),
+    (["sample", "--workdir=w", "--seeds=9-1"], "--seeds=9-1: the range 9-1 runs backwards"),
+    (["sample", "--workdir"], "Missing value for flag --workdir"),
+    ([*TRAIN, "now"], "unexpected argument 'now'; flags are given as --name=value"),
+    (["sample", "now"], "ddgan sample: unexpected argument 'now'"),
+    (["show", "--config=configs/none.py"], "config file configs/none.py cannot be read"),
+    (
+        [*TRAIN, "--config.train.bach_size=64"],
+        "the config has no field --config.train.bach_size; did you mean --config.train.batch_size?",
+    ),
+    (
+        [*TRAIN, "--config.batch_size=64"],
+        "no field --config.batch_size; did you mean --config.train.batch_size?",
+    ),
+    ([*TRAIN, "--config.train.seed.x=1"], "the config has no field --config.train.seed.x"),
+    (
+        [*TRAIN, "--config.train.batch_size=abc"],
+        "--config.train.batch_size=abc is not an integer",
+    ),
+    (
+        [*TRAIN, "--config.train.batch_size=1.5"],
+        "--config.train.batch_size=1.5 is not an integer",
+    ),
+    ([*TRAIN, "--config.data.flip=maybe"], "--config.data.flip=maybe is not true or false"),
+    ([*TRAIN, "--config.optimizer.beta1=x"], "--config.optimizer.beta1=x is not a number"),
+    (
+        [*TRAIN, "--config.generator.channel_multipliers=(1, 2"],
+        "--config.generator.channel_multipliers=(1, 2 is not a tuple such as 1,2,2",
+    ),
+    ([*TRAIN, "--config.train=5"], "--config.train is a group of fields; change them one by one"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), MISTAKES, ids=[m[:50] for _, m in MISTAKES])
+def test_mistakes_are_one_line_and_exit_code_2(argv, message, capsys, command_module):
+    calls = command_module("ddgan_jax.train", "train")
+    assert message in mistake(capsys, *argv)
+    assert calls == []
+
+
+def test_a_missing_config_lists_those_that_ship(capsys, monkeypatch, tmp_path):
+    for folder in (REPOSITORY, tmp_path):  # beside the package if not in the current folder
+        monkeypatch.chdir(folder)
+        message = mistake(capsys, "train", "--workdir=w")
+        for file in (REPOSITORY / "configs").glob("*.py"):
+            assert file.name in message
+
+
+def test_a_user_error_inside_a_command_is_one_line(capsys, command_module):
+    command_module("ddgan_jax.train", "train", raises=UserError("disk full:\n  free some space"))
+    assert mistake(capsys, *TRAIN) == "ddgan train: disk full: free some space"
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, command_module):
+    command_module("ddgan_jax.train", "train", raises=KeyboardInterrupt())
+    assert cli.main(TRAIN) == 130
+    message = "ddgan train: interrupted; the same command continues from the last checkpoint\n"
+    assert capsys.readouterr().err == message
+
+
+def test_a_bug_keeps_its_traceback(command_module):
+    command_module("ddgan_jax.train", "train", raises=ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
+        cli.main(TRAIN)
+    # A pipe that breaks elsewhere than at our output is no reason for silence.
+    command_module("ddgan_jax.train", "train", raises=BrokenPipeError())
+    with pytest.raises(BrokenPipeError):
+        cli.main(TRAIN)
+
+
+def test_a_closed_pipe_is_quiet():
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(
+        [sys.executable, "-m", "ddgan_jax", "--help"],
+        cwd=REPOSITORY,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+# -------------------------------------------------------------------------------- small parsers
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"),
+    [
+        ("0", [0]),
+        ("0-3", [0, 1, 2, 3]),
+        ("1,5,10-12", [1, 5, 10, 11, 12]),
+        ("7-7, 3", [7, 3]),
+        ("2147483647", [2**31 - 1]),
+    ],
+)
+def test_seeds(text, seeds):
+    assert arguments.parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "1,", "-1", "1-", "a", "1.5", "1--2", "2147483648", "0-3,2"])
+def test_seeds_that_are_none(text):
+    with pytest.raises(UserError, match=re.escape(f"--seeds={text}: ")):
+        arguments.parse_seeds(text)
+
+
+def test_compilation_cache_is_on_unless_the_user_chose_another(monkeypatch, tmp_path):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cli.use_compilation_cache()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "ddgan_jax" / "jax")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    cli.use_compilation_cache()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"

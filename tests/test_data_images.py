@@ -1,0 +1,104 @@
+"""Decoding, channels and size of single images."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddgan_jax.data import images
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def encode(image: Image.Image, file_format: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=file_format)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_round_trip_is_exact(channels):
+    pixels = noise(5, 7, channels)
+    np.testing.assert_array_equal(images.decode(images.encode_png(pixels), channels), pixels)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+def test_every_mode_gives_the_colours_seen(mode):
+    """A palette's indices, an alpha channel or a single bit never leak into the pixels."""
+    colour = np.zeros((4, 6, 3), np.uint8)
+    colour[:, 3:] = 255 if mode in ("1", "L", "LA") else (255, 0, 255)  # survive any palette
+    encoded = encode(Image.fromarray(colour).convert(mode), "PNG")
+    np.testing.assert_array_equal(images.decode(encoded, 3), colour)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_cmyk_jpeg_gives_colours(channels):
+    encoded = encode(Image.new("CMYK", (16, 16), (0, 0, 0, 255)), "JPEG")
+    np.testing.assert_allclose(images.decode(encoded, channels), 0, atol=2)
+
+
+def test_gray_and_rgb_are_converted_alike_from_files_and_from_pixels():
+    for channels in (1, 3):
+        pixels = noise(5, 4, channels)
+        wanted = 4 - channels
+        converted = images.convert_channels(pixels, wanted)
+        np.testing.assert_array_equal(converted, images.decode(images.encode_png(pixels), wanted))
+    np.testing.assert_array_equal(
+        images.convert_channels(noise(5, 4, 1), 3), noise(5, 4, 1).repeat(3, -1)
+    )
+
+
+def test_sixteen_bits_are_refused():
+    encoded = encode(Image.fromarray(np.full((4, 4), 40_000, np.uint16)), "PNG")
+    with pytest.raises(images.BROKEN, match="more than 8 bits"):
+        images.decode(encoded, 1)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
+def test_no_truncated_file_decodes(file_format):
+    encoded = encode(Image.fromarray(noise(24, 24, 3)), file_format)
+    for length in np.linspace(0, 0.9 * len(encoded), 20, dtype=int):
+        with pytest.raises(images.BROKEN):
+            images.decode(encoded[:length], 3)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fitting_an_image_of_the_right_size_is_nothing(channels):
+    pixels = noise(8, 8, channels)
+    assert images.fit(pixels, 8) is pixels
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "offset"), [(8, 14, 3), (8, 11, 2), (8, 13, 2), (15, 8, 4)]
+)
+def test_crop_is_central(height, width, offset):
+    """The shorter side fits already; an offset of x.5 goes to the even neighbour."""
+    pixels = noise(height, width, 3)
+    rows, columns = (slice(offset, offset + 8), slice(None))[:: 1 if height > width else -1]
+    np.testing.assert_array_equal(images.fit(pixels, 8), pixels[rows, columns])
+
+
+def test_shrinking_is_bilinear_with_antialiasing():
+    """Halving: the triangle filter of 4 pixels has the weights 1, 3, 3, 1 (over 8)."""
+    pixels = noise(16, 16, 1)
+    weights = np.zeros((8, 16))
+    for row in range(8):
+        for offset, weight in zip(range(-1, 3), (1, 3, 3, 1), strict=True):
+            if 0 <= 2 * row + offset < 16:
+                weights[row, 2 * row + offset] = weight
+    weights /= weights.sum(axis=1, keepdims=True)
+    expected = weights @ pixels[..., 0] @ weights.T
+    np.testing.assert_allclose(images.fit(pixels, 8)[..., 0], expected, atol=1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(47, 100), (100, 47), (64, 64), (33, 32)])
+def test_result_has_the_size(height, width):
+    assert images.fit(noise(height, width, 3), 32).shape == (32, 32, 3)
+
+
+def test_images_are_never_enlarged():
+    with pytest.raises(ValueError, match="100x31 pixels"):
+        images.fit(noise(31, 100, 3), 32)

@@ -1,0 +1,373 @@
+"""Preparing sets: what TFDS reads is what the archive held, and nothing in it is run."""
+
+import gzip
+import hashlib
+import io
+import pickle
+import tarfile
+import tempfile
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from ddgan_jax.data import archives, catalog
+from ddgan_jax.data.prepare import prepare
+from ddgan_jax.errors import UserError
+
+RNG = np.random.default_rng(0)
+CIFAR = {
+    split: (RNG.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), RNG.integers(0, 10, count))
+    for split, count in {"train": 15, "test": 4}.items()
+}
+MNIST = {
+    split: (RNG.integers(0, 256, (count, 28, 28, 1), dtype=np.uint8), RNG.integers(0, 10, count))
+    for split, count in {"train": 9, "test": 4}.items()
+}
+
+
+@pytest.fixture(autouse=True)
+def no_litter(tmp_path_factory, monkeypatch):
+    """TFDS makes a temporary folder for each new set and leaves it behind."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("litter")))
+
+
+class Python2Pickler(pickle._Pickler):
+    """Writes every string as Python 2 did, which is how CIFAR-10 is published."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_string(self, value):
+        content = value.encode("latin1") if isinstance(value, str) else value
+        self.write(pickle.BINSTRING + len(content).to_bytes(4, "little") + content)
+        self.memoize(value)
+
+    dispatch[bytes] = dispatch[str] = save_string
+
+
+def pickled(value, pickler=Python2Pickler):
+    buffer = io.BytesIO()
+    pickler(buffer, protocol=2).dump(value)
+    content = buffer.getvalue()
+    if pickler is Python2Pickler:
+        return content.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    return content
+
+
+def cifar_rows(pixels):
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(len(pixels), -1)
+
+
+def python_batch(pixels, labels, pickler):
+    batch = {b"batch_label": b"x", b"labels": labels.tolist(), b"data": cifar_rows(pixels)}
+    return pickled(batch, pickler)
+
+
+def binary_batch(pixels, labels, _):
+    return np.column_stack([labels.astype(np.uint8), cifar_rows(pixels)]).tobytes()
+
+
+def write_tar(path, files):
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def cifar_archive(path, batch=python_batch, suffix="", pickler=Python2Pickler, **changed):
+    pixels, labels = CIFAR["train"]
+    files = {
+        f"cifar/data_batch_{k + 1}{suffix}": batch(
+            pixels[3 * k : 3 * k + 3], labels[3 * k : 3 * k + 3], pickler
+        )
+        for k in range(5)
+    }
+    files[f"cifar/test_batch{suffix}"] = batch(*CIFAR["test"], pickler)
+    return write_tar(path, files | {f"cifar/{k}": v for k, v in changed.items()})
+
+
+def idx(array):
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + sizes + array.astype(np.uint8).tobytes()
+
+
+def mnist_files():
+    return {
+        f"{prefix}-{kind}-ubyte": idx(array)
+        for split, prefix in (("train", "train"), ("test", "t10k"))
+        for kind, array in (
+            ("images-idx3", MNIST[split][0][..., 0]),
+            ("labels-idx1", MNIST[split][1]),
+        )
+    }
+
+
+def assert_set_holds(name, data_dir, splits):
+    """The stock TFDS reader finds exactly these examples."""
+    for split, (pixels, labels) in splits.items():
+        source = tfds.data_source(name, data_dir=data_dir, split=split, download=False)
+        found = {(example["image"].tobytes(), int(example["label"])) for example in source}
+        assert found == {(x.tobytes(), int(y)) for x, y in zip(pixels, labels, strict=True)}
+        assert len(source) == len(labels)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"pickler": pickle._Pickler},  # as rewritten with Python 3
+        {"batch": binary_batch, "suffix": ".bin"},
+    ],
+    ids=["python 2", "python 3", "binary"],
+)
+def test_cifar10_archive_becomes_the_stock_set(tmp_path, form):
+    folder = prepare(
+        "cifar10", data_dir=tmp_path, archive=cifar_archive(tmp_path / "a.tgz", **form)
+    )
+    assert folder == tmp_path / "cifar10" / "3.0.2"
+    assert_set_holds("cifar10", tmp_path, CIFAR)
+    source = tfds.data_source("cifar10", data_dir=tmp_path, split="test", download=False)
+    for example in source:
+        number = int(example["id"].decode().removeprefix("test_"))
+        np.testing.assert_array_equal(example["image"], CIFAR["test"][0][number])
+    assert source.dataset_info.features["label"].int2str(3) == "cat"
+
+
+def mnist_folder(path, files):
+    path.mkdir()
+    for name, content in files.items():
+        (path / f"{name}.gz").write_bytes(gzip.compress(content))
+    return path
+
+
+def mnist_zip(path, files):
+    with zipfile.ZipFile(path, "w") as pack:
+        for name, content in files.items():
+            pack.writestr(f"MNIST/raw/{name}", content)
+    return path
+
+
+def mnist_tar(path, files):
+    return write_tar(
+        path, {f"x/{name}.gz": gzip.compress(content) for name, content in files.items()}
+    )
+
+
+@pytest.mark.parametrize("pack", [mnist_folder, mnist_zip, mnist_tar])
+def test_mnist_files_become_the_stock_set(tmp_path, pack):
+    prepare("mnist", data_dir=tmp_path / "tfds", archive=pack(tmp_path / "mnist", mnist_files()))
+    assert_set_holds("mnist", tmp_path / "tfds", MNIST)
+
+
+class Evil:
+    """Unpickles by calling a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        lambda mark: Evil(open, mark, "w"),
+        lambda mark: Evil(eval, f"open({mark!r}, 'w')"),
+        lambda mark: Evil(np.save, mark, 0),
+        lambda mark: Evil(__import__("codecs").encode, "text", "punycode"),
+    ],
+    ids=["open", "eval", "numpy", "codec"],
+)
+def test_nothing_in_an_archive_is_run(tmp_path, evil):
+    mark = tmp_path / "was_here.npy"
+    content = pickled(evil(str(mark)), pickle._Pickler)
+    archive = cifar_archive(tmp_path / "a.tgz", data_batch_3=content)
+    with pytest.raises(UserError, match="which no image needs|text encoded as punycode"):
+        prepare("cifar10", data_dir=tmp_path / "tfds", archive=archive)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+@pytest.mark.parametrize("damage", ["missing", "junk", "cut", "other", "empty folder"])
+def test_damaged_archive_is_named(tmp_path, name, damage):
+    archive = tmp_path / "archive"
+    if damage == "junk":
+        archive.write_bytes(b"junk")
+    elif damage == "cut":
+        whole = cifar_archive if name == "cifar10" else lambda path: mnist_tar(path, mnist_files())
+        archive.write_bytes(whole(tmp_path / "whole").read_bytes()[:-2000])
+    elif damage == "other":
+        write_tar(archive, {"readme.txt": b"hello"})
+    elif damage == "empty folder":
+        archive.mkdir()
+    with pytest.raises(UserError, match=f"{archive} is not {name} as published"):
+        prepare(name, data_dir=tmp_path / "tfds", archive=archive)
+    assert not (tmp_path / "tfds").exists()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"data_batch_2": pickled({b"data": np.zeros((3, 3072)), b"labels": [0, 1, 2]})},
+        {"data_batch_2": pickled({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1]})},
+        {"data_batch_2": pickled({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0, 1, 10]})},
+        {"data_batch_2": pickled({b"data": np.zeros((3, 3000), np.uint8), b"labels": [0, 1, 2]})},
+        {"data_batch_2": pickled([1, 2])},
+        {"data_batch_2": b""},
+    ],
+)
+def test_batches_that_are_no_cifar10_are_refused(tmp_path, changed):
+    archive = cifar_archive(tmp_path / "a.tgz", **changed)
+    with pytest.raises(UserError, match="is not cifar10 as published"):
+        prepare("cifar10", data_dir=tmp_path / "tfds", archive=archive)
+
+
+@pytest.mark.parametrize("channels", [0, 1, 3])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_arrays(tmp_path, channels, labelled):
+    shape = (6, 8, 8, channels) if channels else (6, 8, 8)
+    pixels = RNG.integers(0, 256, shape, dtype=np.uint8)
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    np.savez(tmp_path / "a.npz", images=pixels, **({"labels": labels} if labelled else {}))
+    folder = prepare("mine", data_dir=tmp_path, arrays=tmp_path / "a.npz")
+    source = tfds.builder_from_directory(folder).as_data_source("train")
+    assert ("label" in source[0]) == labelled
+    found = {(example["image"].tobytes(), example.get("label")) for example in source}
+    expected = labels if labelled else [None] * 6
+    assert found == {(x.tobytes(), y) for x, y in zip(pixels, expected, strict=True)}
+
+
+def test_cifar10_and_mnist_from_arrays_are_the_stock_sets(tmp_path):
+    for name, splits in {"cifar10": CIFAR, "mnist": MNIST}.items():
+        pixels, labels = splits["train"]
+        np.savez(tmp_path / "a.npz", images=pixels, labels=labels)
+        prepare(name, data_dir=tmp_path, arrays=tmp_path / "a.npz")
+        assert_set_holds(name, tmp_path, {"train": splits["train"]})
+
+
+def test_images(tmp_path):
+    (tmp_path / "in" / "red").mkdir(parents=True)
+    Image.new("RGB", (9, 7), (255, 0, 0)).save(tmp_path / "in" / "red" / "x.png")
+    folder = prepare("mine", data_dir=tmp_path, images=tmp_path / "in")
+    (example,) = tfds.builder_from_directory(folder).as_data_source("train")
+    np.testing.assert_array_equal(example["image"], np.full((7, 9, 3), (255, 0, 0)))
+    assert example["image/filename"] == b"red/x.png"
+
+
+def published(monkeypatch, folder, *names):
+    """Publishes files of a folder as MNIST."""
+    remotes = [
+        archives.Remote(
+            f"{folder.as_uri()}/", n, ("md5", hashlib.md5((folder / n).read_bytes()).hexdigest())
+        )
+        for n in names
+    ]
+    monkeypatch.setattr(archives, "PUBLISHED", {"mnist": tuple(remotes)})
+
+
+def test_download_is_checked_and_kept(tmp_path, monkeypatch):
+    remote = mnist_folder(tmp_path / "remote", mnist_files())
+    names = [entry.name for entry in archives.PUBLISHED["mnist"]]
+    published(monkeypatch, remote, *names)
+    prepare("mnist", data_dir=tmp_path, download=True)
+    assert_set_holds("mnist", tmp_path, MNIST)
+    for name in names:  # what is there is not fetched again
+        assert (tmp_path / "downloads" / name).read_bytes() == (remote / name).read_bytes()
+        (remote / name).unlink()
+    assert archives.fetch("mnist", tmp_path / "downloads") == tmp_path / "downloads"
+
+    (tmp_path / "downloads" / names[2]).write_bytes(b"other")
+    with pytest.raises(UserError, match=f"{names[2]} is not the published file"):
+        archives.fetch("mnist", tmp_path / "downloads")
+    (tmp_path / "downloads" / names[2]).unlink()
+    with pytest.raises(UserError, match="cannot fetch"):
+        archives.fetch("mnist", tmp_path / "downloads")
+    (remote / names[2]).write_bytes(b"other")
+    with pytest.raises(UserError, match="not the published one"):
+        archives.fetch("mnist", tmp_path / "downloads")
+    assert not list((tmp_path / "downloads").glob(f"{names[2]}*"))
+
+
+def test_what_is_there_is_never_overwritten(tmp_path):
+    archive = mnist_folder(tmp_path / "mnist_files", mnist_files())
+    folder = prepare("mnist", data_dir=tmp_path, archive=archive)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    np.savez(tmp_path / "a.npz", images=MNIST["test"][0], labels=MNIST["test"][1])
+    for source in ({"archive": archive}, {"arrays": tmp_path / "a.npz"}, {"download": True}):
+        with pytest.raises(UserError, match=f"already prepared in {folder}"):
+            prepare("mnist", data_dir=tmp_path, **source)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_stranger_in_the_place_is_left_alone(tmp_path):
+    place = tmp_path / "mnist" / "3.0.1"
+    place.mkdir(parents=True)
+    (place / "thesis.txt").write_text("precious")
+    archive = mnist_folder(tmp_path / "files", mnist_files())
+    with pytest.raises(UserError, match="is no prepared TFDS set: move it away"):
+        prepare("mnist", data_dir=tmp_path, archive=archive)
+    assert [path.name for path in place.iterdir()] == ["thesis.txt"]
+
+
+BAD = [  # dataset, arguments, what the message says
+    ("cifar10", {}, "--download"),
+    ("cifar10", {"archive": "x", "download": True}, "--archive and --download exclude each other"),
+    ("celeb_a_hq/256", {"archive": "x"}, "--archive and --download are for cifar10 and mnist"),
+    ("celeb_a_hq/256", {}, "must be fetched by hand into"),
+    ("svhn_cropped", {}, 'pip install "ddgan-jax[tf]"'),
+    ("cifra10", {}, "nearest names: cifar10"),
+    ("stacked_mnist", {}, "prepare mnist"),
+    ("folder", {"images": "x"}, "--dataset=NAME --images=FOLDER"),
+    ("stl10", {"images": "x"}, "stl10 is the name of another set"),
+    ("My-Set", {"images": "x"}, "'My-Set' cannot name a set"),
+    ("mine", {"images": "/nowhere"}, "/nowhere is not a folder"),
+    ("mine", {"arrays": "/nowhere.npz"}, "/nowhere.npz is no .npz file"),
+]
+
+
+@pytest.mark.parametrize(("dataset", "arguments", "message"), BAD)
+def test_what_a_user_can_mend_is_said_in_one_line(
+    tmp_path, monkeypatch, dataset, arguments, message
+):
+    monkeypatch.setattr("ddgan_jax.data.prepare.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError) as caught:
+        prepare(dataset, data_dir=tmp_path, **arguments)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": np.zeros((2, 8, 8, 3), np.uint8)}, "no .npz file with an array `images`"),
+        ({"images": np.zeros((2, 8, 8, 3))}, "float64"),
+        ({"images": np.zeros((2, 3, 8, 8), np.uint8)}, r"\(2, 3, 8, 8\)"),
+        ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, r"\(0, 8, 8, 3\)"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.arange(3)}, r"int64 \(3,\)"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.array([0, -1])}, ">= 0"),
+        ({"images": np.zeros((2, 8, 8), np.uint8), "labels": np.zeros(2)}, "float64"),
+        ({"images": np.array([None, open], object)}, "no .npz file with an array `images`"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused(tmp_path, arrays, message):
+    arrays = {
+        k: np.array([Evil(print, "ran")]) if v.dtype == object else v for k, v in arrays.items()
+    }
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=message):
+        prepare("mine", data_dir=tmp_path, arrays=tmp_path / "a.npz")
+
+
+def test_data_dir_is_found_where_tfds_looks(tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert catalog.resolve_data_dir("") == tmp_path
+    assert catalog.resolve_data_dir("/elsewhere") == catalog.Path("/elsewhere")
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert catalog.resolve_data_dir("") == tmp_path / "tensorflow_datasets"

@@ -1,0 +1,143 @@
+"""Images: exact conversion, grids from which each image can be cut out, files that read back."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddgan_jax.errors import UserError
+from ddgan_jax.images import GAP, GOOD_SIZE, WHITE, grid, to_uint8, write_images, write_png
+
+
+def noise(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def read(path):
+    return np.asarray(Image.open(path))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_to_uint8_is_the_inverse_of_the_scaling_to_floats(dtype):
+    every = np.arange(256, dtype=np.uint8)
+    scaled = every.astype(dtype) / dtype(127.5) - 1
+    np.testing.assert_array_equal(to_uint8(scaled), every)
+
+
+def test_to_uint8_is_the_nearest_value():
+    floats = np.random.default_rng(0).uniform(-1, 1, 10_000).astype(np.float32)
+    distance = np.abs(to_uint8(floats) - (floats.astype(np.float64) + 1) * 127.5)
+    assert 0.49 < distance.max() <= 0.5 + 1e-5  # 1e-5: rounding of float32 near a tie
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (-1.0, 0),
+        (1.0, 255),
+        (0.0, 128),  # 127.5: a tie goes to the even neighbour
+        (-7.5, 0),
+        (1.01, 255),
+        (-np.inf, 0),
+        (np.inf, 255),
+    ],
+)
+def test_to_uint8_at_known_values(value, expected):
+    assert to_uint8(np.array([value])) == [expected]
+
+
+def test_to_uint8_refuses_what_has_no_colour():
+    with pytest.raises(ValueError, match="NaN"):
+        to_uint8(np.array([0.0, np.nan]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "rows", "columns"),
+    [
+        ((9, 8, 8, 3), {}, 3, 3),
+        ((10, 8, 8, 1), {}, 3, 4),  # two cells stay empty
+        ((1, 32, 32, 3), {}, 1, 1),
+        ((64, 96, 80, 3), {}, 8, 8),
+        ((5, 4, 6, 3), {"columns": 5, "scale": 1}, 1, 5),
+        ((5, 4, 6, 3), {"columns": 2, "scale": 3}, 3, 2),
+    ],
+)
+def test_each_image_can_be_cut_out_of_the_grid(shape, options, rows, columns):
+    images = noise(*shape)
+    count, height, width, channels = shape
+    joined = grid(images, **options)
+    scale = options.get("scale", (joined.shape[1] + GAP) // columns // width)
+    tall, wide = height * scale, width * scale
+    assert joined.shape == (rows * (tall + GAP) - GAP, columns * (wide + GAP) - GAP, channels)
+
+    rest = joined.astype(int)
+    for index, image in enumerate(images):
+        top, left = index // columns * (tall + GAP), index % columns * (wide + GAP)
+        cell = (slice(top, top + tall), slice(left, left + wide))
+        for dy in range(scale):  # every pixel of the enlarged image, not only the first of each
+            np.testing.assert_array_equal(joined[cell][dy::scale, scale - 1 :: scale], image)
+        rest[cell] = WHITE
+    assert (rest == WHITE).all()
+
+
+@pytest.mark.parametrize("size", [8, 28, 32, 64, 256])
+@pytest.mark.parametrize("count", [1, 16, 100])
+def test_small_images_are_enlarged_until_the_grid_is_good_to_look_at(count, size):
+    columns = int(count**0.5)
+    longer = max(grid(noise(count, size, size, 1)).shape)
+    scale = (longer + GAP) // columns // size
+    assert longer >= GOOD_SIZE
+    assert scale == 1 or columns * size * (scale - 1) < GOOD_SIZE  # and no further
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_reads_back_and_replaces_what_was_there(tmp_path, channels):
+    path = tmp_path / "new" / "a.png"
+    for image in (noise(5, 7, channels), noise(5, 7, channels) // 2):
+        write_png(path, image)
+        np.testing.assert_array_equal(read(path).reshape(5, 7, channels), image)
+    assert [p.name for p in path.parent.iterdir()] == ["a.png"]
+
+
+def test_a_png_becomes_a_grid(tmp_path):
+    images = noise(10, 8, 8, 3)
+    write_images(tmp_path / "out.PNG", range(10), images)
+    np.testing.assert_array_equal(read(tmp_path / "out.PNG"), grid(images))
+
+
+def test_an_npy_becomes_the_array(tmp_path):
+    images = noise(10, 8, 8, 1)
+    write_images(str(tmp_path / "out.npy"), range(10), images)
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), images)
+
+
+def test_a_folder_gets_a_file_per_seed_and_keeps_its_others(tmp_path):
+    out = tmp_path / "run1.5"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    images = noise(4, 8, 8, 1)
+    write_images(out, [17, 1_234_567], images[:2])
+    write_images(out, [17, 3], images[2:])
+    assert sorted(p.name for p in out.iterdir()) == [
+        "000003.png", "000017.png", "1234567.png", "notes.txt"
+    ]  # fmt: skip
+    for name, image in zip(["1234567", "000017", "000003"], images[1:], strict=True):
+        np.testing.assert_array_equal(read(out / f"{name}.png"), image[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("a.jpg", "name a .png, an .npy or a folder, not .jpg"),
+        ("a.npz", "not .npz"),
+        ("file/a.png", "cannot write .*file/a.png: "),
+        ("file", "cannot write .*file/000000.png: "),
+        ("folder.png", "cannot write .*folder.png: .* is a directory"),
+    ],
+)
+def test_what_cannot_be_written_is_said(tmp_path, out, message):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(UserError, match=message):
+        write_images(tmp_path / out, [0], noise(1, 8, 8, 3))
+    assert (tmp_path / "file").read_text() == "mine"
+    assert not list(tmp_path.glob("**/.*"))
