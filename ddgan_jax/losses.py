@@ -46,13 +46,22 @@ def generator_adversarial_loss(logits: jax.Array) -> jax.Array:
     return jax.nn.softplus(-logits).mean()
 
 
-def r1_penalty(discriminate: Callable[[jax.Array], jax.Array], x_t: jax.Array) -> jax.Array:
-    """E || grad sum_b D(x_t)_b ||^2 / 2, scalar, without gamma (equation 2). x_t: (B, ...).
+def r1_penalty(
+    discriminate: Callable[[jax.Array], jax.Array], x_t: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """|| grad sum_b D(x_t)_b ||^2 / 2 averaged over the batch, without gamma (equation 2).
 
+    Returns (penalty, logits): the scalar, and D(x_t) of the same forward pass. x_t: (B, ...).
     The sum of squares, not a norm: the gradient of a norm is undefined where D is constant.
     """
-    gradient = jax.grad(lambda x: discriminate(x).sum())(x_t)
-    return 0.5 * jnp.square(gradient).sum(tuple(range(1, gradient.ndim))).mean()
+
+    def total(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = discriminate(x)
+        return logits.sum(), logits
+
+    gradient, logits = jax.grad(total, has_aux=True)(x_t)
+    squares = jnp.square(gradient).sum(tuple(range(1, gradient.ndim)))
+    return 0.5 * squares.mean(), logits
 
 
 class Draws(NamedTuple):
@@ -124,20 +133,23 @@ class DDGAN(NamedTuple):
         fake = jax.lax.stop_gradient(self._fake(generator_params, x_tp1, draws))
         real, fake, t = self._augment(x_t, fake, draws)
 
-        real_logits = self.discriminate(params, real, t, x_tp1)
+        metrics = {}
+        if r1:
+            penalty, real_logits = r1_penalty(
+                lambda x: self.discriminate(params, x, t, x_tp1), real
+            )
+            metrics["r1"] = self.r1_gamma * penalty
+        else:
+            real_logits = self.discriminate(params, real, t, x_tp1)
         fake_logits = self.discriminate(params, fake, t, x_tp1)
-        metrics = {
+        metrics |= {
             "d_loss_real": discriminator_real_loss(real_logits),
             "d_loss_fake": discriminator_fake_loss(fake_logits),
             "d_logit_real": real_logits.mean(),
             "d_logit_fake": fake_logits.mean(),
         }
         loss = metrics["d_loss_real"] + metrics["d_loss_fake"]
-        if r1:
-            penalty = r1_penalty(lambda x: self.discriminate(params, x, t, x_tp1), real)
-            metrics["r1"] = self.r1_gamma * penalty
-            loss = loss + metrics["r1"]
-        return loss, metrics
+        return (loss + metrics["r1"] if r1 else loss), metrics
 
     def generator_loss(
         self, params: Params, discriminator_params: Params, x_0: jax.Array, draws: Draws

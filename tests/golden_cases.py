@@ -5,9 +5,11 @@ tests/golden/README.md.
 """
 
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from ddgan_jax.interop import nvlabs
@@ -56,11 +58,17 @@ class Case(NamedTuple):
             args["discriminator"] = self.meta["discriminator"]
         return nvlabs.config_from_args(args)
 
+    def image_shape(self) -> tuple[int, int, int, int]:
+        """(N, H, W, C) of the case's images."""
+        data = self.config().data
+        return (self.meta["batch"], data.image_size, data.image_size, data.channels)
+
 
 def load(name: str) -> Case:
     """The golden case of this file name, without its suffix."""
     with np.load(FOLDER / f"{name}.npz") as file:
-        arrays = dict(file)
+        # Times as our programs take them; without 64-bit types JAX would warn of the others.
+        arrays = {k: v.astype(np.int32) if v.dtype == np.int64 else v for k, v in file.items()}
     return Case(name, json.loads(str(arrays.pop("meta"))), arrays)
 
 
@@ -68,6 +76,17 @@ def names(prefix: str) -> list[str]:
     """All cases whose file name starts with one of the letters in `prefix`."""
     found = sorted(p.stem for p in FOLDER.glob("*.npz"))
     return [name for name in found if name[0] in prefix and name[1].isdigit()]
+
+
+def in_both_precisions(function: Callable, *inputs: Any) -> Iterator[tuple[type, Any]]:
+    """(dtype, function's compiled result in it as numpy) for float64 and float32.
+
+    inputs: trees of float64 arrays, rounded to float32 for the second; integers stay.
+    """
+    for dtype in (np.float64, np.float32):
+        with jax.enable_x64(dtype == np.float64), jax.default_matmul_precision("highest"):
+            cast = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float64 else x, inputs)
+            yield dtype, jax.tree.map(np.asarray, jax.jit(function)(*cast))
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
@@ -78,6 +97,7 @@ def channels_first(x: np.ndarray) -> np.ndarray:
 def relative_error(ours: np.ndarray, reference: np.ndarray) -> float:
     """Largest difference over the largest entry of the reference."""
     ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    assert ours.shape == reference.shape
     return np.abs(ours - reference).max() / max(np.abs(reference).max(), np.finfo(float).tiny)
 
 

@@ -1,0 +1,1 @@
+"""Programs that measure speed; they are run from the repository root, see README.md."""

@@ -1,0 +1,140 @@
+"""The command line of the benchmarks, and the description of the machine in every report."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+from absl import flags
+
+import ddgan_jax
+from benchmarks.measure import Baseline, Report
+from ddgan_jax.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
+from ddgan_jax.cli import INTERRUPTED, USER_ERROR
+from ddgan_jax.config import ConfigDict, leaves, load_config
+from ddgan_jax.errors import UserError
+
+REPEATS_FLAG = Flag("repeats", "N", "timed repeats", 5, "integer")
+BASELINE_FLAGS = (
+    Flag("baseline", "COMMAND", "shell command to compare with, run after each of our repeats"),
+    Flag("baseline_images", "N", "images of one run of a baseline without JSON", kind="integer"),
+)
+
+
+def baseline_of(values: flags.FlagValues) -> Baseline | None:
+    """The baseline that the flags name. Raises UserError if they make no sense."""
+    if values.baseline_images is not None and values.baseline_images < 1:
+        raise UserError(f"--baseline_images={values.baseline_images} must be positive")
+    return Baseline(values.baseline, values.baseline_images) if values.baseline else None
+
+
+def main(
+    name: str,
+    page: str,
+    own_flags: Sequence[Flag],
+    benchmark: Callable[[flags.FlagValues, ConfigDict], Report],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Runs a benchmark, prints its report as JSON and returns the exit code.
+
+    page: text of the help page, the module's docstring. own_flags: besides those of every
+    benchmark. argv: without the program's name.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    known = (*CONFIG_FLAGS, *own_flags, REPEATS_FLAG)
+    if {"-h", "--help"} & set(argv):
+        print(f"{page.strip()}\n\nFlags:\n{_flag_lines(known)}")
+        return 0
+    # Libraries (Grain's workers) ask absl's own registry of flags, which stays empty.
+    flags.FLAGS.mark_as_parsed()
+    program = f"benchmarks.{name}"
+    try:
+        values, overrides = parse_flags(f"python -m {program}", known, argv)
+        config = parse_config(values.config, overrides)
+        if values.repeats < 1:
+            raise UserError(f"--repeats={values.repeats} must be positive")
+        if "baseline" in values and values.baseline:
+            # JAX would reserve most of a GPU's memory, and the baseline needs some too.
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        report = {
+            "benchmark": name,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "versions": versions(),
+            "compilation_cache": bool(jax.config.jax_compilation_cache_dir),
+            "config": values.config,
+            "overrides": _overrides(values.config, config),
+            **benchmark(values, config),
+            **peak_memory(),
+        }
+    except UserError as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    print(json.dumps(report, indent=2))
+    return 0
+
+
+def _overrides(path: str, config: ConfigDict) -> Report:
+    original = dict(leaves(load_config(path)))
+    return {field: value for field, value in leaves(config) if value != original[field]}
+
+
+def _flag_lines(known: Sequence[Flag]) -> str:
+    lines = []
+    for flag in known:
+        remark = " (required)" if flag.required else ""
+        remark = remark or (f" (default {flag.default})" if flag.default else "")
+        lines.append(f"  --{f'{flag.name}={flag.value}':<25} {flag.help}{remark}")
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------- environment
+
+
+def machine() -> Report:
+    """What the benchmark runs on, and how busy it was before (load: runnable processes)."""
+    devices = jax.devices()
+    return {
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "load_before": round(os.getloadavg()[0], 2),
+        "platform": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "device_count": len(devices),
+    }
+
+
+def _processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Of Python, of this project, and of what compiles it."""
+    libraries = ("jax", "jaxlib", "flax")
+    return {
+        "python": platform.python_version(),
+        "ddgan_jax": ddgan_jax.__version__,
+        **{name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
+def peak_memory() -> Report:
+    """Largest memory of this process so far; of a device, None where it keeps no count."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    device_memory = jax.local_devices()[0].memory_stats() or {}
+    return {
+        "peak_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+        "peak_device_bytes": device_memory.get("peak_bytes_in_use"),
+    }

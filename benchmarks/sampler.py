@@ -1,0 +1,73 @@
+"""Speed of the sampler, with new parameters, from seeds to float images on the devices.
+
+    python -m benchmarks.sampler --config=configs/cifar10_ddgan.py --num=4
+
+Prints one JSON object; benchmarks/README.md explains its fields.
+"""
+
+import sys
+
+import jax
+import numpy as np
+from absl import flags
+
+from benchmarks import command, measure
+from ddgan_jax import models, parallel, randomness, sampling, show
+from ddgan_jax.arguments import Flag
+from ddgan_jax.config import ConfigDict
+from ddgan_jax.errors import UserError
+from ddgan_jax.validation import validate
+
+FLAGS = (
+    Flag(
+        "num",
+        "N",
+        "images drawn at once; without it sampling.chunk_size for each device",
+        kind="integer",
+    ),
+    *command.BASELINE_FLAGS,
+)
+
+
+def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
+    """Fields of the report. Raises UserError if the config or --num does not work."""
+    baseline = command.baseline_of(values)
+    validate(config)
+    devices = jax.devices()
+    images = config.sampling.chunk_size * len(devices) if values.num is None else values.num
+    if images < 1 or images % len(devices):
+        raise UserError(
+            f"--num={images} must be a positive multiple of the number of devices, {len(devices)}"
+        )
+    fields = {
+        "batch_size": images,
+        "compute_dtype": config.train.compute_dtype,
+        "nfe": config.diffusion.num_timesteps,
+    }
+    programs = {"sample": make_program(config, images)}
+    return fields | measure.measure(programs, values.repeats, baseline)
+
+
+def make_program(config: ConfigDict, images: int) -> measure.Program:
+    """The compiled sampler of `images` images over all devices."""
+    devices = jax.devices()
+    key = randomness.run_key(config.train.seed)
+    params = parallel.create_replicated(lambda: models.init_params(config, key)[0], devices)
+    seeds = jax.device_put(np.arange(images, dtype=np.uint32), parallel.split(devices))
+    measure.progress("sample: compiling")
+    mapped = parallel.map_examples(sampling.make_sampler(config), devices)
+    compiled = measure.compile_program(mapped, params, seeds)
+    forward = show.network_flops(config)["generator"]
+    return measure.Program(
+        call=lambda: compiled.call(params, seeds),
+        images=images,
+        flops_per_image={
+            "counted": forward * config.diffusion.num_timesteps,
+            "xla": compiled.flops and compiled.flops * len(devices) / images,
+        },
+        facts=compiled.facts,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(command.main("sampler", __doc__, FLAGS, benchmark))
