@@ -74,8 +74,6 @@ class Checkpoints(AbstractContextManager):
         except OSError as error:
             raise UserError(f"cannot make {self._directory}: {error.strerror}") from error
         self._pending: int | None = None
-        self._unraisablehook = sys.unraisablehook
-        sys.unraisablehook = self._pass_on_unless_loop_is_closed
 
     def save(self, step: int, state: TrainState, config: Mapping[str, Any]) -> bool:
         """Starts writing `state` and returns once its arrays are copied to the host.
@@ -149,7 +147,6 @@ class Checkpoints(AbstractContextManager):
             self.wait()
         finally:
             self._manager.close()
-            sys.unraisablehook = self._unraisablehook
 
     __exit__ = close
 
@@ -172,12 +169,6 @@ class Checkpoints(AbstractContextManager):
             raise UserError(
                 f"cannot write the checkpoint of step {step} to {self._directory}: {why}; {rest}"
             ) from error
-
-    def _pass_on_unless_loop_is_closed(self, unraisable: Any) -> None:
-        # When one array cannot be written, Orbax closes the event loop to which the writes of the
-        # others still report: hundreds of tracebacks on stderr about one full disk.
-        if str(unraisable.exc_value) != "Event loop is closed":
-            self._unraisablehook(unraisable)
 
     def _set_aside(self, step: int) -> epath.Path:
         names = (f"{step}.damaged{number or ''}" for number in itertools.count())
@@ -257,7 +248,7 @@ def _read(folder: epath.Path, item: str, handler: ocp.CheckpointHandler) -> Any:
         # Of TensorStore's page of context: the file that it stumbled over and what is wrong.
         text = str(error).strip().split("\n")[0].split(" [tensorstore_spec")[0]
         file = re.match(r'.*local file "([^"]*[^"/])"(?:: )?(.*)', text)
-        why = f"{file[1]}: {file[2] or 'missing'}" if file else text[:200]
+        why = f"{file[1]}: {file[2] or 'missing'}" if file else text[:300]
         raise _DamagedError(f"{folder / item} cannot be read ({why})") from error
 
 
@@ -325,3 +316,14 @@ def _concerns_others(record: logging.LogRecord) -> bool:
 # own. Each failure also reaches the caller of save, wait, restore or load_ema, as one line.
 for _name in ("absl", "asyncio"):
     logging.getLogger(_name).addFilter(_concerns_others)
+
+
+def _pass_on_unless_loop_is_closed(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        _usual_unraisablehook(unraisable)
+
+
+# When one array cannot be read or written, Orbax closes the event loop to which the others still
+# report, until the process ends: hundreds of tracebacks on stderr about one full disk.
+_usual_unraisablehook = sys.unraisablehook
+sys.unraisablehook = _pass_on_unless_loop_is_closed

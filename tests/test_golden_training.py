@@ -77,8 +77,9 @@ def test_trajectory(name, dtype):
 def check_trajectory(case, dtype):
     config = training_config(case)
     objective, optimizers = losses.make_objective(config), train_step.make_optimizers(config)
-    state = initial_state(case, config, optimizers, dtype)
     device = jax.devices()[:1]
+    state = initial_state(case, config, optimizers, dtype)
+    state = jax.device_put(state, parallel.replicated(device))
 
     def step_for(r1):
         update = partial(train_step.update, objective, optimizers, config.optimizer.ema_decay, r1)
@@ -87,6 +88,7 @@ def check_trajectory(case, dtype):
         )
 
     steps = {r1: step_for(r1) for r1 in (True, False)}
+    names = nvlabs.generator_names(config), nvlabs.discriminator_names(config)
     tolerance, table_tolerance = TOLERANCES[dtype]
     for i in range(case.meta["n_iter"]):
         batch = {
@@ -94,21 +96,23 @@ def check_trajectory(case, dtype):
             "discriminator_draws": given_draws(case, i, "D", dtype),
             "generator_draws": given_draws(case, i, "G", dtype),
         }
+        batch = parallel.place_batch(batch, "shard_map", device)
         state, metrics = steps[train_step.has_r1(config, i)](state, batch, None)
         ours = [float(metrics.get(name, np.nan)) for name in LOSSES]
         np.testing.assert_allclose(ours, case.arrays["losses"][i], rtol=tolerance)
         for metric, logits in LOGITS.items():
             reference = case.arrays[logits][i].mean()
             np.testing.assert_allclose(metrics[metric], reference, rtol=0, atol=tolerance)
-        check_tables(case, config, state, i, table_tolerance)
+        check_tables(case, names, state, i, table_tolerance)
 
 
-def check_tables(case, config, state, iteration, tolerance):
+def check_tables(case, names, state, iteration, tolerance):
     """Sum, absolute sum and first values of every parameter tensor after the iteration."""
+    generator_names, discriminator_names = names
     tables = {
-        "G": (nvlabs.generator_names(config), state.generator.params, "g_keys"),
-        "EMA": (nvlabs.generator_names(config), state.generator.ema_params, "g_keys"),
-        "D": (nvlabs.discriminator_names(config), state.discriminator.params, "d_keys"),
+        "G": (generator_names, state.generator.params, "g_keys"),
+        "EMA": (generator_names, state.generator.ema_params, "g_keys"),
+        "D": (discriminator_names, state.discriminator.params, "d_keys"),
     }
     for table, (names, params, keys) in tables.items():
         ours = dict(zip(jax.tree.leaves(names), jax.tree.leaves(params), strict=True))

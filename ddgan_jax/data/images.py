@@ -4,7 +4,7 @@ import io
 import struct
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # Pillow's others can start helper programs
 MODES = {1: "L", 3: "RGB"}  # channels: Pillow's name
@@ -20,7 +20,11 @@ def decode(encoded: bytes, channels: int) -> np.ndarray:
     Raises:
       one of `BROKEN`: not such a file, damaged, or more than 8 bits per channel.
     """
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+    try:
+        opened = Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except UnidentifiedImageError as error:  # its own text shows the BytesIO object
+        raise OSError("not in the form of an image") from error
+    with opened as image:
         if image.mode.startswith(("I", "F")):
             raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
         pixels = np.asarray(
