@@ -85,8 +85,11 @@ def in_both_precisions(function: Callable, *inputs: Any) -> Iterator[tuple[type,
     """
     for dtype in (np.float64, np.float32):
         with jax.enable_x64(dtype == np.float64), jax.default_matmul_precision("highest"):
-            cast = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float64 else x, inputs)
-            yield dtype, jax.tree.map(np.asarray, jax.jit(function)(*cast))
+            yield dtype, jax.tree.map(np.asarray, jax.jit(function)(*_cast(inputs, dtype)))
+
+
+def _cast(tree: Any, dtype: type) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float64 else x, tree)
 
 
 def channels_first(x: np.ndarray) -> np.ndarray:
