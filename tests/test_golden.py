@@ -270,13 +270,13 @@ def test_discriminator_and_r1_gradients():
             return losses.discriminator_real_loss(logits(*inputs))
 
         def penalty(params):
-            penalty = losses.r1_penalty(lambda x: logits(params, x, x_tp1), x)
-            return case.meta["gamma"] * penalty
+            penalty, out = losses.r1_penalty(lambda x: logits(params, x, x_tp1), x)
+            return case.meta["gamma"] * penalty, out
 
         loss, gradients = jax.value_and_grad(real_loss, (0, 1, 2))(params, x, x_tp1)
-        r1, r1_params = jax.value_and_grad(penalty)(params)
+        (r1, out), r1_params = jax.value_and_grad(penalty, has_aux=True)(params)
         r1_x = jax.grad(lambda x: logits(params, x, x_tp1).sum())(x)
-        scalars = {"d_out": logits(params, x, x_tp1), "d_loss": loss, "r1": r1}
+        scalars = {"d_out": out, "d_loss": loss, "r1": r1}
         images = {"d_dx": gradients[1], "d_dxtp1": gradients[2], "r1_grad_x": r1_x}
         return scalars, images, {"d_par": gradients[0], "r1_par": r1_params}
 

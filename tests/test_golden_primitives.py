@@ -21,9 +21,14 @@ FIR, ASYMMETRIC = (1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 5.0, 1.0)
 # A 3x3 convolution in the shortcut of the "ddpm" block: no option of the reference reaches it.
 NOT_OURS = {"ddpm_convshort"}
 
-# Our name of a part -> the official one, and whether it is a matrix stored (in, out) there.
-_NIN = {"query": "NIN_0", "key": "NIN_1", "value": "NIN_2", "output": "NIN_3"}
-ATTENTION = {"norm": "GroupNorm_0", **_NIN}
+# Our name of a part -> the official one. Parts called NIN hold matrices stored (in, out).
+ATTENTION = {
+    "norm": "GroupNorm_0",
+    "query": "NIN_0",
+    "key": "NIN_1",
+    "value": "NIN_2",
+    "output": "NIN_3",
+}
 BLOCK = {
     "norm_0/style": "GroupNorm_0.style",
     "norm_1/style": "GroupNorm_1.style",
@@ -45,14 +50,17 @@ NIN_LEAVES = {"kernel": "W", "bias": "b"}
 
 
 def filled(prefix, module, parts, *inputs):
-    """Parameters of a module by the fill rule, from its own shapes."""
+    """Parameters of a module by the fill rule, from its own shapes.
+
+    parts: official name of each part by our path; "" is the module itself.
+    """
 
     def fill(path, leaf):
         *ours, last = (key.key for key in path)
         part = parts.get("/".join(ours), "")
-        nin = part.startswith("NIN") or parts.get("") == "NIN"
+        nin = part.startswith("NIN")
         name = (NIN_LEAVES if nin else LEAVES)[last]
-        key = ".".join(filter(None, (prefix, "" if part == "NIN" else part, name)))
+        key = ".".join(filter(None, (prefix, part.removesuffix("NIN"), name)))
         if last == "kernel" and leaf.ndim == 4:
             kh, kw, inputs, outputs = leaf.shape
             value = rule_fill.weight(SEED, key, (outputs, inputs, kh, kw)).transpose(2, 3, 1, 0)
@@ -112,7 +120,7 @@ def discriminator_block(name, down):
 
 
 def layer(name, module, parts, *inputs, after=lambda y, i: y):
-    """A module on named inputs; parts may leave out what has the name of the module itself."""
+    """A module on named inputs, and what is done with its output."""
     params = filled(name, module, parts, *(INPUTS[key] for key in inputs))
     return params, lambda p, i: after(module.apply({"params": p}, *(i[key] for key in inputs)), i)
 
@@ -127,11 +135,10 @@ def with_given_kernel(module, **params):
 
 def discriminator_time():
     """The time embedding lies inside the discriminator, where its output is still activated."""
-    name = "d_temb"
-    dense = nn.Dense(12)
     embedding = layers.sinusoidal_embedding(np.arange(4), 12)
     params = {
-        f"time_dense_{k}": filled(f"{name}.main.{2 * k}", dense, {}, embedding) for k in (0, 1)
+        f"time_dense_{k}": filled(f"d_temb.main.{2 * k}", nn.Dense(12), {}, embedding)
+        for k in (0, 1)
     }
     network = discriminators.small(1, 12)
 
