@@ -43,7 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optimizer.ema_decay = 0.997
 
     c.train.batch_size = 32
-    c.train.num_steps = 2_200
+    c.train.num_steps = 2_000
 
     c.log.samples_every_steps = 500
     c.log.num_samples = 100
