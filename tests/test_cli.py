@@ -96,10 +96,10 @@ def test_prepare_receives_its_flags(command_module):
 
 def test_show_prints_the_text(monkeypatch, capsys):
     stand_in = types.ModuleType("ddgan_jax.show")
-    stand_in.show = lambda config: f"T = {config.diffusion.num_timesteps}"
+    stand_in.show = lambda config: f"data {config.data.name}"
     monkeypatch.setitem(sys.modules, "ddgan_jax.show", stand_in)
     assert cli.main(["show", f"--config={DIGITS}"]) == 0
-    assert capsys.readouterr().out == "T = 4\n"
+    assert capsys.readouterr().out == "data digits\n"
 
 
 # --------------------------------------------------------------------------------- help pages

@@ -31,7 +31,7 @@ def params():
     """Weights of a generator whose images differ; at its initial ones they are all gray."""
     template = jax.eval_shape(lambda: models.init_params(tiny_config(), jax.random.key(0)))[0]
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), template)
+    return jax.tree.map(lambda leaf: rng.uniform(-0.5, 0.5, leaf.shape).astype("f4"), template)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,8 @@ def images(drawers):
 
 def test_different_seeds_are_different_images(images):
     assert len({image.tobytes() for image in images.values()}) == len(SEEDS)
-    assert all(image.std() > 10 for image in images.values())
+    # Of many grays, so that equal images are equal numbers.
+    assert all(len(np.unique(image)) > 20 for image in images.values())
     assert {image.shape for image in images.values()} == {(8, 8, 1)}
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -184,7 +185,8 @@ def test_non_finite_loss_stops_the_run(tmp_path, data_dir, monkeypatch):
 
     def diverges_at_step_5(config, *, r1):
         def step(state, batch, key):
-            return state._replace(step=state.step + 1), {"g_loss": 1 / (4 - state.step)}
+            loss = 1 / jnp.maximum(4 - state.step, 0)
+            return state._replace(step=state.step + 1), {"g_loss": loss}
 
         return step
 

@@ -1,0 +1,230 @@
+"""Importing published weights and options: what is refused, and two ways to the same config."""
+
+import argparse
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ddgan_jax.config import load_config
+from ddgan_jax.errors import UserError
+from ddgan_jax.interop import nvlabs
+from tests import golden_cases as golden
+
+pytestmark = pytest.mark.quick
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+# The commands that the authors published, as the official parser reads them.
+_CHURCH = {
+    "dataset": "lsun",
+    "image_size": 256,
+    "num_channels": 3,
+    "num_channels_dae": 64,
+    "ch_mult": [1, 1, 2, 2, 4, 4],
+    "num_timesteps": 4,
+    "num_res_blocks": 2,
+    "batch_size": 8,
+    "num_epoch": 500,
+    "ngf": 64,
+    "embedding_type": "positional",
+    "use_ema": True,
+    "ema_decay": 0.999,
+    "r1_gamma": 1.0,
+    "z_emb_dim": 256,
+    "lr_d": 1e-4,
+    "lr_g": 1.6e-4,
+    "lazy_reg": 10,
+    "num_process_per_node": 8,
+}
+_CELEBA = _CHURCH | {
+    "dataset": "celeba_256",
+    "num_timesteps": 2,
+    "batch_size": 4,
+    "num_epoch": 800,
+    "r1_gamma": 2.0,
+    "lr_g": 2e-4,
+}
+del _CELEBA["ema_decay"]
+_CIFAR = {
+    "dataset": "cifar10",
+    "num_channels": 3,
+    "num_channels_dae": 128,
+    "num_timesteps": 4,
+    "num_res_blocks": 2,
+    "batch_size": 64,
+    "num_epoch": 1800,
+    "ngf": 64,
+    "nz": 100,
+    "z_emb_dim": 256,
+    "n_mlp": 4,
+    "embedding_type": "positional",
+    "use_ema": True,
+    "ema_decay": 0.9999,
+    "r1_gamma": 0.02,
+    "lr_d": 1.25e-4,
+    "lr_g": 1.6e-4,
+    "lazy_reg": 15,
+    "num_process_per_node": 4,
+    "ch_mult": [1, 2, 2, 2],
+}
+PUBLISHED = {"cifar10": _CIFAR, "lsun_church256": _CHURCH, "celebahq256": _CELEBA}
+
+# ---- options
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("kind", [dict, lambda args: argparse.Namespace(**args)])
+def test_published_commands_are_the_shipped_configs(name, kind):
+    """Everything that the method consists of; where images come from is our own choice."""
+    ours = load_config(str(CONFIGS / f"{name}_ddgan.py"))
+    theirs = nvlabs.config_from_args(kind(PUBLISHED[name]))
+    for section in ("diffusion", "objective", "generator", "discriminator", "optimizer"):
+        assert theirs[section].to_dict() == ours[section].to_dict(), section
+    for field in ("name", "image_size", "channels", "flip"):
+        assert theirs.data[field] == ours.data[field], field
+    for field in ("batch_size", "num_steps"):
+        assert theirs.train[field] == ours.train[field], field
+
+
+def test_official_defaults():
+    config = nvlabs.config_from_args({})
+    assert config.optimizer.ema_decay == 0  # no moving average unless use_ema
+    assert config.objective.r1_interval == 1  # R1 in every step unless lazy_reg
+    assert (config.objective.r1_gamma, config.train.seed) == (0.05, 1024)
+    assert (config.generator.latent_layers, config.train.batch_size) == (3, 128)
+    assert config.diffusion.schedule == "vp"
+
+
+@pytest.mark.parametrize(
+    ("args", "field", "value"),
+    [
+        # Values without a type in the official parser arrive as strings.
+        ({"attn_resolutions": "16"}, "generator.attention_resolutions", (16,)),
+        ({"attn_resolutions": ["16", "8"]}, "generator.attention_resolutions", (16, 8)),
+        ({"attn_resolutions": 32}, "generator.attention_resolutions", (32,)),
+        ({"fir_kernel": ["1", "2", "1"]}, "generator.fir_kernel", (1, 2, 1)),
+        ({"image_size": "64"}, "data.image_size", 64),
+        ({"lr_g": "3e-4"}, "optimizer.generator_learning_rate", 3e-4),
+        ({"fir": False}, "generator.fir", False),
+        ({"conditional": False}, "generator.time_conditional", False),
+        ({"not_use_tanh": True}, "generator.output_tanh", False),
+        ({"use_geometric": True}, "diffusion.schedule", "geometric"),
+        ({"ema_decay": 0.9}, "optimizer.ema_decay", 0.0),
+        ({"use_ema": True, "ema_decay": 0.9}, "optimizer.ema_decay", 0.9),
+        ({"dataset": "stackmnist"}, "data.name", "stacked_mnist"),
+        ({"dataset": "stackmnist"}, "data.flip", False),
+        ({"dataset": "stackmnist"}, "discriminator.name", "small"),
+        ({"dataset": "celeba_256"}, "discriminator.name", "large"),
+        ({"image_size": 64}, "discriminator.name", "large"),
+        ({"image_size": 32}, "discriminator.name", "small"),
+        ({"image_size": 64, "discriminator": "small"}, "discriminator.name", "small"),
+        ({"dataset": "cifar10", "no_lr_decay": True}, "optimizer.decay_steps", 0),
+        ({"an_option_of_a_fork": 1}, "data.image_size", 32),
+    ],
+)
+def test_one_option(args, field, value):
+    section, name = field.split(".")
+    assert nvlabs.config_from_args(args)[section][name] == value
+
+
+@pytest.mark.parametrize("option", ["image_size", "lr_g", "nz"])
+def test_impossible_option(option):
+    with pytest.raises(UserError, match=f"official option {option}: .*many"):
+        nvlabs.config_from_args({option: "many"})
+
+
+# ---- weights
+
+
+CASES = {"generator": "g01_default", "discriminator": "d01_small_b8"}
+KEYS = {"generator": "all_modules.3.Conv_0.weight", "discriminator": "conv2.skip.0.weight"}
+
+every_network = pytest.mark.parametrize("network", CASES)
+
+
+@pytest.fixture(scope="module")
+def cases():
+    loaded = {network: golden.load(name) for network, name in CASES.items()}
+    return {n: (case.config(), case.state_dict(n, np.float32)) for n, case in loaded.items()}
+
+
+def import_network(network, state_dict, config):
+    return getattr(nvlabs, f"import_{network}")(state_dict, config)
+
+
+@every_network
+def test_every_entry_arrives_once(cases, network):
+    """The names form a bijection, and values keep dtype and numbers, with or without a prefix."""
+    config, state_dict = cases[network]
+    names = jax.tree.leaves(getattr(nvlabs, f"{network}_names")(config))
+    assert sorted(names) == sorted(state_dict)
+    params = import_network(network, state_dict, config)
+    for name, leaf in zip(names, jax.tree.leaves(params), strict=True):
+        assert leaf.dtype == np.float32
+        official = golden.official_layout(name, leaf)
+        np.testing.assert_array_equal(official.ravel(), state_dict[name].ravel(), err_msg=name)
+    prefixed = {f"module.{name}": value for name, value in state_dict.items()}
+    jax.tree.map(np.testing.assert_array_equal, import_network(network, prefixed, config), params)
+
+
+def problem(network, state_dict, config):
+    with pytest.raises(UserError) as caught:
+        import_network(network, state_dict, config)
+    message = str(caught.value)
+    assert message.startswith(f"this state dict is not that {network}: ")
+    assert "\n" not in message
+    return message
+
+
+@every_network
+def test_missing_entry(cases, network):
+    config, state_dict = cases[network]
+    key = KEYS[network]
+    rest = {name: value for name, value in state_dict.items() if name != key}
+    assert f"missing {key}" in problem(network, rest, config)
+
+
+@every_network
+def test_unused_entry(cases, network):
+    config, state_dict = cases[network]
+    more = state_dict | {"module.all_modules.99.weight": np.zeros(3)}
+    assert "unused all_modules.99.weight" in problem(network, more, config)
+
+
+@every_network
+def test_misshapen_entry(cases, network):
+    config, state_dict = cases[network]
+    key = KEYS[network]
+    cut = state_dict | {key: state_dict[key][:-1]}
+    message = problem(network, cut, config)
+    assert f"{key} has shape" in message
+    assert "missing" not in message and "unused" not in message
+
+
+def test_transposed_entry_is_not_taken_for_a_square_one(cases):
+    """A linear weight of (in, out) where (out, in) is meant has another shape."""
+    config, state_dict = cases["generator"]
+    key = "z_transform.1.weight"
+    turned = state_dict | {key: state_dict[key].T}
+    assert state_dict[key].shape[0] != state_dict[key].shape[1]
+    assert f"{key} has shape" in problem("generator", turned, config)
+
+
+def test_weights_of_another_network(cases):
+    """Many problems at once: the first are named, the others counted."""
+    config, _ = cases["generator"]
+    message = problem("generator", cases["discriminator"][1], config)
+    assert message.count("missing") == 8
+    assert message.endswith("more")
+
+
+def test_weights_that_no_forward_pass_reads():
+    """A network that does not see the time still owns layers for it; ours does not."""
+    case = golden.load("g11_unconditional")
+    state_dict = case.state_dict("generator")
+    unread = [name for name in state_dict if ".Dense_0." in name]
+    params = nvlabs.import_generator(state_dict, case.config())
+    assert len(jax.tree.leaves(params)) == len(state_dict) - len(unread)
+    assert len(unread) > 10
