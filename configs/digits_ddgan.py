@@ -4,7 +4,8 @@
 
 Data: 1,797 gray digits, which come with scikit-learn (`pip install -e ".[demo]"`); no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.
-Measured by us: not measured.
+Measured by us, on two shared cores of a virtual machine: 2,000 steps in 4 min 28 s, of which the
+first minute compiles; legible digits from about 1,500 steps on.
 ":tiny" trains two steps of a smaller network.
 """
 
@@ -43,11 +44,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optimizer.ema_decay = 0.997
 
     c.train.batch_size = 32
-    c.train.num_steps = 2_000
+    c.train.num_steps = 1_800
 
-    c.log.samples_every_steps = 500
+    c.log.samples_every_steps = 600
     c.log.num_samples = 100
-    c.checkpoint.save_every_steps = 500
+    c.checkpoint.save_every_steps = 300
     c.sampling.chunk_size = 100
 
     return apply_variant(c, arg, {"tiny": tiny})

@@ -127,6 +127,7 @@ def schedule_of(meta):
     return diffusion.discrete_schedule(kind, meta["T"], meta["beta_min"], meta["beta_max"])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("tag", [t for t in SCHEDULES.meta["cases"] if t != "geo4_default"])
 def test_schedule_bit_for_bit(tag):
     schedule = schedule_of(SCHEDULES.meta["cases"][tag])
@@ -136,12 +137,14 @@ def test_schedule_bit_for_bit(tag):
         np.testing.assert_array_equal(ours, reference, err_msg=name)
 
 
+@pytest.mark.quick
 def test_schedule_that_is_not_a_number_is_refused():
     assert np.isnan(SCHEDULES.arrays["geo4_default.a_s"]).any()
     with pytest.raises(UserError, match="beta_max=20.0"):
         schedule_of(SCHEDULES.meta["cases"]["geo4_default"])
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["s02_pairs_posterior", "s03_pairs_posterior_geo2"])
 def test_pairs_and_posterior(name):
     case = golden.load(name)
@@ -164,6 +167,7 @@ def test_pairs_and_posterior(name):
                 assert golden.relative_error(golden.channels_first(ours), reference) < 1e-12
 
 
+@pytest.mark.quick
 def test_sampler():
     case = golden.load("s04_sampler_T4")
     config = case.config()
@@ -195,6 +199,7 @@ def test_sampler():
                 check(dtype, strided, case.arrays[name][step], error)
 
 
+@pytest.mark.quick
 def test_time_embedding():
     case = golden.load("s05_time_embedding")
     for i in range(case.meta["n"]):

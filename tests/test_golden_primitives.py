@@ -15,6 +15,8 @@ from ddgan_jax.models import discriminators, layers, ncsnpp, resample
 from tests import golden_cases as golden
 from tests.golden import rule_fill
 
+pytestmark = pytest.mark.quick
+
 CASE = golden.load("p01_primitives")
 SEED = CASE.meta["seed"]
 FIR, ASYMMETRIC = (1.0, 3.0, 3.0, 1.0), (1.0, 2.0, 5.0, 1.0)

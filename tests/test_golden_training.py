@@ -1,16 +1,21 @@
 """Our train step, given the reference's draws, reproduces its trajectories."""
 
-from functools import partial
+import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from ddgan_jax import losses, parallel, train_step
+from ddgan_jax.config import base_config, from_json, to_json
 from ddgan_jax.interop import nvlabs
 from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
 
+DEVICE = jax.devices()[:1]
+MOST_STEPS = 4  # of any case
 LOSSES = ("d_loss_real", "d_loss_fake", "r1", "g_loss")
 LOGITS = {"d_logit_real": "D_real", "d_logit_fake": "D_fake"}  # our metric: their logits
 # (losses, parameter tables) relative; the files' README derives both.
@@ -34,6 +39,50 @@ def training_config(case):
     return config
 
 
+class Settings(NamedTuple):
+    """What may differ between cases of the same networks: arguments of one compiled step."""
+
+    r1_gamma: float
+    ema_decay: float
+    rates: train_step.Optimizers  # of the first MOST_STEPS steps
+
+
+@functools.cache
+def step_of(networks: str, r1: bool):
+    """step(state, batch, settings), given the config as JSON, mapped over one device."""
+    config = from_json(networks)
+    o = config.optimizer
+
+    def step(state, batch, settings):
+        objective = losses.make_objective(config)._replace(r1_gamma=settings.r1_gamma)
+        optimizers = train_step.Optimizers(
+            *(
+                optax.adam(lambda count, rates=rates: rates[count], b1=o.beta1, b2=o.beta2)
+                for rates in settings.rates
+            )
+        )
+        return train_step.update(objective, optimizers, settings.ema_decay, r1, state, **batch)
+
+    return parallel.map_step(step, "shard_map", DEVICE)
+
+
+def settings_and_networks(config):
+    """The config in two parts, of which only the second is compiled."""
+    o = config.optimizer
+    schedules = (
+        train_step.learning_rate_schedule(config, rate)
+        for rate in (o.generator_learning_rate, o.discriminator_learning_rate)
+    )
+    rates = (np.array([schedule(step) for step in range(MOST_STEPS)]) for schedule in schedules)
+    settings = Settings(config.objective.r1_gamma, o.ema_decay, train_step.Optimizers(*rates))
+    networks = base_config()
+    for section in ("data", "diffusion", "generator", "discriminator"):
+        networks[section] = config[section]
+    o = networks.optimizer
+    o.beta1, o.beta2 = config.optimizer.beta1, config.optimizer.beta2
+    return settings, to_json(networks)
+
+
 def given_draws(case, iteration: int, network: str, dtype) -> losses.Draws:
     """The draws of one network's update as the reference made them."""
     shape = case.image_shape()
@@ -48,18 +97,20 @@ def given_draws(case, iteration: int, network: str, dtype) -> losses.Draws:
     )
 
 
-def initial_state(case, config, optimizers, dtype) -> TrainState:
+def initial_state(case, config, dtype) -> TrainState:
     generator = nvlabs.import_generator(case.state_dict("generator", dtype), config)
     discriminator = nvlabs.import_discriminator(case.state_dict("discriminator", dtype), config)
-    # The moving average starts after the first update, so that zeros here change nothing.
+    empty = jax.jit(
+        lambda *params: [
+            o.init(p) for o, p in zip(train_step.make_optimizers(config), params, strict=True)
+        ]
+    )
+    opt_states = empty(generator, discriminator)
     return TrainState(
         np.int32(0),
-        GeneratorState(
-            generator,
-            jax.tree.map(np.zeros_like, generator),
-            optimizers.generator.init(generator),
-        ),
-        DiscriminatorState(discriminator, optimizers.discriminator.init(discriminator)),
+        # The moving average starts after the first update, so that zeros here change nothing.
+        GeneratorState(generator, jax.tree.map(np.zeros_like, generator), opt_states[0]),
+        DiscriminatorState(discriminator, opt_states[1]),
     )
 
 
@@ -76,18 +127,10 @@ def test_trajectory(name, dtype):
 
 def check_trajectory(case, dtype):
     config = training_config(case)
-    objective, optimizers = losses.make_objective(config), train_step.make_optimizers(config)
-    device = jax.devices()[:1]
-    state = initial_state(case, config, optimizers, dtype)
-    state = jax.device_put(state, parallel.replicated(device))
-
-    def step_for(r1):
-        update = partial(train_step.update, objective, optimizers, config.optimizer.ema_decay, r1)
-        return parallel.map_step(
-            lambda state, batch, key: update(state, **batch), "shard_map", device
-        )
-
-    steps = {r1: step_for(r1) for r1 in (True, False)}
+    settings, networks = settings_and_networks(config)
+    state, settings = jax.device_put(
+        (initial_state(case, config, dtype), settings), parallel.replicated(DEVICE)
+    )
     names = nvlabs.generator_names(config), nvlabs.discriminator_names(config)
     tolerance, table_tolerance = TOLERANCES[dtype]
     for i in range(case.meta["n_iter"]):
@@ -96,8 +139,9 @@ def check_trajectory(case, dtype):
             "discriminator_draws": given_draws(case, i, "D", dtype),
             "generator_draws": given_draws(case, i, "G", dtype),
         }
-        batch = parallel.place_batch(batch, "shard_map", device)
-        state, metrics = steps[train_step.has_r1(config, i)](state, batch, None)
+        batch = parallel.place_batch(batch, "shard_map", DEVICE)
+        step = step_of(networks, train_step.has_r1(config, i))
+        state, metrics = step(state, batch, settings)
         ours = [float(metrics.get(name, np.nan)) for name in LOSSES]
         np.testing.assert_allclose(ours, case.arrays["losses"][i], rtol=tolerance)
         for metric, logits in LOGITS.items():

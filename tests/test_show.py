@@ -122,11 +122,13 @@ def test_train_step_flops(digits):
     assert 2 * forward["discriminator"] < with_r1 - plain < 5 * forward["discriminator"]
 
 
-def test_text(digits):
+def test_text(digits, monkeypatch):
     """The config, a line for each module, and sums of what a line says."""
     config, state = digits
+    monkeypatch.setattr(show, "train_step_flops", lambda config, r1: 8.76e9 if r1 else 5.43e9)
     text = show.show(config)
     assert to_json(config) in text
+    assert f"  {'train step':<28}{'5.43':>14}\n  {'train step with R1':<28}{'8.76':>14}\n" in text
     for network, params in (
         ("generator", state.generator.params),
         ("discriminator", state.discriminator.params),
