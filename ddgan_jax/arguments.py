@@ -5,15 +5,16 @@ Every mistake raises UserError with the nearest name that would be right.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
 import ddgan_jax
-from ddgan_jax.config import ConfigDict, did_you_mean, leaves, load_config
+from ddgan_jax.config import ConfigDict
+from ddgan_jax.config_files import did_you_mean, leaves, load_config
 from ddgan_jax.errors import UserError
 
 LARGEST_SEED = 2**31 - 1
@@ -125,6 +126,35 @@ def parse_seeds(text: str) -> list[int]:
     if times > 1:
         raise UserError(f"--seeds={text}: seed {seed} is named {times} times")
     return seeds
+
+
+def parse_integers(flag: str, text: str) -> list[int]:
+    """The positive integers in "2,4,8", in the order given. Raises UserError for anything else."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text, re.ASCII):
+        raise UserError(f"--{flag}={text} is not a list of positive integers such as 2,4,8")
+    return [int(part) for part in text.split(",")]
+
+
+def parse_names(flag: str, text: str, known: Iterable[str]) -> list[str]:
+    """The names in "a,b", in the order given. Raises UserError for one that is not known."""
+    names = text.split(",")
+    for name in names:
+        if name not in known:
+            nearest = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            raise UserError(f"--{flag}: {name!r} is not known{nearest}")
+    return names
+
+
+def parse_labels(text: str) -> list[int] | Literal["all"]:
+    """The classes in "207,88", in the order given; "all"; or none for "".
+
+    Raises UserError for anything else.
+    """
+    if text in ("", "all"):
+        return text or []
+    if not re.fullmatch(r"\d+(,\d+)*", text, re.ASCII):
+        raise UserError(f"--labels={text} is neither 'all' nor classes such as 207,88")
+    return [int(part) for part in text.split(",")]
 
 
 def _check_field(config: ConfigDict, path: str) -> None:

@@ -1,20 +1,17 @@
-"""Every setting of a run: its default and its unit; config files and JSON.
+"""Every setting of a run: its default and its unit.
 
-`base_config` defines each field once; a file in configs/ changes what its experiment needs, the
-command line changes single fields (`--config.train.batch_size=64`). `validation.validate`
-refuses settings that cannot work before anything is compiled. The resolved config is written to
-the run folder and travels in every checkpoint.
+`base_config` and `siddm_config` are the two methods with the networks of their papers, whose
+fields are defined here, each once; a file in configs/ changes what its experiment needs, the
+command line changes single fields (`--config.train.batch_size=64`). `validation.validate` refuses
+settings that cannot work before anything is compiled. The resolved config is written to the run
+folder and travels in every checkpoint.
 """
 
-import difflib
-import json
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import ml_collections
 
+from ddgan_jax.config_files import did_you_mean
 from ddgan_jax.errors import UserError
 
 ConfigDict = ml_collections.ConfigDict
@@ -25,61 +22,41 @@ def base_config() -> ConfigDict:
     c = ConfigDict()
 
     c.data = ConfigDict()
-    c.data.name = ""  # "cifar10" or any other name in TFDS, "digits", "stacked_mnist" or "folder"
+    c.data.name = ""  # "cifar10" or any other name in TFDS, or one of data.catalog.OWN
     c.data.split = "train"  # split or slice in TFDS syntax, e.g. "train[:90%]"
     c.data.dir = ""  # where prepared sets lie; "" = $TFDS_DATA_DIR, else ~/tensorflow_datasets
     c.data.path = ""  # the images of data.name = "folder": PNG/JPEG files, one sub-folder per class
     c.data.image_size = 32  # pixels; larger images are resized (shorter side) and centre-cropped
-    c.data.channels = 3  # 1 gray, 3 RGB
+    c.data.channels = 3  # 1 gray, 3 RGB; 2 coordinates of the toy sets, whose image_size is 1
+    c.data.num_classes = 0  # > 0: the networks are told each image's class; 0: they are not
     c.data.max_examples = 0  # use only the first so many examples; 0 = all
     c.data.flip = True  # mirror each image with probability 1/2, inside the train step
     c.data.memory_limit_mib = 4096  # sets that fit are decoded once into RAM, others while training
     c.data.decode_threads = 8  # threads that read and decode a set that is not in RAM
 
     c.diffusion = ConfigDict()
-    c.diffusion.schedule = "vp"  # "vp" or "geometric" (which needs 0 < beta_min < beta_max < 1)
-    c.diffusion.num_timesteps = 4  # T, denoising steps
-    c.diffusion.beta_min = 0.1
+    c.diffusion.schedule = "vp"  # "vp", "geometric", continuous "cosine", or "one_shot"
+    c.diffusion.num_timesteps = 4  # T, denoising steps; "cosine" trains on steps of length 1 / T
+    c.diffusion.beta_min = 0.1  # of "vp" and "geometric"; the latter needs 0 < min < max < 1
     c.diffusion.beta_max = 20.0
 
     c.objective = ConfigDict()
-    c.objective.name = "ddgan"  # which losses
     c.objective.prediction = "x_0"  # the generator's output: "x_0", "x_t" (direct) or "noise"
-    c.objective.augmentation_timesteps = (
-        0  # > 0, T = 1: diffuse D's inputs to one of so many levels
-    )
+    c.objective.judged = "x_t"  # what the discriminator judges: the denoised "x_t", or "x_0"
+    c.objective.joint = True  # the discriminator also sees x_{t+1}: DDGAN; False: SIDDM
+    c.objective.discriminator_time = "t+1"  # of a continuous schedule: told that of "t" or "t+1"
+    c.objective.adversarial_weight = 1.0  # in the generator's loss; 0 = AFD alone
+    c.objective.afd_weight = 0.0  # lambda, auxiliary forward diffusion; 0 = without
+    c.objective.afd_form = "recon"  # its cross entropy: "recon", "kl" or "code"
+    c.objective.afd_regression = True  # with the regression head C
+    c.objective.afd_scaling = "none"  # "none", or "likelihood": divided by 2 beta
+    c.objective.denoising_weight = 0.0  # of the regulariser R: D also denoises real images
+    c.objective.augmentation_timesteps = 0  # > 0, T = 1: D's inputs diffused to so many levels
     c.objective.r1_gamma = 0.02  # weight of R1 (times 1/2), not scaled by the interval
     c.objective.r1_interval = 15  # steps between R1 penalties; 1 = every step
 
-    c.generator = ConfigDict()
-    c.generator.name = "ncsnpp"
-    c.generator.base_channels = 128  # channels at full resolution
-    c.generator.channel_multipliers = (1, 2, 2, 2)  # one level per entry, each half the resolution
-    c.generator.num_res_blocks = 2  # per level
-    c.generator.attention_resolutions = (16,)  # pixels
-    c.generator.dropout = 0.0  # probability
-    c.generator.resblock = "biggan"  # "ddpm", "biggan" or "biggan_oneadagn"
-    c.generator.progressive = "none"  # output pyramid: "none", "output_skip" or "residual"
-    c.generator.progressive_input = "residual"  # input pyramid: "none", "input_skip" or "residual"
-    c.generator.progressive_combine = "sum"  # how input_skip joins: "sum" or "cat"
-    c.generator.resample_with_conv = True  # in the down- and up-sampling of resblock "ddpm"
-    c.generator.fir = True  # FIR filter when resampling; False: 2x2 mean and nearest neighbour
-    c.generator.fir_kernel = (1.0, 3.0, 3.0, 1.0)  # taps, normalised to sum 1
-    c.generator.skip_rescale = True  # divide residual sums by sqrt(2)
-    c.generator.time_embedding = "positional"  # or "fourier", of log(t): undefined at t = 0
-    c.generator.fourier_scale = 16.0  # standard deviation of the fourier frequencies
-    c.generator.time_conditional = True  # False: the network does not see t
-    c.generator.centered = True  # False: inputs lie in [0, 1] and are mapped to [-1, 1] first
-    c.generator.output_tanh = True
-    c.generator.latent = "normal"  # "normal" or "none" (z = 0: a unimodal denoising distribution)
-    c.generator.latent_dim = 100  # entries of z
-    c.generator.latent_embedding_dim = 256  # width of the latent mapping
-    c.generator.latent_layers = 3  # hidden layers of the latent mapping after its first
-
-    c.discriminator = ConfigDict()
-    c.discriminator.name = "small"  # "small" (from 8 pixels) or "large" (from 64 pixels)
-    c.discriminator.base_channels = 64
-    c.discriminator.time_embedding_dim = 256
+    c.generator = GENERATORS["ncsnpp"]()
+    c.discriminator = DISCRIMINATORS["small"]()
 
     c.optimizer = ConfigDict()
     c.optimizer.generator_learning_rate = 1.6e-4
@@ -110,34 +87,148 @@ def base_config() -> ConfigDict:
 
     c.sampling = ConfigDict()
     c.sampling.chunk_size = 64  # images per device in one call of the compiled sampler
+    c.sampling.num_steps = 0  # denoising steps; 0 = diffusion.num_timesteps, else "cosine" only
 
     return c
 
 
-def load_config(path: str) -> ConfigDict:
-    """The config that a Python file's `get_config` returns, locked against new fields.
+def _ncsnpp() -> ConfigDict:
+    """DDGAN's generator."""
+    g = ConfigDict()
+    g.name = "ncsnpp"
+    g.base_channels = 128  # channels at full resolution
+    g.channel_multipliers = (1, 2, 2, 2)  # one level per entry, each half the resolution
+    g.num_res_blocks = 2  # per level
+    g.attention_resolutions = (16,)  # pixels
+    g.dropout = 0.0  # probability
+    g.resblock = "biggan"  # "ddpm", "biggan" or "biggan_oneadagn"
+    g.progressive = "none"  # output pyramid: "none", "output_skip" or "residual"
+    g.progressive_input = "residual"  # input pyramid: "none", "input_skip" or "residual"
+    g.progressive_combine = "sum"  # how input_skip joins: "sum" or "cat"
+    g.resample_with_conv = True  # in the down- and up-sampling of resblock "ddpm"
+    g.fir = True  # FIR filter when resampling; False: 2x2 mean and nearest neighbour
+    g.fir_kernel = (1.0, 3.0, 3.0, 1.0)  # taps, normalised to sum 1
+    g.skip_rescale = True  # divide residual sums by sqrt(2)
+    g.time_embedding = "positional"  # or "fourier", of log(t): undefined at t = 0
+    g.fourier_scale = 16.0  # standard deviation of the fourier frequencies
+    g.time_conditional = True  # False: the network does not see t
+    g.centered = True  # False: inputs lie in [0, 1] and are mapped to [-1, 1] first
+    g.output_tanh = True
+    g.latent = "normal"  # "normal" or "none" (z = 0: a unimodal denoising distribution)
+    g.latent_dim = 100  # entries of z
+    g.latent_embedding_dim = 256  # width of the latent mapping
+    g.latent_layers = 3  # hidden layers of the latent mapping after its first
+    return g
 
-    path: "configs/x.py", or "configs/x.py:argument" for `get_config("argument")`.
-    Raises UserError if there is no such file, or if it does not yield a ConfigDict.
+
+def _convolutional(name: str) -> ConfigDict:
+    """DDGAN's discriminators: "small" (from 8 pixels) and "large" (from 64 pixels)."""
+    d = ConfigDict()
+    d.name = name
+    d.base_channels = 64
+    d.time_embedding_dim = 256
+    return d
+
+
+def _unet() -> ConfigDict:
+    """The ADM U-Net with the widths of SIDDM on CIFAR-10."""
+    u = ConfigDict()
+    u.name = "unet"
+    u.base_channels = 256  # C
+    u.channel_multipliers = (2, 2, 2)  # one level per entry, each half the resolution
+    u.num_res_blocks = 2  # per level
+    u.attention_resolutions = (16, 8)  # pixels
+    u.dropout = 0.1  # probability
+    u.num_heads = 4  # of attention, if head_channels is 0
+    u.head_channels = 64  # channels of each head; overrides num_heads
+    u.scale_shift_norm = True  # time and class scale and shift; False: they are added
+    u.resblock_updown = False  # residual blocks resample; False: convolutions or resampling alone
+    u.resample_with_conv = True  # if blocks do not resample
+    # "imagen": resample first on the way down, last on the way up, so that no block runs at full
+    # resolution; "adm": the original order.
+    u.updown_order = "imagen"
+    u.remat_resolutions = ()  # pixels; blocks there are computed again in the backward pass
+    return u
+
+
+def _unet_generator() -> ConfigDict:
+    u = _unet()
+    u.latent = "normal"  # z, as further channels of the input: "normal", "uniform" or "none"
+    return u
+
+
+def _unet_discriminator() -> ConfigDict:
+    u = _unet()
+    u.num_logits = 1  # per pixel
+    return u
+
+
+def _mlp_generator() -> ConfigDict:
+    """The generator of the 25 Gaussians."""
+    m = ConfigDict()
+    m.name = "mlp"
+    m.width = 100  # units of a hidden layer
+    m.hidden_layers = 3
+    m.time_embedding_dim = 128
+    m.latent = "uniform"  # z in [0, 1): "uniform", or "normal" or "none"
+    m.latent_dim = 2
+    return m
+
+
+def _mlp_discriminator() -> ConfigDict:
+    """The discriminator of the 25 Gaussians."""
+    m = ConfigDict()
+    m.name = "mlp"
+    m.width = 100
+    m.hidden_layers = 4
+    m.time_embedding_dim = 128
+    m.num_logits = 2
+    return m
+
+
+# Each network's own group of fields, by name.
+GENERATORS: Mapping[str, Callable[[], ConfigDict]] = {
+    "ncsnpp": _ncsnpp,
+    "unet": _unet_generator,
+    "mlp": _mlp_generator,
+}
+DISCRIMINATORS: Mapping[str, Callable[[], ConfigDict]] = {
+    "small": lambda: _convolutional("small"),
+    "large": lambda: _convolutional("large"),
+    "unet": _unet_discriminator,
+    "mlp": _mlp_discriminator,
+}
+
+
+def siddm_config() -> ConfigDict:
+    """SIDDM (Xu et al. 2023) with its CIFAR-10 networks, no data set chosen.
+
+    What the paper leaves open is decided here, each choice with its reason.
     """
-    file, has_argument, argument = path.partition(":")
-    try:
-        source = Path(file).read_bytes()
-    except OSError as error:
-        known = sorted(str(p) for p in Path(file).parent.glob("*.py"))
-        message = f"config file {file} cannot be read ({error.strerror})"
-        raise UserError(message + did_you_mean(file, known)) from error
-    try:
-        namespace = {"__name__": "config", "__file__": file}
-        exec(compile(source, file, "exec"), namespace)
-        config = namespace["get_config"](*([argument] if has_argument else []))
-    except UserError:
-        raise
-    except Exception as error:  # whatever a user's own file raises is for the user to read
-        raise UserError(f"config file {file}: {_describe(error, file)}") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"config file {file}: get_config must return a ConfigDict")
-    return config.lock()
+    c = base_config()
+    c.diffusion.schedule = "cosine"
+
+    c.objective.joint = False
+    # s is 0 for every tau < 1 / T, so that only tau says which step the head C must undo.
+    c.objective.discriminator_time = "t+1"
+    c.objective.afd_weight = 1.0  # the best of the paper's ablation
+    # Closest to the paper's words, "explicit L2 reconstruction"; the other forms, without C, would
+    # reward a generator that does not denoise.
+    c.objective.afd_form = "recon"
+    c.objective.afd_regression = True  # without C the term is no divergence
+    c.objective.afd_scaling = "none"  # 1 / (2 beta) reaches 1e5 for the smallest tau
+    c.objective.denoising_weight = 1.0  # the paper gives no coefficient
+    c.objective.r1_gamma = 0.0  # R stands in for it; the paper names no gradient penalty
+
+    # z has the image's shape, since the paper's networks differ only in their input and output
+    # channels; per-pixel logits for the same reason.
+    c.generator = GENERATORS["unet"]()
+    c.discriminator = DISCRIMINATORS["unet"]()
+
+    c.optimizer.generator_learning_rate = 2e-4
+    c.optimizer.discriminator_learning_rate = 1e-4
+    c.optimizer.beta2 = 0.999  # beta1 and beta2 as in the authors' 25 Gaussians
+    return c
 
 
 def apply_variant(
@@ -160,15 +251,10 @@ def tiny(config: ConfigDict) -> None:
     """Shrink, in place, to two train steps in seconds on a CPU; kinds of networks are kept."""
     size = 64 if config.discriminator.name == "large" else min(config.data.image_size, 32)
     config.data.image_size = size
-    config.generator.base_channels = 8
-    config.generator.channel_multipliers = (1, 2)
-    config.generator.num_res_blocks = 1
-    config.generator.attention_resolutions = (size // 2,)
-    config.generator.latent_dim = 8
-    config.generator.latent_embedding_dim = 16
-    config.generator.latent_layers = 1
-    config.discriminator.base_channels = 4
-    config.discriminator.time_embedding_dim = 16
+    for network in (config.generator, config.discriminator):
+        network.update({k: v for k, v in _TINY[network.name].items() if k in network})
+        if "attention_resolutions" in network:
+            network.attention_resolutions = (size // 2,)
     config.train.batch_size = 8
     config.train.num_steps = 2
     config.optimizer.decay_steps = min(config.optimizer.decay_steps, 2)
@@ -180,54 +266,23 @@ def tiny(config: ConfigDict) -> None:
     config.sampling.chunk_size = 4
 
 
-def to_json(config: ConfigDict) -> str:
-    """The config as indented JSON with sorted keys; `from_json` is its inverse."""
-    return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
-
-
-def from_json(text: str) -> ConfigDict:
-    """The locked config that `to_json` wrote. Raises UserError if it is not one."""
-    try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"this is not a config in JSON ({error})") from error
-    if not isinstance(tree, dict):
-        raise UserError("this is not a config in JSON (it has no fields)")
-    return from_dict(tree)
-
-
-def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
-    """The locked config of a tree that JSON gave back, whose sequences are lists."""
-    return ConfigDict(_lists_to_tuples(tree)).lock()
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error message that names the nearest known word; "" if none is near."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
-
-
-def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All fields as (full name, value), such as ("train.batch_size", 256)."""
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _lists_to_tuples(tree: Any) -> Any:
-    # JSON knows one kind of sequence, configs use the other.
-    if isinstance(tree, dict):
-        return {key: _lists_to_tuples(value) for key, value in tree.items()}
-    return tuple(map(_lists_to_tuples, tree)) if isinstance(tree, list) else tree
-
-
-def _describe(error: Exception, file: str) -> str:
-    if isinstance(error, KeyError) and error.args == ("get_config",):
-        return "it does not define get_config"
-    if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {error}"
+_TINY_CONVOLUTIONAL = {"base_channels": 4, "time_embedding_dim": 16}
+_TINY = {
+    "ncsnpp": {
+        "base_channels": 8,
+        "channel_multipliers": (1, 2),
+        "num_res_blocks": 1,
+        "latent_dim": 8,
+        "latent_embedding_dim": 16,
+        "latent_layers": 1,
+    },
+    "unet": {
+        "base_channels": 32,
+        "channel_multipliers": (1, 2),
+        "num_res_blocks": 1,
+        "head_channels": 16,
+    },
+    "mlp": {"width": 16, "hidden_layers": 1, "time_embedding_dim": 8},
+    "small": _TINY_CONVOLUTIONAL,
+    "large": _TINY_CONVOLUTIONAL,
+}

@@ -1,6 +1,6 @@
-"""Forward diffusion in T large steps and its Gaussian posterior (DDGAN, Xiao et al. 2022).
+"""Forward diffusion in a few large steps and its Gaussian posterior.
 
-The forward process turns an image x_0 into noise x_T by
+Discrete times (DDGAN, Xiao et al. 2022). The forward process turns an image x_0 into noise x_T by
 
     q(x_{t+1} | x_t) = N(sqrt(1 - beta_{t+1}) x_t, beta_{t+1} I)                              (1)
 
@@ -30,8 +30,26 @@ At t = 0: c1 = v = 0, so the last sampling step returns the prediction itself, w
 The betas are float64 rounded once to float32; what follows from them is float32 in the order of
 operations of the published code, since its networks were trained with exactly those numbers.
 Everything happens in numpy, once; inside a compiled step the tables are constants.
+
+Continuous times (SIDDM, Xu et al. 2023). With the angle a(u) = (u + 0.008) / 1.008 pi / 2,
+
+    q(x_u | x_0) = N(cos a(u) x_0, sin^2 a(u) I),   u in [0, 1]                                (10)
+
+and a step of training goes from s = max(tau - 1/T, 0) to tau ~ U(0, 1), so that tau takes the
+place of t + 1 above and s that of t. Ratios of (10) and the addition theorem
+cos^2 a - cos^2 b = sin(b + a) sin(b - a) turn equations 1 and 7 to 9, with a = a(s), b = a(tau),
+into
+
+    sqrt(1 - beta) = cos b / cos a,   beta = sin(b + a) sin(b - a) / cos^2 a                   (11)
+    c0 = cos a beta / sin^2 b,   c1 = cos b sin^2 a / (cos a sin^2 b),                         (12)
+    v = beta sin^2 a / sin^2 b                                                                 (13)
+
+without a difference of nearly equal numbers, however small the step. sin a(0) = 0.0125 is the
+noise that is left in the cleanest images that training sees; sampling visits tau = 1, 1 - 1/n, ..,
+1/n for any n and returns the last prediction of x_0 itself.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -46,14 +64,21 @@ Array = jax.Array | np.ndarray
 FIRST_TIME = 1e-3  # eps: s_0
 FIRST_BETA = 1e-8  # beta_0
 MINIMUM_VARIANCE = 1e-20  # keeps the logarithm of v_0 = 0 finite
+COSINE_OFFSET = 0.008
+SMALLEST_TAU = 1e-4
+NETWORK_TIME_UNIT = 1000  # what the networks are told of a continuous time in [0, 1]
+_ANGLE_SLOPE = math.pi / 2 / (1 + COSINE_OFFSET)
 
 
 class Transition(NamedTuple):
     """The coefficients of one step x_t -> x_{t+1} for each example, float32, each of shape (B,).
 
-    Every schedule, discrete or continuous, reduces to these nine numbers; the functions below
-    know nothing else of it.
+    Every schedule, discrete or continuous, reduces to these numbers; the functions below know
+    nothing else of it. The two times are what the networks are told.
     """
+
+    time: Array  # of x_t. int: t; or float: 1000 s
+    next_time: Array  # of x_{t+1}. int: t as well, as in DDGAN's networks; or float: 1000 tau
 
     signal: Array  # sqrt(abar_t), equation 5
     noise: Array  # sqrt(1 - abar_t)
@@ -94,9 +119,9 @@ class DiscreteSchedule(NamedTuple):
         """Training times, uniform over 0 .. T - 1. keys: (B,) random keys -> int32 (B,)."""
         return jax.vmap(lambda key: jax.random.randint(key, (), 0, self.num_timesteps))(keys)
 
-    def sampling_times(self) -> np.ndarray:
-        """The times that sampling visits, from noise to image: int32 T - 1, .., 0."""
-        return np.arange(self.num_timesteps - 1, -1, -1, dtype=np.int32)
+    def sampling_transitions(self) -> Transition:
+        """The T steps of sampling from noise to image, t = T - 1, .., 0; arrays (T,)."""
+        return self.transition(np.arange(self.num_timesteps - 1, -1, -1, dtype=np.int32))
 
     def transition(self, t: Array) -> Transition:
         """Coefficients of the steps between t and t + 1. t: int (B,), 0 .. T - 1."""
@@ -104,7 +129,10 @@ class DiscreteSchedule(NamedTuple):
         # exp of half the rounded logarithm, not the square root: the published rounding.
         std = np.exp(0.5 * self.posterior_log_variance.astype(np.float64)).astype(np.float32)
         std[0] = 0.0
+        t_of_both = np.arange(self.num_timesteps, dtype=np.int32)
         tables = Transition(
+            time=t_of_both,
+            next_time=t_of_both,
             signal=self.sqrt_alphas_cumprod[:-1],
             noise=self.sigmas_cumprod[:-1],
             step_signal=self.sqrt_alphas[1:],
@@ -128,13 +156,23 @@ def geometric_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.nd
     return beta_min * (beta_max / beta_min) ** s
 
 
-_VARIANCES = {"vp": vp_variance, "geometric": geometric_variance}
+def one_shot_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
+    """0 at s_0, 1 after it: with T = 1 one step from pure noise to the image, a plain GAN."""
+    del beta_min, beta_max
+    return (s > FIRST_TIME).astype(np.float64)
+
+
+_VARIANCES = {
+    "vp": vp_variance,
+    "geometric": geometric_variance,
+    "one_shot": one_shot_variance,
+}
 
 
 def discrete_schedule(
     name: str, num_timesteps: int, beta_min: float, beta_max: float
 ) -> DiscreteSchedule:
-    """The tables of the VP or geometric schedule for T = num_timesteps >= 1, equations 2 to 9.
+    """The tables of a schedule by its name for T = num_timesteps >= 1, equations 2 to 9.
 
     Raises UserError if the betas leave (0, 1), as those of the geometric schedule do unless
     0 < beta_min < beta_max < 1.
@@ -142,7 +180,7 @@ def discrete_schedule(
     s = np.arange(num_timesteps + 1, dtype=np.float64) / num_timesteps
     variance = _VARIANCES[name](s * (1.0 - FIRST_TIME) + FIRST_TIME, beta_min, beta_max)
     betas = 1.0 - (1.0 - variance[1:]) / (1.0 - variance[:-1])
-    if not np.all((betas > 0) & (betas < 1)):
+    if not np.all((betas > 0) & (betas <= 1)):
         raise UserError(
             f"diffusion: beta_min={beta_min} and beta_max={beta_max} are not a valid {name} "
             "schedule (its betas must lie between 0 and 1)"
@@ -174,9 +212,71 @@ def discrete_schedule(
     )
 
 
-def make_schedule(config: ConfigDict) -> DiscreteSchedule:
-    """The schedule that config.diffusion chooses. Raises UserError if it is not a valid one."""
+class CosineSchedule(NamedTuple):
+    """The continuous schedule of SIDDM, equations 10 to 13, in steps of 1 / num_timesteps."""
+
+    num_timesteps: int
+
+    def draw_times(self, keys: jax.Array) -> jax.Array:
+        """Training times tau, uniform over [1e-4, 1]. keys: (B,) random keys -> float32 (B,)."""
+        tau = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)
+        return jnp.clip(tau, SMALLEST_TAU, 1.0)
+
+    def sampling_transitions(self) -> Transition:
+        """The steps of sampling from noise to image, tau = 1, .., 1 / T; arrays (T,)."""
+        steps = jnp.arange(self.num_timesteps, 0, -1, dtype=jnp.float32)
+        step = self.transition(steps / self.num_timesteps)
+        return step._replace(
+            posterior_x_0=step.posterior_x_0.at[-1].set(1),
+            posterior_x_tp1=step.posterior_x_tp1.at[-1].set(0),
+            posterior_std=step.posterior_std.at[-1].set(0),
+        )
+
+    def transition(self, tau: Array) -> Transition:
+        """Coefficients of the steps from s = max(tau - 1/T, 0) to tau. tau: float (B,), (0, 1]."""
+        tau = jnp.asarray(tau)
+        s = jnp.maximum(tau - 1 / self.num_timesteps, 0)
+        a, b = _angle(s), _angle(tau)
+        difference = (tau - s) * _ANGLE_SLOPE
+        # cos(pi / 2) is not 0 in floating point, and may be negative.
+        cos_a, cos_b = jnp.cos(a), jnp.maximum(jnp.cos(b), 0)
+        sin_a, sin_b = jnp.sin(a), jnp.sin(b)
+        beta = jnp.minimum(jnp.sin(b + a) * jnp.sin(difference) / cos_a**2, 1)
+        return Transition(
+            time=NETWORK_TIME_UNIT * s,
+            next_time=NETWORK_TIME_UNIT * tau,
+            signal=cos_a,
+            noise=sin_a,
+            step_signal=cos_b / cos_a,
+            step_noise=jnp.sqrt(beta),
+            next_signal=cos_b,
+            next_noise=sin_b,
+            posterior_x_0=cos_a * beta / sin_b**2,
+            posterior_x_tp1=cos_b * sin_a**2 / (cos_a * sin_b**2),
+            posterior_std=jnp.sqrt(beta) * sin_a / sin_b,
+        )
+
+
+def _angle(u: Array) -> Array:
+    return (u + COSINE_OFFSET) * _ANGLE_SLOPE
+
+
+Schedule = DiscreteSchedule | CosineSchedule
+
+
+def make_schedule(config: ConfigDict, num_timesteps: int = 0) -> Schedule:
+    """The schedule that config.diffusion chooses, in that many steps; 0: those of training.
+
+    Raises UserError if it is not a valid one, or has no other number of steps.
+    """
     d = config.diffusion
+    if d.schedule == "cosine":
+        return CosineSchedule(num_timesteps or d.num_timesteps)
+    if num_timesteps not in (0, d.num_timesteps):
+        raise UserError(
+            f"{num_timesteps} sampling steps: a model of diffusion.schedule={d.schedule!r} only "
+            f"knows the {d.num_timesteps} steps that it was trained with"
+        )
     return discrete_schedule(d.schedule, d.num_timesteps, d.beta_min, d.beta_max)
 
 
@@ -199,7 +299,17 @@ def q_sample_pairs(
 ) -> tuple[jax.Array, jax.Array]:
     """(x_t, x_{t+1}) of one forward chain, equations 5 and 1. All arrays: (B, ...)."""
     x_t = q_sample(step, x_0, noise_t)
-    return x_t, _combine((step.step_signal, x_t), (step.step_noise, noise_tp1))
+    return x_t, forward_sample(step, x_t, noise_tp1)
+
+
+def forward_mean(step: Transition, x_t: Array) -> jax.Array:
+    """Mean of q(x_{t+1} | x_t), equation 1. x_t: (B, ...)."""
+    return _combine((step.step_signal, x_t))
+
+
+def forward_sample(step: Transition, x_t: Array, noise: Array) -> jax.Array:
+    """x_{t+1} ~ q(x_{t+1} | x_t), equation 1. Arrays: (B, ...)."""
+    return _combine((step.step_signal, x_t), (step.step_noise, noise))
 
 
 def posterior_mean(step: Transition, x_0: Array, x_tp1: Array) -> jax.Array:
@@ -219,13 +329,13 @@ def predicted_x_0(step: Transition, noise: Array, x_tp1: Array) -> jax.Array:
 
 def denoise(
     prediction: str, step: Transition, output: Array, x_tp1: Array, noise: Array
-) -> jax.Array:
-    """One denoising step x_{t+1} -> x_t from what the generator put out. Arrays: (B, ...).
+) -> tuple[jax.Array | None, jax.Array]:
+    """One denoising step from what the generator put out: (x_0, x_t). Arrays: (B, ...).
 
     prediction says what `output` is: "x_0" and "noise" go through the posterior (6), "x_t" is
-    the sample itself (the ablation "direct denoising" of the paper).
+    the sample itself (the ablation "direct denoising" of the paper), which tells no x_0: None.
     """
     if prediction == "x_t":
-        return jnp.asarray(output)
+        return None, jnp.asarray(output)
     x_0 = predicted_x_0(step, output, x_tp1) if prediction == "noise" else output
-    return posterior_sample(step, x_0, x_tp1, noise)
+    return x_0, posterior_sample(step, x_0, x_tp1, noise)

@@ -59,23 +59,48 @@ def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
     write_atomically(path, content.getvalue())
 
 
-def write_images(out: str | os.PathLike, seeds: Sequence[int], images: np.ndarray) -> None:
-    """Writes uint8 images (N, H, W, C) in the form that the ending of `out` asks for.
+def scatter(points: np.ndarray, size: int = GOOD_SIZE) -> np.ndarray:
+    """Float points (N, .., 2) as a gray uint8 picture (size, size, 1), darker where more are.
 
-    .png: one grid; .npy: the array; neither: a folder of PNGs named by seed, 000017.png. What has
-    the same name is replaced, other files of the folder stay, so a folder can be written in parts.
-    Raises UserError if `out` ends like a format that is not written, or cannot be written.
+    The axes reach from the smallest to the largest coordinate, the first one to the right, the
+    second one upwards.
+    """
+    xy = np.asarray(points, np.float64).reshape(-1, 2)
+    low, high = xy.min(), xy.max()
+    cells = np.clip((xy - low) / max(high - low, 1e-9) * (size - 1), 0, size - 1).astype(int)
+    counts = np.zeros((size, size))
+    np.add.at(counts, (size - 1 - cells[:, 1], cells[:, 0]), 1)
+    ink = np.where(counts > 0, 0.35 + 0.65 * counts / max(counts.max(), 1), 0)
+    return (WHITE * (1 - ink)).astype(np.uint8)[..., None]
+
+
+def picture(samples: np.ndarray, columns: int | None = None) -> np.ndarray:
+    """One uint8 picture of all samples: a grid of uint8 images, a scatter plot of float points."""
+    return grid(samples, columns) if samples.dtype == np.uint8 else scatter(samples)
+
+
+def write_images(
+    out: str | os.PathLike, names: Sequence[str], images: np.ndarray, columns: int | None = None
+) -> None:
+    """Writes uint8 images or float points (N, H, W, C) in the form that the ending of `out` names.
+
+    .png: one picture, of that many columns; .npy: the array; neither: a folder of PNGs, 000017.png
+    for the name "000017". What has the same name is replaced, other files of the folder stay, so a
+    folder can be written in parts. Raises UserError if `out` ends like a format that is not
+    written, or cannot be written.
     """
     out = epath.Path(out)
     ending = out.suffix.lower()
     if ending in OTHER_FORMATS:
         raise UserError(f"cannot write {out}: name a .png, an .npy or a folder, not {ending}")
     if ending == ".png":
-        write_png(out, grid(images))
+        write_png(out, picture(images, columns))
     elif ending == ".npy":
         content = io.BytesIO()
         np.save(content, images)
         write_atomically(out, content.getvalue())
+    elif images.dtype != np.uint8:
+        raise UserError("cannot write points as a folder of images: name a .png or an .npy")
     else:
-        for seed, image in zip(seeds, images, strict=True):
-            write_png(out / f"{seed:06d}.png", image)
+        for name, image in zip(names, images, strict=True):
+            write_png(out / f"{name}.png", image)

@@ -30,6 +30,9 @@ class Purpose(enum.IntEnum):
     AUGMENTATION_REAL = 11
     AUGMENTATION_FAKE = 12
     SAMPLE = 13
+    DROPOUT_REAL = 14
+    DROPOUT_FAKE = 15
+    AFD = 16
 
 
 def example_keys(key: jax.Array, step: jax.Array, purpose: Purpose, index: jax.Array) -> jax.Array:
@@ -47,6 +50,16 @@ def normal(keys: jax.Array, purpose: Purpose, shape: tuple[int, ...]) -> jax.Arr
     """Standard normal (B, *shape), float32, each example from its own key. keys: (B,)."""
     draw = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))
     return draw(refine(keys, purpose))
+
+
+def latent(keys: jax.Array, distribution: str, shape: tuple[int, ...]) -> jax.Array:
+    """z (B, *shape), float32: "normal" N(0, 1), "uniform" [0, 1), or zeros for "none"."""
+    if distribution == "none":
+        return jnp.zeros((len(keys), *shape), jnp.float32)
+    if distribution == "normal":
+        return normal(keys, Purpose.LATENT, shape)
+    draw = jax.vmap(lambda key: jax.random.uniform(key, shape, jnp.float32))
+    return draw(refine(keys, Purpose.LATENT))
 
 
 def flip_examples(keys: jax.Array, images: jax.Array) -> jax.Array:

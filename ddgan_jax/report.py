@@ -12,7 +12,8 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from ddgan_jax.config import ConfigDict, base_config, from_json, leaves, to_json
+from ddgan_jax.config import ConfigDict, base_config
+from ddgan_jax.config_files import from_json, leaves, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.event_files import SummaryWriter, metric_writers
 from ddgan_jax.files import write_atomically, write_errors

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import models, train_step
-from ddgan_jax.config import to_json
+from ddgan_jax import mixture, models, train_step
+from ddgan_jax.config_files import to_json
 from ddgan_jax.flops import count_flops
-from ddgan_jax.losses import make_objective
+from ddgan_jax.objective import make_objective
 from ddgan_jax.types import Params, PyTree, TrainState
 from ddgan_jax.validation import validate
 
@@ -41,20 +41,23 @@ def num_parameters(params: Params) -> int:
 
 
 def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the networks' inputs: x (B, H, W, C), t (B,), z (B, L)."""
+    """Shapes of the networks' inputs: x (B, H, W, C), t (B,), z (B, ...), labels (B,)."""
     size = config.data.image_size
+    latent = models.latent_shape(config)
     return {
         "x": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), jnp.float32),
         "t": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
-        "z": jax.ShapeDtypeStruct((batch_size, config.generator.latent_dim), jnp.float32),
+        "z": jax.ShapeDtypeStruct((batch_size, *latent), jnp.float32),
+        "labels": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
 
 
 def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a training batch."""
     size = config.data.image_size
+    dtype = jnp.float32 if config.data.name in mixture.SETS else jnp.uint8
     return {
-        "image": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), jnp.uint8),
+        "image": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), dtype),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }
@@ -63,22 +66,13 @@ def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDt
 def network_flops(config: ConfigDict) -> dict[str, int]:
     """FLOPs per image of one forward pass of each network."""
     inputs = abstract_inputs(config, 1)
-    x, t, z = inputs["x"], inputs["t"], inputs["z"]
+    x, t, z, labels = (inputs[name] for name in ("x", "t", "z", "labels"))
+    x_tp1 = x if config.objective.joint else None
     generator, discriminator = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
     return {
-        "generator": count_flops(
-            lambda p, *a: models.build_generator(config).apply({"params": p}, *a),
-            generator,
-            x,
-            t,
-            z,
-        ),
+        "generator": count_flops(models.make_generate(config), generator, x, t, z, labels),
         "discriminator": count_flops(
-            lambda p, *a: models.build_discriminator(config).apply({"params": p}, *a),
-            discriminator,
-            x,
-            t,
-            x,
+            models.make_discriminate(config), discriminator, x, t, x_tp1, labels
         ),
     }
 
@@ -109,14 +103,15 @@ def _parameter_table(title: str, params: Params) -> str:
 
 def _flops_table(config: ConfigDict) -> str:
     forward = network_flops(config)
-    steps = config.diffusion.num_timesteps
+    steps = config.sampling.num_steps or config.diffusion.num_timesteps
     rows = {
         "generator, forward": forward["generator"],
         "discriminator, forward": forward["discriminator"],
         f"sampling, {steps} steps": steps * forward["generator"],
         "train step": train_step_flops(config, r1=False),
-        "train step with R1": train_step_flops(config, r1=True),
     }
+    if config.objective.r1_gamma:
+        rows["train step with R1"] = train_step_flops(config, r1=True)
     lines = ["GFLOP per image (matrix products and convolutions, 2 per multiply-add)"]
     return "\n".join(lines + [f"  {k:<28}{v / 1e9:>14,.2f}" for k, v in rows.items()]) + "\n"
 
@@ -135,10 +130,11 @@ def _memory_table(config: ConfigDict) -> str:
 
 
 def activation_bytes(config: ConfigDict, state: TrainState) -> int:
-    """Bytes that the larger backward pass (with R1) keeps for one image."""
+    """Bytes that the larger backward pass (with R1 if there is) keeps for one image."""
     batch_size = 4
     objective = make_objective(config)
-    x_0 = abstract_inputs(config, batch_size)["x"]
+    inputs = abstract_inputs(config, batch_size)
+    x_0, labels = inputs["x"], inputs["labels"]
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
     draws = jax.eval_shape(lambda keys: objective.draw(keys, x_0.shape[1:]), keys)
     generator, discriminator = state.generator.params, state.discriminator.params
@@ -151,12 +147,13 @@ def activation_bytes(config: ConfigDict, state: TrainState) -> int:
         return _bytes(backward) - _bytes((params, *args))
 
     largest = max(
-        residuals(objective.generator_loss, generator, discriminator, x_0, draws),
+        residuals(objective.generator_loss, generator, discriminator, x_0, labels, draws),
         residuals(
-            lambda *a: objective.discriminator_loss(*a, r1=True),
+            lambda *a: objective.discriminator_loss(*a, r1=config.objective.r1_gamma > 0),
             discriminator,
             generator,
             x_0,
+            labels,
             draws,
         ),
     )

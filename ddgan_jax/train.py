@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
         # Two programs without a branch; each is compiled when it is first called.
         programs = {r1: map_step(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
         draw = sampling.make_drawer(config, devices)
-        grid_seeds = range(config.log.num_samples)
+        shown = sampling.overview(config)
         batches = stack.enter_context(
             closing(
                 data.batches(
@@ -90,8 +90,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
                 checked = step
                 out.metrics(step, values)
             if step == num_steps or step % config.log.samples_every_steps == 0:
-                drawn = sampling.draw_all(draw, state.generator.ema_params, grid_seeds)
-                out.samples(step, images.grid(drawn))
+                drawn = sampling.draw_all(draw, state.generator.ema_params, shown)
+                out.samples(step, images.picture(drawn))
             if save:
                 checkpoints.save(step, state, config.to_dict())
             if stop:

@@ -16,7 +16,7 @@ from jax import lax
 from ml_collections import ConfigDict
 
 from ddgan_jax import models, randomness
-from ddgan_jax.losses import DDGAN, Draws, Metrics, make_objective
+from ddgan_jax.objective import Draws, Metrics, Objective, make_objective
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.types import (
     Batch,
@@ -85,35 +85,38 @@ def init_state(config: ConfigDict, key: jax.Array) -> TrainState:
 
 
 def to_float_images(image: jax.Array) -> jax.Array:
-    """uint8 [0, 255] -> float32 [-1, 1]."""
+    """uint8 [0, 255] -> float32 [-1, 1]. Points of the toy sets are floats already: as they are."""
+    if image.dtype != jnp.uint8:
+        return image
     return image.astype(jnp.float32) / 127.5 - 1.0
 
 
 def update(
-    objective: DDGAN,
+    objective: Objective,
     optimizers: Optimizers,
     ema_decay: float,
     r1: bool,
     state: TrainState,
     x_0: jax.Array,
+    labels: jax.Array | None,
     discriminator_draws: Draws,
     generator_draws: Draws,
 ) -> tuple[TrainState, Metrics]:
-    """The step for given draws. x_0: (B, H, W, C) in [-1, 1]; r1: with the R1 penalty.
+    """The step for given draws. x_0: (B, H, W, C), about [-1, 1]; r1: with the R1 penalty.
 
-    Must run under a mapping that names the axis "data". Returned metrics are scalars, equal on
-    all devices.
+    labels: int (B,), read only by networks that are told the class. Must run under a mapping that
+    names the axis "data". Returned metrics are scalars, equal on all devices.
     """
     discriminator, generator = state.discriminator, state.generator
 
     gradients, metrics = jax.grad(objective.discriminator_loss, has_aux=True)(
-        discriminator.params, generator.params, x_0, discriminator_draws, r1
+        discriminator.params, generator.params, x_0, labels, discriminator_draws, r1
     )
     params, opt_state = _apply(optimizers.discriminator, gradients, discriminator)
     discriminator = DiscriminatorState(params, opt_state)
 
     gradients, generator_metrics = jax.grad(objective.generator_loss, has_aux=True)(
-        generator.params, discriminator.params, x_0, generator_draws
+        generator.params, discriminator.params, x_0, labels, generator_draws
     )
     params, opt_state = _apply(optimizers.generator, gradients, generator)
     ema_params = _moving_average(generator.ema_params, params, ema_decay, state.step)
@@ -163,7 +166,7 @@ def make_train_step(config: ConfigDict, *, r1: bool) -> Step:
             objective.draw(keys(purpose), x_0.shape[1:])
             for purpose in (Purpose.DISCRIMINATOR_STEP, Purpose.GENERATOR_STEP)
         ]
-        return step_for_draws(state, x_0, *draws)
+        return step_for_draws(state, x_0, batch["label"], *draws)
 
     return train_step
 

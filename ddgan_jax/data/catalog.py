@@ -7,10 +7,11 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from ddgan_jax import mixture
 from ddgan_jax.data import archives
 from ddgan_jax.errors import UserError
 
-OWN = ("digits", "folder", "stacked_mnist")  # names of ours, not TFDS's
+OWN = ("digits", "folder", "stacked_mnist", *mixture.SETS)  # names of ours, not TFDS's
 NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")  # set, configuration, version
 
 

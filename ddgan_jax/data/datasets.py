@@ -54,7 +54,7 @@ class Dataset(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayDataset:
-    """A set in memory. images: uint8 (N, H, W, C), labels: int32 (N,)."""
+    """A set in memory. images: uint8 (N, H, W, C), or float32 points; labels: int32 (N,)."""
 
     info: DatasetInfo
     images: np.ndarray

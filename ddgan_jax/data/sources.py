@@ -8,9 +8,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
+from ddgan_jax import mixture
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.data import builders, catalog
 from ddgan_jax.data.datasets import (
+    ArrayDataset,
     Dataset,
     DatasetInfo,
     RecordDataset,
@@ -28,15 +30,33 @@ def open_dataset(config: ConfigDict) -> Dataset:
     `digits` and `folder` are written to the data folder on their first use.
 
     Raises:
-      UserError: no such set, not prepared, not readable, or images that do not fit the config.
+      UserError: no such set, not prepared, not readable, or images or classes that do not fit the
+        config.
     """
-    data = config.data
+    dataset = _open(config.data)
+    wanted, there = config.data.num_classes, dataset.info.num_classes
+    if wanted not in (0, there):
+        has = f"{there} classes: set it to {there}, or to 0" if there else "no classes: set it to 0"
+        raise UserError(f"data.num_classes={wanted}, but {config.data.name} has {has}")
+    return dataset
+
+
+def _open(data: ConfigDict) -> Dataset:
     if data.name == "stacked_mnist":
         return _stacked_mnist(data)
+    if data.name in mixture.SETS:
+        return _mixture(data)
     records = _open_records(_find(data), data, data.image_size, data.channels)
     records.read(np.array([0]))  # fail here, not after minutes of compilation
     size = records.info.num_examples * data.image_size**2 * data.channels
     return load_into_memory(records) if size <= data.memory_limit_mib * 2**20 else records
+
+
+def _mixture(data: ConfigDict) -> ArrayDataset:
+    points, labels = mixture.points()
+    count = _limited(len(points), data.max_examples)
+    info = DatasetInfo(data.name, count, 1, 2, mixture.SIDE**2)
+    return ArrayDataset(info, mixture.to_set(data.name, points), labels)
 
 
 def _stacked_mnist(data: ConfigDict) -> StackedDataset:

@@ -1,0 +1,241 @@
+"""Table 1 of the SIDDM paper: four methods on 25 Gaussians, by the number of denoising steps.
+
+A cell trains the same two MLPs with another objective. Its networks are so small that a device is
+busy with one seed for microseconds: all seeds of a cell train at once (`vmap`), many steps in one
+call (`lax.scan`), on data that stays on the device.
+
+The paper's number is the Frechet distance of the raw coordinates. It sees mean and covariance
+alone: one broad Gaussian scores as well as 25 sharp ones. The table therefore also says how many
+modes are covered and how sharply (`metrics.mixture_statistics`).
+"""
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ddgan_jax import images, metrics, mixture, sampling, train_step
+from ddgan_jax.data.order import example_ids
+from ddgan_jax.errors import UserError
+from ddgan_jax.experiments.mog25_cells import PAPER, cell_config
+from ddgan_jax.files import write_atomically
+from ddgan_jax.objective import Metrics
+from ddgan_jax.types import Params, TrainState
+
+STEPS_PER_CALL = 250
+NUM_SAMPLES = 500_000  # for the Frechet distance
+NUM_MODE_SAMPLES = 100_000
+CHUNK = 50_000  # samples drawn at once
+
+
+class Cell(NamedTuple):
+    """What a cell of the table measured: one entry per seed, and what it took."""
+
+    method: str
+    num_timesteps: int
+    setting: str
+    iterations: int
+    batch_size: int
+    seeds: list[int]
+    frechet: list[float]
+    modes_any: list[int]
+    modes_covered: list[int]
+    high_quality_share: list[float]
+    kl_to_uniform: list[float]
+    within_mode_std: list[float]
+    seconds: float
+    iterations_per_second: float  # of each seed, compilation not counted
+    device: str
+
+
+def run(
+    out: str,
+    *,
+    methods: Sequence[str],
+    steps: Sequence[int],
+    seeds: Sequence[int],
+    setting: str,
+    iterations: int = 0,
+) -> None:
+    """Trains the cells methods x steps, and writes table.md, cells.json and a picture of each.
+
+    "gan" has one cell, of one step. A cell that `out` holds for the same setting, seeds and
+    iterations is not trained again. Raises UserError for unknown names, or if `out` cannot be
+    written.
+    """
+    folder = Path(out)
+    configs = {}
+    for method in methods:
+        for T in (1,) if method == "gan" else steps:
+            config = cell_config(method, T, setting)
+            config.train.num_steps = iterations or config.train.num_steps
+            configs[method, T] = config
+    cells = _read_cells(folder)
+    for (method, T), config in configs.items():
+        key = (method, T, setting, config.train.num_steps, list(seeds))
+        if any(key == (c.method, c.num_timesteps, c.setting, c.iterations, c.seeds) for c in cells):
+            print(f"{method}, T = {T}: already in {folder}")
+            continue
+        params, seconds = train_seeds(config, seeds, title=f"{method}, T = {T}")
+        samples = draw_points(config, params, NUM_SAMPLES)
+        cell = measure(config, samples, method, setting, seeds, seconds)
+        cells.append(cell)
+        images.write_png(folder / f"{method}_{T}_{setting}.png", images.scatter(samples[0][:CHUNK]))
+        write_atomically(
+            folder / "cells.json", json.dumps([c._asdict() for c in cells], indent=1).encode()
+        )
+        write_atomically(folder / "table.md", table(cells).encode())
+    print(table(cells))
+
+
+def _read_cells(folder: Path) -> list[Cell]:
+    file = folder / "cells.json"
+    return [Cell(**cell) for cell in json.loads(file.read_text())] if file.exists() else []
+
+
+# ---- training
+
+
+def make_many_steps(
+    config: ConfigDict,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """many_steps(states, keys, points, ids) -> (states, metrics of the last step).
+
+    states, keys: stacked over S seeds. points: (N, 1, 1, 2), all data. ids: int32 (S, K, B), the
+    examples of K steps. A pure function to be jitted.
+    """
+    one_device = jax.vmap(
+        train_step.make_train_step(config, r1=False),
+        in_axes=(None, 0, None),
+        out_axes=None,
+        axis_name=train_step.AXIS,
+    )
+    index = jnp.arange(config.train.batch_size, dtype=jnp.int32)
+
+    def many_steps(
+        state: TrainState, key: jax.Array, points: jax.Array, ids: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, ids: jax.Array) -> tuple[TrainState, Metrics]:
+            batch = {"image": points[ids], "label": jnp.zeros_like(ids), "index": index}
+            return one_device(state, jax.tree.map(lambda x: x[None], batch), key)
+
+        state, metrics = jax.lax.scan(step, state, ids)
+        return state, jax.tree.map(lambda m: m[-1], metrics)
+
+    return jax.vmap(many_steps, in_axes=(0, 0, None, 0))
+
+
+def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tuple[Params, float]:
+    """The EMA parameters of the generators of all seeds, stacked, and seconds without compiling."""
+    points = jnp.asarray(mixture.to_set(config.data.name, mixture.points()[0]))
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    states = jax.jit(jax.vmap(functools.partial(train_step.init_state, config)))(keys)
+    many_steps = jax.jit(make_many_steps(config), donate_argnums=0)
+    total = config.train.num_steps
+    seconds = 0.0
+    with tqdm(total=total, desc=title, file=sys.stdout, mininterval=5, disable=None) as bar:
+        for ids in _ids_of_calls(config, seeds, len(points)):
+            if not bar.n or ids.shape[1] != STEPS_PER_CALL:
+                many_steps.lower(states, keys, points, ids).compile()
+            start = time.monotonic()
+            states, metrics = many_steps(states, keys, points, ids)
+            _require_finite(metrics)
+            seconds += time.monotonic() - start
+            bar.update(ids.shape[1])
+    return states.generator.ema_params, seconds
+
+
+def _ids_of_calls(config: ConfigDict, seeds: Sequence[int], count: int) -> Iterator[np.ndarray]:
+    """int32 (S, K, B) for each call: the same order of data as in a run of that seed."""
+    total, batch_size = config.train.num_steps, config.train.batch_size
+    for start in range(0, total, STEPS_PER_CALL):
+        calls = range(start, min(start + STEPS_PER_CALL, total))
+        yield np.array(
+            [[example_ids(seed, step, batch_size, count) for step in calls] for seed in seeds],
+            np.int32,
+        )
+
+
+def _require_finite(metrics: Metrics) -> None:
+    for name, values in metrics.items():
+        if not np.isfinite(values).all():
+            raise UserError(f"training diverged: {name} is not finite; lower the learning rates")
+
+
+# ---- measuring
+
+
+def draw_points(config: ConfigDict, params: Params, count: int) -> np.ndarray:
+    """Samples of all seeds in the coordinates of the paper, float64 (S, count, 2)."""
+    sampler = jax.jit(jax.vmap(sampling.make_sampler(config), in_axes=(0, None)))
+    chunks = []
+    for start in range(0, count, CHUNK):
+        seeds = jnp.arange(start, start + CHUNK, dtype=jnp.uint32)
+        drawn = np.asarray(sampler(params, (seeds, jnp.zeros_like(seeds, jnp.int32))))
+        chunks.append(drawn[:, : count - start])
+    drawn = np.concatenate(chunks, axis=1)
+    return np.stack([mixture.from_set(config.data.name, points) for points in drawn])
+
+
+def measure(
+    config: ConfigDict,
+    samples: np.ndarray,
+    method: str,
+    setting: str,
+    seeds: Sequence[int],
+    seconds: float,
+) -> Cell:
+    """The numbers of a cell. samples: (S, N, 2) in the coordinates of the paper."""
+    real, centres = mixture.points()[0], mixture.centres()
+    modes = [metrics.mixture_statistics(s[:NUM_MODE_SAMPLES], centres) for s in samples]
+    return Cell(
+        method=method,
+        num_timesteps=config.diffusion.num_timesteps,
+        setting=setting,
+        iterations=config.train.num_steps,
+        batch_size=config.train.batch_size,
+        seeds=list(seeds),
+        frechet=[metrics.frechet_distance(real, s) for s in samples],
+        **{name: [getattr(m, name) for m in modes] for name in modes[0]._fields},
+        seconds=seconds,
+        iterations_per_second=config.train.num_steps / seconds,
+        device=jax.devices()[0].device_kind,
+    )
+
+
+_COLUMNS: dict[str, Callable[[Cell], Any]] = {
+    "method": lambda c: c.method,
+    "T": lambda c: c.num_timesteps,
+    "Frechet": lambda c: _spread(c.frechet, 3),
+    "paper": lambda c: PAPER[c.method].get(c.num_timesteps, "-"),
+    "modes, any": lambda c: _spread(c.modes_any, 1),
+    "modes, 0.2 %": lambda c: _spread(c.modes_covered, 1),
+    "high quality": lambda c: _spread([100 * share for share in c.high_quality_share], 1) + " %",
+    "KL": lambda c: _spread(c.kl_to_uniform, 3),
+    "std in mode": lambda c: _spread(c.within_mode_std, 3),
+    "seeds": lambda c: len(c.seeds),
+    "setting": lambda c: c.setting,
+    "iterations": lambda c: f"{c.iterations:,} x {c.batch_size:,}",
+    "it/s": lambda c: f"{c.iterations_per_second:.0f}",
+}
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} +- {np.std(values, ddof=1):.{digits}f}"
+
+
+def table(cells: Sequence[Cell]) -> str:
+    """The cells as a Markdown table: mean and standard deviation over the seeds."""
+    rows = [list(_COLUMNS), ["---"] * len(_COLUMNS)]
+    rows += [[str(column(cell)) for column in _COLUMNS.values()] for cell in cells]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

@@ -1,0 +1,200 @@
+"""The published InceptionV3 weights: state dict, folding of its batch normalisations, our own file.
+
+A unit of the published network is a convolution without bias, W, and a batch normalisation by the
+statistics m, v with scale g and bias b. In evaluation both are one convolution with a bias:
+
+    g (W x - m) / sqrt(v + eps) + b = (s W) x + (b - s m),     s = g / sqrt(v + eps)            (1)
+
+folded in float64. `convert` does so once, and writes a file that needs no PyTorch.
+"""
+
+import hashlib
+import io
+import os
+import pickle
+import zipfile
+import zlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+
+from ddgan_jax.errors import UserError
+from ddgan_jax.files import write_atomically
+from ddgan_jax.models.inception import INPUT_SIZE, InceptionV3
+from ddgan_jax.types import Params, PyTree
+
+StateDict = Mapping[str, np.ndarray]
+
+PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+PUBLISHED_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
+EPSILON = 1e-3  # of the batch normalisations
+_HOW_TO_CONVERT = f"fetch {PUBLISHED_URL} and run: ddgan import inception --from=FILE"
+
+# What torch.load raises on other bytes, and what a pickle of something else lacks.
+_NOT_A_STATE_DICT = (
+    pickle.UnpicklingError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class InceptionWeights(NamedTuple):
+    """What `load` returns."""
+
+    params: Params  # float32, for metrics.inception.features
+    sha256: str  # of these numbers: the same weights have the same, whatever file they came in
+    source_sha256: str  # of the file they were converted from; PUBLISHED_SHA256 for the published
+
+
+def import_inception(state_dict: StateDict) -> Params:
+    """Parameters of `models.inception.InceptionV3` from the published state dict, float64.
+
+    The bias of the classifier and the counters of the batch normalisations are left aside. Raises
+    UserError naming entries that are missing, unused or of another shape.
+    """
+    shapes = published_shapes()
+    problems = [f"missing {name}" for name in shapes if name not in state_dict]
+    for name, value in state_dict.items():
+        if name == "fc.bias" or name.endswith(".num_batches_tracked"):
+            continue
+        if name not in shapes:
+            problems.append(f"unused {name}")
+        elif np.shape(value) != shapes[name]:
+            problems.append(f"{name} has shape {np.shape(value)}, not {shapes[name]}")
+    if problems:
+        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
+        raise UserError(f"this state dict is not that of the FID InceptionV3: {shown}")
+
+    def entry(name: str) -> np.ndarray:
+        return np.asarray(state_dict[name], np.float64)
+
+    def value(path: tuple, _: jax.ShapeDtypeStruct) -> np.ndarray:
+        unit, leaf = _unit_and_leaf(path)
+        if unit == "fc":
+            return entry("fc.weight").T
+        scale = entry(f"{unit}.bn.weight") / np.sqrt(entry(f"{unit}.bn.running_var") + EPSILON)
+        if leaf == "bias":
+            return entry(f"{unit}.bn.bias") - scale * entry(f"{unit}.bn.running_mean")
+        return entry(f"{unit}.conv.weight").transpose(2, 3, 1, 0) * scale
+
+    return jax.tree.map_with_path(value, _template())
+
+
+def published_shapes() -> dict[str, tuple[int, ...]]:
+    """Name and shape of every entry that the network reads, convolutions (out, in, h, w)."""
+    shapes = {}
+    for path, leaf in jax.tree.leaves_with_path(_template()):
+        unit, name = _unit_and_leaf(path)
+        if unit == "fc":
+            shapes["fc.weight"] = leaf.shape[::-1]
+        elif name == "kernel":
+            h, w, fan_in, fan_out = leaf.shape
+            shapes[f"{unit}.conv.weight"] = (fan_out, fan_in, h, w)
+        else:
+            for statistic in ("weight", "bias", "running_mean", "running_var"):
+                shapes[f"{unit}.bn.{statistic}"] = leaf.shape
+    return shapes
+
+
+def _template() -> PyTree:
+    images = jax.ShapeDtypeStruct((1, INPUT_SIZE, INPUT_SIZE, 3), np.float32)
+    return jax.eval_shape(lambda x: InceptionV3().init(jax.random.key(0), x), images)["params"]
+
+
+def _unit_and_leaf(path: tuple) -> tuple[str, str]:
+    *unit, leaf = (key.key for key in path)
+    return ".".join(unit), leaf
+
+
+def convert(
+    path: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    expected_sha256: str | None = PUBLISHED_SHA256,
+) -> None:
+    """Writes our float32 .npz of a published .pth, or of an .npz of its state dict.
+
+    expected_sha256: of the file at `path`; None takes any. Raises UserError for a file that is
+    missing, another or damaged, and for a .pth where PyTorch is not installed.
+    """
+    content = _read(path)
+    source_sha256 = hashlib.sha256(content).hexdigest()
+    if expected_sha256 not in (None, source_sha256):
+        raise UserError(
+            f"{path} is not the expected file: its SHA-256 is {source_sha256}, not "
+            f"{expected_sha256}; fetch {PUBLISHED_URL} again"
+        )
+    is_npz = epath.Path(path).suffix == ".npz"
+    state_dict = _read_npz(path, content) if is_npz else _read_pth(path, content)
+    params = jax.tree.map(np.float32, import_inception(state_dict))
+    arrays = {"/".join(_unit_and_leaf(p)): v for p, v in jax.tree.leaves_with_path(params)}
+    file = io.BytesIO()
+    np.savez(file, sha256=_digest(arrays), source_sha256=source_sha256, **arrays)
+    write_atomically(out, file.getvalue())
+
+
+def load(path: str | os.PathLike) -> InceptionWeights:
+    """Reads what `convert` wrote. Raises UserError if it is missing or fails its checksum."""
+    arrays = _read_npz(path, _read(path))
+    sha256, source_sha256 = (str(arrays.pop(name, "")) for name in ("sha256", "source_sha256"))
+    if sha256 != _digest(arrays):
+        raise UserError(f"{path} is damaged or not converted by us: {_HOW_TO_CONVERT}")
+    params: Params = {}
+    for name, value in arrays.items():
+        unit, leaf = name.split("/")
+        node = params
+        for part in unit.split("."):
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return InceptionWeights(params, sha256, source_sha256)
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        value = np.ascontiguousarray(arrays[name], "<f4")
+        digest.update(f"{name} {value.shape}\n".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: str | os.PathLike) -> bytes:
+    try:
+        return epath.Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"there are no Inception weights at {path}: {_HOW_TO_CONVERT}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _read_npz(path: str | os.PathLike, content: bytes) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(content)) as file:
+            return dict(file)
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a whole .npz file: {_HOW_TO_CONVERT}") from error
+
+
+def _read_pth(path: str | os.PathLike, content: bytes) -> dict[str, np.ndarray]:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"reading {path} needs PyTorch once, none of the rest does: "
+            'pip install "ddgan-jax[torch]"'
+        ) from error
+    try:
+        state_dict = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return {name: value.numpy() for name, value in state_dict.items()}
+    except _NOT_A_STATE_DICT as error:
+        raise UserError(f"{path} is damaged or not a state dict of PyTorch") from error

@@ -1,0 +1,40 @@
+"""Modes of generated images by a classifier's labels: Stacked MNIST, 1000 modes."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ddgan_jax.errors import UserError
+
+
+class ModeStatistics(NamedTuple):
+    """See `mode_statistics`."""
+
+    modes: int
+    kl: float
+
+
+def mode_statistics(labels: np.ndarray, num_modes: int) -> ModeStatistics:
+    """How generated images spread over K = num_modes classes that are equally likely in the data.
+
+    labels: int (N,) in 0 .. K - 1, the classifier's; for Stacked MNIST 100 R + 10 G + B.
+
+    Returns:
+      modes: labels seen at least once.
+      kl: KL(generated || uniform) in nats. A perfect sampler's is not 0 but about (K - 1) / (2 N):
+        0.019 for the customary 26,000 samples of Stacked MNIST.
+
+    Raises:
+      UserError: no labels, or labels outside 0 .. K - 1.
+    """
+    labels = np.asarray(labels)
+    if not labels.size or labels.min() < 0 or labels.max() >= num_modes:
+        raise UserError(f"mode statistics need labels in 0 .. {num_modes - 1}, at least one")
+    counts = np.bincount(labels, minlength=num_modes)
+    return ModeStatistics(int((counts > 0).sum()), kl_to_uniform(counts))
+
+
+def kl_to_uniform(counts: np.ndarray) -> float:
+    """KL(p || uniform) = sum_i p_i ln(K p_i) in nats, p = counts (K,) / their sum."""
+    p = counts[counts > 0] / counts.sum()
+    return float((p * np.log(len(counts) * p)).sum())

@@ -1,0 +1,122 @@
+"""Precision and recall, density and coverage of generated features among real ones.
+
+r_k(x; X) is the distance from x to its k-th nearest neighbour in X, x itself not counted; the
+balls of these radii around the points of X stand for the support of its distribution.
+
+    precision = share of fakes f with d(f, x) <= r_k(x; real) for some real x                   (1)
+    recall    = share of reals x with d(x, f) <= r_k(f; fake) for some fake f                   (2)
+    density   = sum_f #{x : d(f, x) < r_k(x; real)} / (k M),  M fakes                           (3)
+    coverage  = share of reals x with d(f, x) < r_k(x; real) for some fake f                    (4)
+
+(1) and (2) are those of Kynkaanniemi et al. 2019, (3) and (4) of Naeem et al. 2020; the strictness
+is that of their definitions, and matters for duplicates.
+
+Squared distances come from matrix products, |u|^2 + |v|^2 - 2 u.v, block by block and in float64.
+The mean of the reference is subtracted first: it would cancel, and take the digits with it.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ddgan_jax.errors import UserError
+
+BLOCK = 2048  # a matrix of distances is held in blocks of this many rows and columns
+
+# Part of |u|^2 + |v|^2 by which one squared distance may differ between two blocks. Whatever is
+# closer is a tie: equal points, and the same pair seen in both orders.
+ROUNDING = 1e-12
+
+
+class PrecisionRecall(NamedTuple):
+    """Equations 1 and 2, each in [0, 1]."""
+
+    precision: float
+    recall: float
+
+
+class DensityCoverage(NamedTuple):
+    """Equations 3 and 4; density may exceed 1."""
+
+    density: float
+    coverage: float
+
+
+def precision_recall(
+    real: np.ndarray, fake: np.ndarray, k: int = 3, *, block: int = BLOCK
+) -> PrecisionRecall:
+    """Precision and recall of fake (M, D) among real (N, D), any float dtype.
+
+    Recall depends on the sizes: compare only numbers of the same N and M, customarily 50,000 each.
+    Raises UserError for sets of k or fewer examples.
+    """
+    centre = real.mean(0, dtype=np.float64)
+    real_radii = neighbour_radii(real, k, centre=centre, block=block)
+    fake_radii = neighbour_radii(fake, k, centre=centre, block=block)
+    in_real, _ = count_in_balls(fake, real, real_radii, closed=True, centre=centre, block=block)
+    in_fake, _ = count_in_balls(real, fake, fake_radii, closed=True, centre=centre, block=block)
+    return PrecisionRecall(float((in_real > 0).mean()), float((in_fake > 0).mean()))
+
+
+def density_coverage(
+    real: np.ndarray, fake: np.ndarray, k: int = 5, *, block: int = BLOCK
+) -> DensityCoverage:
+    """Density and coverage of fake (M, D) among real (N, D), any float dtype.
+
+    Raises UserError for k or fewer real examples.
+    """
+    centre = real.mean(0, dtype=np.float64)
+    radii = neighbour_radii(real, k, centre=centre, block=block)
+    holders, held = count_in_balls(fake, real, radii, closed=False, centre=centre, block=block)
+    return DensityCoverage(float(holders.mean() / k), float((held > 0).mean()))
+
+
+def neighbour_radii(
+    points: np.ndarray, k: int, *, centre: np.ndarray, block: int = BLOCK
+) -> np.ndarray:
+    """r_k(x; points) of every x in points (N, D), float64 (N,). centre: see `count_in_balls`."""
+    if len(points) <= k:
+        raise UserError(f"{k} neighbours need more than {k} examples, there are {len(points)}")
+    nearest = np.full((len(points), k + 1), np.inf)  # squared; the smallest is x itself
+    for rows, _, squares, _ in _blocks(points, points, centre, block):
+        candidates = np.concatenate([nearest[rows], squares], axis=1)
+        nearest[rows] = np.partition(candidates, k, axis=1)[:, : k + 1]
+    return np.sqrt(nearest.max(1))
+
+
+def count_in_balls(
+    points: np.ndarray,
+    centres: np.ndarray,
+    radii: np.ndarray,
+    *,
+    closed: bool,
+    centre: np.ndarray,
+    block: int = BLOCK,
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many balls hold each point, and how many points each ball holds; int (M,) and (N,).
+
+    points: (M, D). centres: (N, D), radii: (N,), the balls; `closed` ones hold their surface.
+    centre: (D,), what is subtracted from both before distances are taken.
+    """
+    holders = np.zeros(len(points), np.int64)
+    held = np.zeros(len(centres), np.int64)
+    for rows, columns, squares, rounding in _blocks(points, centres, centre, block):
+        limit = np.square(radii[columns])
+        inside = squares <= limit + rounding if closed else squares < limit - rounding
+        holders[rows] += inside.sum(1)
+        held[columns] += inside.sum(0)
+    return holders, held
+
+
+def _blocks(
+    points: np.ndarray, others: np.ndarray, centre: np.ndarray, block: int
+) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+    """(rows, columns, squared distances, their rounding) of the matrix points x others."""
+    for i in range(0, len(points), block):
+        u = points[i : i + block] - centre
+        for j in range(0, len(others), block):
+            v = others[j : j + block] - centre
+            scale = np.square(u).sum(1)[:, None] + np.square(v).sum(1)
+            squares = np.maximum(scale - 2 * (u @ v.T), 0)
+            yield slice(i, i + block), slice(j, j + block), squares, ROUNDING * scale
