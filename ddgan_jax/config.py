@@ -70,6 +70,7 @@ def base_config() -> ConfigDict:
 
     c.train = ConfigDict()
     c.train.batch_size = 256  # images per step, over all devices
+    c.train.microbatches = 1  # parts of a device's batch whose gradients are added up in turn
     c.train.num_steps = 400_000  # train steps
     c.train.seed = 0  # of everything: initial parameters, data order, noise
     c.train.compute_dtype = "float32"  # of activations: "float32" or "bfloat16"
@@ -127,6 +128,9 @@ def _convolutional(name: str) -> ConfigDict:
     d.name = name
     d.base_channels = 64
     d.time_embedding_dim = 256
+    # Which four images a minibatch standard deviation compares: "spread" over what a device sees at
+    # once, as published; "neighbours" in the batch, which does not depend on the devices.
+    d.stddev_groups = "spread"
     return d
 
 

@@ -50,8 +50,9 @@ def check_same_run(run_dir: str | os.PathLike, config: ConfigDict) -> None:
         raise UserError(f"{path}: {error}") from error
     # A field that is newer than the file had, in effect, its default. The way through JSON makes
     # lists and tuples equal.
-    there = dict(leaves(base_config())) | dict(leaves(stored))
     here = dict(leaves(from_json(to_json(config))))
+    defaults = {name: value for name, value in leaves(base_config()) if name in here}
+    there = defaults | dict(leaves(stored))
     differing = [
         f"{name}: {there.get(name, 'absent')!r} in the run folder, {here.get(name, 'absent')!r} now"
         for name in sorted(there | here)

@@ -95,6 +95,7 @@ def update(
     objective: Objective,
     optimizers: Optimizers,
     ema_decay: float,
+    microbatches: int,
     r1: bool,
     state: TrainState,
     x_0: jax.Array,
@@ -109,14 +110,22 @@ def update(
     """
     discriminator, generator = state.discriminator, state.generator
 
-    gradients, metrics = jax.grad(objective.discriminator_loss, has_aux=True)(
-        discriminator.params, generator.params, x_0, labels, discriminator_draws, r1
+    gradients, metrics = mean_gradient(
+        lambda params, *examples: objective.discriminator_loss(
+            params, generator.params, *examples, r1
+        ),
+        discriminator.params,
+        (x_0, labels, discriminator_draws),
+        microbatches,
     )
     params, opt_state = _apply(optimizers.discriminator, gradients, discriminator)
     discriminator = DiscriminatorState(params, opt_state)
 
-    gradients, generator_metrics = jax.grad(objective.generator_loss, has_aux=True)(
-        generator.params, discriminator.params, x_0, labels, generator_draws
+    gradients, generator_metrics = mean_gradient(
+        lambda params, *examples: objective.generator_loss(params, discriminator.params, *examples),
+        generator.params,
+        (x_0, labels, generator_draws),
+        microbatches,
     )
     params, opt_state = _apply(optimizers.generator, gradients, generator)
     ema_params = _moving_average(generator.ema_params, params, ema_decay, state.step)
@@ -126,6 +135,33 @@ def update(
         state.step + 1, GeneratorState(params, ema_params, opt_state), discriminator
     )
     return new_state, metrics
+
+
+def mean_gradient(
+    loss: Callable[..., tuple[jax.Array, Metrics]],
+    params: Params,
+    examples: tuple[PyTree, ...],
+    microbatches: int,
+) -> tuple[Params, Metrics]:
+    """The gradient of loss(params, *examples) in params, and its metrics, averaged over parts.
+
+    examples: trees of arrays with the B examples of this device in front, B divisible by
+    `microbatches`. The parts are consecutive examples, one after the other, so that only one part's
+    activations exist at a time. Equal to the gradient of the whole up to rounding, for a loss that
+    averages over examples; a minibatch standard deviation of "spread" groups is not of that kind.
+    """
+    gradient = jax.grad(loss, has_aux=True)
+    if microbatches == 1:
+        return gradient(params, *examples)
+
+    def add(total: PyTree, part: tuple[PyTree, ...]) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+
+    parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), examples)
+    result = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), result)
+    total, _ = lax.scan(add, zeros, parts)
+    return jax.tree.map(lambda x: x / microbatches, total)
 
 
 def _apply(
@@ -152,7 +188,12 @@ def make_train_step(config: ConfigDict, *, r1: bool) -> Step:
     """
     objective = make_objective(config)
     step_for_draws = partial(
-        update, objective, make_optimizers(config), config.optimizer.ema_decay, r1
+        update,
+        objective,
+        make_optimizers(config),
+        config.optimizer.ema_decay,
+        config.train.microbatches,
+        r1,
     )
 
     def train_step(state: TrainState, batch: Batch, key: jax.Array) -> tuple[TrainState, Metrics]:

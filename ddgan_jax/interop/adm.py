@@ -22,7 +22,6 @@ from ml_collections import ConfigDict
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.models import unet
-from ddgan_jax.models.unet_blocks import NUM_GROUPS
 
 StateDict = Mapping[str, np.ndarray]
 Params = dict[str, Any]
@@ -80,6 +79,7 @@ def config_from_args(args: Any) -> ConfigDict:
     multipliers = _read(args, "channel_mult", functools.partial(_multipliers, size))
     pixels = tuple(size // 2**level for level in range(len(multipliers)))
     rates = _read(args, "attention_resolutions", functools.partial(_rates, size))
+    attention = tuple(p for level, p in enumerate(pixels) if 2**level in rates)
     recompute = _read(args, "use_checkpoint", _boolean)
     new_order = _read(args, "use_new_attention_order", _boolean)
     config = ConfigDict(
@@ -90,9 +90,7 @@ def config_from_args(args: Any) -> ConfigDict:
             "base_channels": _read(args, "model_channels", _positive),
             "channel_multipliers": multipliers,
             "num_res_blocks": _read(args, "num_res_blocks", _positive),
-            "attention_resolutions": tuple(
-                p for level, p in enumerate(pixels) if 2**level in rates
-            ),
+            "attention_resolutions": attention,
             "dropout": _read(args, "dropout", _probability),
             "num_heads": _read(args, "num_heads", _positive),
             "head_channels": _read(args, "num_head_channels", _optional),
@@ -106,7 +104,7 @@ def config_from_args(args: Any) -> ConfigDict:
             "attention_order": "new" if new_order else "legacy",
         }
     )
-    _refuse_impossible(config)
+    unet.check(unet.from_config(config))
     return config
 
 
@@ -172,22 +170,6 @@ def _rates(image_size: int, value: Any) -> tuple[int, ...]:
     return tuple(map(_positive, value))
 
 
-def _refuse_impossible(config: ConfigDict) -> None:
-    """What the single options allow and the network does not."""
-    size, num_levels = config.image_size, len(config.channel_multipliers)
-    if size % 2 ** (num_levels - 1):
-        raise UserError(f"image_size {size} cannot be halved {num_levels - 1} times")
-    for level, multiplier in enumerate(config.channel_multipliers):
-        width = int(multiplier * config.base_channels)
-        if width % NUM_GROUPS:
-            raise UserError(f"level {level} has {width} channels, not a multiple of {NUM_GROUPS}")
-        attends = size // 2**level in config.attention_resolutions or level == num_levels - 1
-        heads = [config.num_heads, config.num_heads_up or config.num_heads]
-        divisors = [config.head_channels] if config.head_channels else heads
-        if attends and any(width % divisor for divisor in divisors):
-            raise UserError(f"level {level} has {width} channels, which its heads do not divide")
-
-
 def import_unet(state_dict: StateDict, config: ConfigDict) -> Params:
     """Our parameters from an official state dict (with or without `module.`).
 
@@ -195,8 +177,7 @@ def import_unet(state_dict: StateDict, config: ConfigDict) -> Params:
     entry that is missing, unused or of another shape than config's network.
     """
     given = {name.removeprefix("module."): np.asarray(v) for name, v in state_dict.items()}
-    template = unet_shapes(config)
-    names = _names(template, config)
+    shapes, names = unet_shapes(config), unet_names(config)
     wanted = jax.tree.leaves(names)
     problems = [f"missing {name}" for name in wanted if name not in given]
     problems += [f"unused {name}" for name in given if name not in set(wanted)]
@@ -211,16 +192,11 @@ def import_unet(state_dict: StateDict, config: ConfigDict) -> Params:
             return leaf
         return _our_layout(keys, array, leaf.shape, config)
 
-    params = jax.tree.map_with_path(value, template, names)
+    params = jax.tree.map_with_path(value, shapes, names)
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
         raise UserError(f"this state dict is not that U-Net: {shown}")
     return params
-
-
-def unet_names(config: ConfigDict) -> dict[str, Any]:
-    """The official name of every parameter, as a tree like the parameters."""
-    return _names(unet_shapes(config), config)
 
 
 def unet_shapes(config: ConfigDict) -> Params:
@@ -235,7 +211,8 @@ def unet_shapes(config: ConfigDict) -> Params:
     return jax.eval_shape(init)
 
 
-def _names(template: Params, config: ConfigDict) -> dict[str, Any]:
+def unet_names(config: ConfigDict) -> dict[str, Any]:
+    """The official name of every parameter, as a tree like the parameters."""
     modules = _modules(config)
 
     def official_name(path: tuple, _: Any) -> str:
@@ -246,7 +223,7 @@ def _names(template: Params, config: ConfigDict) -> dict[str, Any]:
             official_part = [_PARTS[name] for name in part]
         return ".".join([modules[module], *official_part, _LEAVES[leaf]])
 
-    return jax.tree.map_with_path(official_name, template)
+    return jax.tree.map_with_path(official_name, unet_shapes(config))
 
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": "bias"}

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -107,7 +108,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _template() -> PyTree:
-    images = jax.ShapeDtypeStruct((1, INPUT_SIZE, INPUT_SIZE, 3), np.float32)
+    images = jax.ShapeDtypeStruct((1, INPUT_SIZE, INPUT_SIZE, 3), jnp.result_type(float))
     return jax.eval_shape(lambda x: InceptionV3().init(jax.random.key(0), x), images)["params"]
 
 

@@ -146,16 +146,15 @@ def _ncsnpp(config: ConfigDict) -> ncsnpp.NCSNpp:
 def _convolutional(config: ConfigDict) -> discriminators.Discriminator:
     d = config.discriminator
     make = {"small": discriminators.small, "large": discriminators.large}[d.name]
-    return make(d.base_channels, d.time_embedding_dim, _compute_dtype(config))
+    return make(d.base_channels, d.time_embedding_dim, d.stddev_groups, _compute_dtype(config))
 
 
 def _unet(config: ConfigDict, network: ConfigDict, out_channels: int) -> unet.UNet:
-    fields = ConfigDict(network)
-    fields.update(
-        image_size=config.data.image_size,
-        out_channels=out_channels,
-        num_classes=config.data.num_classes,
-    )
+    fields = network.to_dict() | {
+        "image_size": config.data.image_size,
+        "out_channels": out_channels,
+        "num_classes": config.data.num_classes,
+    }
     return unet.from_config(fields, _compute_dtype(config))
 
 

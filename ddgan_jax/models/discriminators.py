@@ -45,22 +45,26 @@ class DownBlock(nn.Module):
         return layers.residual_sum(shortcut(x), h, rescale=True)
 
 
-def minibatch_stddev(x: jax.Array) -> jax.Array:
+def minibatch_stddev(x: jax.Array, groups: str = "spread") -> jax.Array:
     """How much images of one group differ: one channel for (B, H, W, C), >= float32.
 
-    The batch is that of one device. A group is up to four examples at stride B / 4: example n
-    belongs to group n mod (B / 4). The biased standard deviation over the group is averaged over
-    pixels and channels, and every member gets that number as a constant channel (B, H, W, 1).
-    Raises ValueError if B is larger than 4 and not divisible by 4.
+    The batch is what one device sees at once. A group is up to four examples, "spread" at stride
+    B / 4 (example n belongs to group n mod (B / 4)), or "neighbours" (group n // 4): the same for any
+    number of devices that gives each a multiple of four. The biased standard deviation over the
+    group is averaged over pixels and channels, and every member gets that number as a constant
+    channel (B, H, W, 1). Raises ValueError if B is larger than 4 and not divisible by 4.
     """
     b, h, w, c = x.shape
     group = min(b, STDDEV_GROUP_SIZE)
     if b % group:
         raise ValueError(f"minibatch standard deviation: {b} images do not form groups of {group}")
-    grouped = layers.at_least_float32(x).reshape(group, b // group, h, w, c)
-    variance = jnp.square(grouped - grouped.mean(0)).mean(0)
-    stddev = jnp.sqrt(variance + 1e-8).mean((1, 2, 3))
-    return jnp.broadcast_to(jnp.tile(stddev, group)[:, None, None, None], (b, h, w, 1))
+    layouts = {"spread": (0, (group, b // group)), "neighbours": (1, (b // group, group))}
+    axis, shape = layouts[groups]
+    grouped = layers.at_least_float32(x).reshape(*shape, h, w, c)
+    variance = jnp.square(grouped - grouped.mean(axis, keepdims=True)).mean(axis, keepdims=True)
+    stddev = jnp.sqrt(variance + 1e-8).mean((2, 3, 4), keepdims=True)
+    stddev = jnp.broadcast_to(stddev, (*shape, 1, 1, 1)).reshape(b, 1, 1, 1)
+    return jnp.broadcast_to(stddev, (b, h, w, 1))
 
 
 class Discriminator(nn.Module):
@@ -71,6 +75,7 @@ class Discriminator(nn.Module):
     first_down: int  # the first block that halves the resolution; all later ones do
     final_conv_scale: float  # of the last convolution's initialiser
     time_embedding_dim: int
+    stddev_groups: str = "spread"
     dtype: Dtype = None
 
     @nn.compact
@@ -99,7 +104,7 @@ class Discriminator(nn.Module):
             width = self.base_channels * multiplier
             block = DownBlock(width, i >= self.first_down, self.dtype, name=f"block_{i}")
             h = block(h, time)
-        h = jnp.concatenate([h, minibatch_stddev(h).astype(h.dtype)], axis=-1)
+        h = jnp.concatenate([h, minibatch_stddev(h, self.stddev_groups).astype(h.dtype)], axis=-1)
         width = self.base_channels * self.width_multipliers[-1]
         h = Conv3x3(width, init(self.final_conv_scale), self.dtype, name="output_conv")(h)
         # Sum, not mean, over the pixels; the last layer is never computed in bfloat16.
@@ -107,11 +112,17 @@ class Discriminator(nn.Module):
         return nn.Dense(1, kernel_init=init(), name="output")(pooled)[:, 0]
 
 
-def small(base_channels: int, time_embedding_dim: int, dtype: Dtype = None) -> Discriminator:
+def small(
+    base_channels: int, time_embedding_dim: int, stddev_groups: str = "spread", dtype: Dtype = None
+) -> Discriminator:
     """The discriminator of 32-pixel images: H / 8, needs H >= 8."""
-    return Discriminator(base_channels, (2, 4, 8, 8), 1, 0.0, time_embedding_dim, dtype)
+    widths = (2, 4, 8, 8)
+    return Discriminator(base_channels, widths, 1, 0.0, time_embedding_dim, stddev_groups, dtype)
 
 
-def large(base_channels: int, time_embedding_dim: int, dtype: Dtype = None) -> Discriminator:
+def large(
+    base_channels: int, time_embedding_dim: int, stddev_groups: str = "spread", dtype: Dtype = None
+) -> Discriminator:
     """The discriminator of 256-pixel images: H / 64, needs H >= 64."""
-    return Discriminator(base_channels, (4, 8, 8, 8, 8, 8), 0, 1.0, time_embedding_dim, dtype)
+    widths = (4, 8, 8, 8, 8, 8)
+    return Discriminator(base_channels, widths, 0, 1.0, time_embedding_dim, stddev_groups, dtype)

@@ -25,9 +25,17 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ddgan_jax.errors import UserError
 from ddgan_jax.models import resample
 from ddgan_jax.models.layers import Dtype, at_least_float32
-from ddgan_jax.models.unet_blocks import Attention, GroupNorm, ResBlock, conv3x3, dense
+from ddgan_jax.models.unet_blocks import (
+    NUM_GROUPS,
+    Attention,
+    GroupNorm,
+    ResBlock,
+    conv3x3,
+    dense,
+)
 
 
 def timestep_embedding(t: jax.Array, dim: int, dtype: Dtype = jnp.float32) -> jax.Array:
@@ -39,7 +47,7 @@ def timestep_embedding(t: jax.Array, dim: int, dtype: Dtype = jnp.float32) -> ja
 
 
 class UNet(nn.Module):
-    """The network. Widths must be multiples of 32 and of the heads' width.
+    """The network; `check` says which fields do not fit together.
 
     dtype: the compute dtype, as in `layers`. The embeddings of time and class and the output's
     layer are computed in float32 (or wider) whatever it is.
@@ -75,12 +83,9 @@ class UNet(nn.Module):
 
         timesteps: (B,), float, of the order of 0 ... 1000. labels: (B,) ints below num_classes,
         if and only if there are classes (else ValueError). dropout_keys: (B,) random keys while
-        training; None switches dropout off.
+        training; None switches dropout off. Raises UserError as `check` does.
         """
-        if self.updown_order not in ("adm", "imagen"):
-            raise ValueError(f"updown_order must be 'adm' or 'imagen', not {self.updown_order!r}")
-        if self.resblock_updown and self.updown_order == "imagen":
-            raise ValueError("resblock_updown is not possible with updown_order='imagen'")
+        check(self)
         embedding = self._embed(timesteps, labels, jnp.promote_types(x.dtype, jnp.float32))
         context = (embedding, dropout_keys)
         h = x if self.dtype is None else x.astype(self.dtype)
@@ -189,6 +194,29 @@ def attention_heads(network: UNet | ConfigDict, width: int, up: bool) -> int:
     if network.head_channels:
         return width // network.head_channels
     return (up and network.num_heads_up) or network.num_heads
+
+
+def check(network: UNet) -> None:
+    """Raise UserError if there is no network of these fields."""
+    order, size = network.updown_order, network.image_size
+    if order not in ("adm", "imagen"):
+        raise UserError(f"updown_order must be 'adm' or 'imagen', not {order!r}")
+    if network.resblock_updown and order == "imagen":
+        raise UserError("resblock_updown is not possible with updown_order 'imagen'")
+    last = len(network.channel_multipliers) - 1
+    halvings = last + (order == "imagen")
+    if size % 2**halvings:
+        raise UserError(f"image_size {size} cannot be halved {halvings} times; use fewer levels")
+    for level, multiplier in enumerate(network.channel_multipliers):
+        width = int(network.base_channels * multiplier)
+        if width % NUM_GROUPS:
+            raise UserError(f"level {level} has {width} channels, not a multiple of {NUM_GROUPS}")
+        pixels = size // 2 ** (halvings - last + level)
+        attends = level == last or pixels in network.attention_resolutions
+        parts = [network.num_heads, network.num_heads_up or network.num_heads]
+        parts = [network.head_channels] if network.head_channels else parts
+        if attends and any(width % part for part in parts):
+            raise UserError(f"level {level} has {width} channels, which its heads do not divide")
 
 
 FIELDS = tuple(

@@ -72,6 +72,7 @@ _RANGES = {
     "optimizer.decay_steps": NOT_NEGATIVE,
     "optimizer.decay_interval_steps": POSITIVE,
     "train.batch_size": POSITIVE,
+    "train.microbatches": POSITIVE,
     "train.num_steps": POSITIVE,
     "train.seed": Range(lambda v: 0 <= v < 2**31, "must lie between 0 and 2^31 - 1"),
     "log.every_steps": POSITIVE,
@@ -125,27 +126,28 @@ def _check_learning_rates(optimizer: ConfigDict) -> None:
             )
 
 
-# The examples of one device enter the discriminator's minibatch standard deviation by so many.
+# What a device sees at once enters the discriminator's minibatch standard deviation by so many.
 _EXAMPLES_PER_GROUP = {"small": 4, "large": 4}
 
 
 def _check_batch(config: ConfigDict, num_devices: int | None) -> None:
     if num_devices is None:
         return
-    batch_size = config.train.batch_size
+    batch_size, parts = config.train.batch_size, config.train.microbatches
     group = _EXAMPLES_PER_GROUP.get(config.discriminator.name, 1)
 
     def works(batch_size: int) -> bool:
-        per_device, rest = divmod(batch_size, num_devices)
-        return rest == 0 and per_device > 0 and per_device % min(per_device, group) == 0
+        at_once, rest = divmod(batch_size, num_devices * parts)
+        return rest == 0 and at_once > 0 and at_once % min(at_once, group) == 0
 
     if works(batch_size):
         return
-    per_device, rest = divmod(batch_size, num_devices)
-    reason = f"is not divisible by the {num_devices} devices"
+    at_once, rest = divmod(batch_size, num_devices * parts)
+    shares = f"{num_devices} devices" + (f" x {parts} microbatches" if parts > 1 else "")
+    reason = f"is not divisible by the {shares}"
     if rest == 0:
         reason = (
-            f"gives each device {per_device} images, which do not form groups of {group} "
+            f"gives each of {shares} {at_once} images, which do not form groups of {group} "
             "(minibatch standard deviation of the discriminator)"
         )
     nearest = nearest_that_work(batch_size, works)

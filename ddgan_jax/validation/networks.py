@@ -109,6 +109,7 @@ def _check_large(config: ConfigDict) -> None:
 
 
 def _check_discriminator(config: ConfigDict, factor: int) -> None:
+    check_choice(config, "discriminator.stddev_groups", ("spread", "neighbours"))
     check_ranges(
         config,
         {
