@@ -49,6 +49,7 @@ _KINDS = {
     tuple: "a tuple such as 1,2,2",
     str: "a string",
 }
+_HYPHENS = re.compile(r"(?<=^--)\w[\w-]*(?==|$)")  # --num-processes is --num_processes
 _FLAG = re.compile(r"--?([a-zA-Z][^=]*)(?:=.*)?", re.DOTALL)
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?", re.DOTALL)
 
@@ -67,6 +68,7 @@ def parse_flags(
     for flag in known:
         if flag.name in names:
             _DEFINE[flag.kind](flag.name, flag.default, flag.help, flag_values=values)
+    argv = [_HYPHENS.sub(lambda name: name[0].replace("-", "_"), argument) for argument in argv]
     try:
         rest = values([command, *argv], known_only=True)[1:]
     except (flags.Error, ValueError) as error:

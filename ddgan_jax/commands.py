@@ -31,6 +31,14 @@ class Command(NamedTuple):
 
 def _train(values: flags.FlagValues, config: ConfigDict) -> None:
     use_compilation_cache()
+    from ddgan_jax import hosts
+
+    hosts.join(
+        values.coordinator,
+        values.num_processes,
+        values.process_id,
+        peer_timeout=values.peer_timeout,
+    )
     from ddgan_jax.train import train
 
     train(config, values.workdir)
@@ -86,6 +94,14 @@ def _mog25(values: flags.FlagValues) -> None:
     )
 
 
+# TPU pods, SLURM and Open MPI say all this themselves.
+HOST_FLAGS = (
+    Flag("coordinator", "HOST:PORT", "of process 0, for a job of several processes"),
+    Flag("num_processes", "N", "of the job, with --coordinator", kind="integer"),
+    Flag("process_id", "I", "of this process, 0 to N - 1, with --coordinator", kind="integer"),
+    Flag("peer_timeout", "SECONDS", "within which a lost peer ends this one", 120, "integer"),
+)
+
 COMMANDS = {
     "train": Command(
         summary="train a model; the same command again resumes",
@@ -94,7 +110,10 @@ COMMANDS = {
             "grids of samples and checkpoints. Running the same command again continues from the\n"
             "last checkpoint. `ddgan show` lists the fields of a config."
         ),
-        flags=(Flag("workdir", "FOLDER", "run folder, made if it does not exist", required=True),),
+        flags=(
+            Flag("workdir", "FOLDER", "run folder, made if it does not exist", required=True),
+            *HOST_FLAGS,
+        ),
         examples=(
             "ddgan train --config=configs/digits_ddgan.py --workdir=runs/digits",
             "ddgan train --config=configs/cifar10_ddgan.py --workdir=runs/cifar10 \\\n"

@@ -1,6 +1,7 @@
 """Small files of a run folder, written whole or not at all."""
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 
@@ -16,6 +17,30 @@ def write_errors(path: str | os.PathLike) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def only_writer(run_dir: str | os.PathLike) -> Iterator[None]:
+    """Holds the run folder, made if missing, against a second process that would write into it.
+
+    The system lets go when the process ends, however it ends. Buckets (gs://...) have no locks:
+    there it is the launcher's business. Raises UserError if another process holds the folder.
+    """
+    folder = epath.Path(run_dir)
+    if "://" in os.fspath(run_dir):
+        yield
+        return
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is training in {run_dir}: wait for it, or name another folder"
+            ) from error
+        yield
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:

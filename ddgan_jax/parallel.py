@@ -4,6 +4,9 @@ A step is written for one device. Here it is mapped over all of them: the state 
 (an ordinary array without a leading device axis), the batch is split along its first axis, and
 inside the step the devices are the axis "data".
 
+On several hosts each process feeds its own devices and holds its own copies; `devices` is always
+the list of all of them, in the same order on every process.
+
 Two mappings give the same result: `jax.pmap` with unstacked state, and `jax.shard_map`.
 `check_vma=False` keeps the meaning of pmap for gradients: of the local loss, averaged by the
 step's own pmean. With the check on, gradients of replicated parameters would arrive already
@@ -38,6 +41,42 @@ def split(devices: Devices) -> NamedSharding:
     return NamedSharding(mesh(devices), PartitionSpec(AXIS))
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes logs, grids and the config."""
+    return jax.process_index() == 0
+
+
+def local(devices: Devices) -> list[jax.Device]:
+    """Those of the devices that this process feeds, in their order."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def local_rows(batch_size: int, devices: Devices) -> np.ndarray:
+    """Which examples of a global batch this process's devices work on, int64, in their order.
+
+    Example i is that of device i // (batch_size / number of devices), on whatever host it is.
+    """
+    rows = np.arange(batch_size).reshape(len(devices), -1)
+    mine = [device.process_index == jax.process_index() for device in devices]
+    return rows[mine].reshape(-1)
+
+
+def local_copy(tree: PyTree, devices: Devices) -> PyTree:
+    """Replicated values as arrays of this process's devices alone; nothing is copied."""
+    return _rewrap(tree, replicated(local(devices)))
+
+
+def _rewrap(tree: PyTree, layout: NamedSharding) -> PyTree:
+    """The replicated values that lie on this process's devices, seen as arrays of `layout`."""
+
+    def rewrap(x: jax.Array) -> jax.Array:
+        copies = {shard.device: shard.data for shard in x.addressable_shards}
+        mine = [copies[device] for device in layout.mesh.devices.flat if device in copies]
+        return jax.make_array_from_single_device_arrays(x.shape, layout, mine)
+
+    return jax.tree.map(rewrap, tree)
+
+
 def create_replicated(create: Callable[[], PyTree], devices: Devices) -> PyTree:
     """The result of create(), made directly on all devices by one compiled program."""
     return jax.jit(create, out_shardings=replicated(devices))()
@@ -57,13 +96,16 @@ def map_step(step: Step, mapping: str, devices: Devices) -> Callable[..., Any]:
     mapping: "pmap" or "shard_map". The state passed in is donated: use the returned one.
     """
     if mapping == "pmap":
-        return jax.pmap(
-            step,
-            axis_name=AXIS,
-            in_axes=(None, 0, None),
-            out_axes=None,
-            donate_argnums=(0,),
-            devices=devices,
+        return _globally(
+            jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 0, None),
+                out_axes=None,
+                donate_argnums=(0,),
+                devices=devices,
+            ),
+            devices,
         )
     everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
     mapped = jax.shard_map(
@@ -76,15 +118,26 @@ def map_step(step: Step, mapping: str, devices: Devices) -> Callable[..., Any]:
     return jax.jit(mapped, donate_argnums=0)
 
 
-def place_batch(batch: Batch, mapping: str, devices: Devices) -> Batch:
-    """A host batch, divided among the devices in the form that `map_step` takes.
+def _globally(pmapped: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
+    """Across processes, pmap returns arrays of this process's devices: make them global again."""
+    if jax.process_count() == 1:
+        return pmapped
 
-    Example i goes to device i // (batch_size / number of devices).
-    """
+    def step(state: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, PyTree]:
+        state, metrics = pmapped(state, batch, key)
+        return _rewrap(state, replicated(devices)), metrics
+
+    return step
+
+
+def place_batch(batch: Batch, mapping: str, devices: Devices) -> Batch:
+    """The `local_rows` of a batch on this process's devices, in the form that `map_step` takes."""
+    mine = local(devices)
     if mapping == "pmap":
-        count = len(devices)
+        count = len(mine)
         batch = {k: v.reshape(count, len(v) // count, *v.shape[1:]) for k, v in batch.items()}
-    return jax.device_put(batch, split(devices))
+        return jax.device_put(batch, split(mine))
+    return {k: jax.make_array_from_process_local_data(split(devices), v) for k, v in batch.items()}
 
 
 def map_examples(function: Callable[..., Any], devices: Devices) -> Callable[..., Any]:

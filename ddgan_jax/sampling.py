@@ -11,12 +11,12 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax import checkpoint, diffusion, images, mixture, models, parallel, randomness
@@ -193,7 +193,9 @@ def sample_command(
     Raises UserError if there is no checkpoint, the model cannot do this, or `out` be written.
     """
     report = functools.partial(print, file=sys.stderr)
-    step, tree, params = checkpoint.load_ema(Path(workdir) / "checkpoints", step, report=report)
+    step, tree, params = checkpoint.load_ema(
+        epath.Path(workdir) / "checkpoints", step, report=report
+    )
     config = from_dict(tree)
     config.sampling.num_steps = num_steps or config.sampling.num_steps
     request = each_class(config, seeds, labels)

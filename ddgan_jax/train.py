@@ -9,12 +9,23 @@ from the last checkpoint and ends with the same parameters, bit by bit, as if it
 import functools
 import os
 from contextlib import ExitStack, closing
-from pathlib import Path
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import data, images, parallel, randomness, report, sampling, show, train_step
+from ddgan_jax import (
+    data,
+    files,
+    hosts,
+    images,
+    parallel,
+    randomness,
+    report,
+    sampling,
+    show,
+    train_step,
+)
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.stopping import stop_requests
 from ddgan_jax.types import TrainState
@@ -32,16 +43,20 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
     validate(config, len(devices))
     report.check_same_run(workdir, config)
     dataset = data.open_dataset(config)
-    report.write_config(workdir, config)
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
+    first_process = parallel.is_first_process()
 
     with ExitStack() as stack:
+        stack.enter_context(hosts.lost_peers_end_the_process())
+        if first_process:
+            stack.enter_context(files.only_writer(workdir))
+            report.write_config(workdir, config)
         # -------------------------------------------------------------- state
         key = randomness.run_key(config.train.seed)
         create_state = functools.partial(train_step.init_state, config, key)
         checkpoints = stack.enter_context(
             Checkpoints(
-                Path(workdir) / "checkpoints",
+                epath.Path(workdir) / "checkpoints",
                 keep_latest=config.checkpoint.keep_latest,
                 keep_every_steps=config.checkpoint.keep_every_steps,
             )
@@ -56,18 +71,28 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
         )
         # Two programs without a branch; each is compiled when it is first called.
         programs = {r1: map_step(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
-        draw = sampling.make_drawer(config, devices)
+        draw = sampling.make_drawer(config, parallel.local(devices))
         shown = sampling.overview(config)
         batches = stack.enter_context(
             closing(
                 data.batches(
-                    dataset, batch_size=batch_size, seed=config.train.seed, start_step=step
+                    dataset,
+                    batch_size=batch_size,
+                    seed=config.train.seed,
+                    start_step=step,
+                    positions=parallel.local_rows(batch_size, devices),
                 )
             )
         )
         stop = stack.enter_context(stop_requests())
         out = stack.enter_context(
-            report.Reporter(workdir, steps_done=step, num_steps=num_steps, batch_size=batch_size)
+            report.Reporter(
+                workdir,
+                steps_done=step,
+                num_steps=num_steps,
+                batch_size=batch_size,
+                active=first_process,
+            )
         )
         out.message(_introduction(config, dataset.info, state, devices, step))
 
@@ -82,24 +107,26 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
 
             # Metrics stay on the devices until a line is due: fetching them waits for the step.
             metrics |= step_metrics
-            last = step == num_steps or bool(stop)
+            stopping = stop.at(step)
+            last = step == num_steps or stopping
             save = last or step % config.checkpoint.save_every_steps == 0
             if save or step % config.log.every_steps == 0:
                 values = {name: float(value) for name, value in metrics.items()}
                 report.check_finite(values, checked + 1, step)
                 checked = step
                 out.metrics(step, values)
-            if step == num_steps or step % config.log.samples_every_steps == 0:
-                drawn = sampling.draw_all(draw, state.generator.ema_params, shown)
-                out.samples(step, images.picture(drawn))
+            due = step == num_steps or step % config.log.samples_every_steps == 0
+            if due and first_process:
+                ema_params = parallel.local_copy(state.generator.ema_params, devices)
+                out.samples(step, images.picture(sampling.draw_all(draw, ema_params, shown)))
             if save:
                 checkpoints.save(step, state, config.to_dict())
-            if stop:
+            if stopping:
                 break
 
         # ---------------------------------------------------------------- end
         checkpoints.wait()
-        if stop:
+        if step < num_steps:
             out.message(f"stopped at step {step}, checkpoint saved")
             stop.leave()
         out.message(_conclusion(workdir, step))
@@ -121,7 +148,7 @@ def _introduction(config, info, state: TrainState, devices, step: int) -> str:
 
 
 def _conclusion(workdir: str | os.PathLike, step: int) -> str:
-    grid = Path(workdir) / "samples" / f"step_{step}.png"
+    grid = epath.Path(workdir) / "samples" / f"step_{step}.png"
     return (
         f"done: {step} steps\n"
         f"samples:      {grid}\n"

@@ -134,7 +134,8 @@ def _read_heads(config: ConfigDict, x: jax.Array, output: jax.Array) -> Judgemen
 
 
 def _ncsnpp(config: ConfigDict) -> ncsnpp.NCSNpp:
-    fields = {k: v for k, v in config.generator.items() if k in ncsnpp.NCSNpp.__annotations__}
+    known = ncsnpp.NCSNpp.__annotations__.keys() - {"name"}  # Flax's own field
+    fields = {k: v for k, v in config.generator.items() if k in known}
     return ncsnpp.NCSNpp(
         image_size=config.data.image_size,
         channels=config.data.channels,

@@ -49,8 +49,8 @@ def minibatch_stddev(x: jax.Array, groups: str = "spread") -> jax.Array:
     """How much images of one group differ: one channel for (B, H, W, C), >= float32.
 
     The batch is what one device sees at once. A group is up to four examples, "spread" at stride
-    B / 4 (example n belongs to group n mod (B / 4)), or "neighbours" (group n // 4): the same for any
-    number of devices that gives each a multiple of four. The biased standard deviation over the
+    B / 4 (example n belongs to group n mod (B / 4)), or "neighbours" (group n // 4): the same for
+    any number of devices that gives each a multiple of four. The biased standard deviation over the
     group is averaged over pixels and channels, and every member gets that number as a constant
     channel (B, H, W, 1). Raises ValueError if B is larger than 4 and not divisible by 4.
     """
