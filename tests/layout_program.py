@@ -1,0 +1,106 @@
+"""One process of a small job whose every result can be compared with another layout's.
+
+    python -m tests.layout_program OUT.npz CONFIG [FIELD=VALUE ...] [-- COORDINATOR PROCESSES ID]
+
+Writes the gradients of both losses at step 0 (R1 included if the config has it), the parameters
+after NUM_STEPS steps, and images of 8 seeds, each drawn by process 0.
+"""
+
+import functools
+import sys
+
+import jax
+import numpy as np
+
+from ddgan_jax import data, hosts, parallel, randomness, sampling, train_step
+from ddgan_jax.arguments import parse_config
+from ddgan_jax.objective import make_objective
+from ddgan_jax.randomness import Purpose
+from ddgan_jax.validation import validate
+
+NUM_STEPS = 20
+SEEDS = range(8)
+
+
+def gradient_step(config):
+    """As the train step, but what it returns in place of the state are both gradients."""
+    objective = make_objective(config)
+    r1 = train_step.has_r1(config, 0)
+
+    def step(state, batch, key):
+        x_0, labels = train_step.to_float_images(batch["image"]), batch["label"]
+
+        def draw(purpose):
+            keys = randomness.example_keys(key, state.step, purpose, batch["index"])
+            return objective.draw(keys, x_0.shape[1:])
+
+        d, g = state.discriminator.params, state.generator.params
+        gradients = {
+            "discriminator": jax.grad(objective.discriminator_loss, has_aux=True)(
+                d, g, x_0, labels, draw(Purpose.DISCRIMINATOR_STEP), r1
+            )[0],
+            "generator": jax.grad(objective.generator_loss, has_aux=True)(
+                g, d, x_0, labels, draw(Purpose.GENERATOR_STEP)
+            )[0],
+        }
+        return jax.lax.pmean(gradients, train_step.AXIS), {}
+
+    return step
+
+
+def main(out, config):
+    devices = jax.devices()
+    validate(config, len(devices))
+    rows = parallel.local_rows(config.train.batch_size, devices)
+    batches = data.batches(
+        data.open_dataset(config),
+        batch_size=config.train.batch_size,
+        seed=config.train.seed,
+        start_step=0,
+        positions=rows,
+    )
+    key = randomness.run_key(config.train.seed)
+    create_state = functools.partial(train_step.init_state, config, key)
+
+    def place(batch):
+        return parallel.place_batch(batch, config.train.mapping, devices)
+
+    def mapped(step):
+        return parallel.map_step(step, config.train.mapping, devices)
+
+    batch = place(next(batches))
+    state = parallel.create_replicated(create_state, devices)
+    gradients, _ = mapped(gradient_step(config))(state, batch, key)
+
+    state = parallel.create_replicated(create_state, devices)
+    programs = {r1: mapped(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
+    for step in range(NUM_STEPS):
+        state, _ = programs[train_step.has_r1(config, step)](state, batch, key)
+        batch = place(next(batches))
+    batches.close()
+
+    if parallel.is_first_process():
+        draw = sampling.make_drawer(config, parallel.local(devices))
+        # The same initial parameters in every layout: images must not differ in a single bit.
+        initial = parallel.create_replicated(create_state, parallel.local(devices))
+        images = sampling.draw_all(
+            draw, initial.generator.params, sampling.each_class(config, SEEDS)
+        )
+        trees = {"gradient": gradients, "params": parallel.local_copy(state, devices)}
+        arrays = {
+            f"{kind}{jax.tree_util.keystr(path)}": np.asarray(leaf)
+            for kind, tree in trees.items()
+            for path, leaf in jax.tree.flatten_with_path(tree)[0]
+        }
+        np.savez(out, images=images, **arrays)
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if "--" in arguments:
+        split = arguments.index("--")
+        address, count, process = arguments[split + 1 :]
+        hosts.join(address, int(count), int(process))
+        arguments = arguments[:split]
+    file, config_file, *changes = arguments
+    main(file, parse_config(config_file, [f"--config.{change}" for change in changes]))
