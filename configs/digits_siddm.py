@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.diffusion.num_timesteps = 2
     for network in (c.generator, c.discriminator):
         network.base_channels = 32
-        network.channel_multipliers = (1, 2)
+        network.channel_multipliers = (1, 1)
         network.num_res_blocks = 1
         network.attention_resolutions = (4,)
         network.head_channels = 32

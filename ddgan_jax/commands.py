@@ -219,7 +219,7 @@ COMMANDS = {
             "table (mean and spread over the seeds) beside the paper's numbers, the same as JSON,\n"
             "and a scatter picture of each cell. Cells that --out holds already are kept.\n"
             'Setting "paper" is that of the authors, a matter for an accelerator; "reduced"\n'
-            "(data of unit scale, another learning rate, fewer and smaller iterations) takes\n"
+            "(rescaled data, other learning rates, fewer and smaller iterations) takes\n"
             "minutes on a CPU."
         ),
         flags=(

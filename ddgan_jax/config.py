@@ -259,6 +259,7 @@ def tiny(config: ConfigDict) -> None:
         network.update({k: v for k, v in _TINY[network.name].items() if k in network})
         if "attention_resolutions" in network:
             network.attention_resolutions = (size // 2,)
+    config.objective.r1_interval = 1  # one program to compile instead of two
     config.train.batch_size = 8
     config.train.num_steps = 2
     config.optimizer.decay_steps = min(config.optimizer.decay_steps, 2)
@@ -282,7 +283,7 @@ _TINY = {
     },
     "unet": {
         "base_channels": 32,
-        "channel_multipliers": (1, 2),
+        "channel_multipliers": (1, 1),
         "num_res_blocks": 1,
         "head_channels": 16,
     },

@@ -2,8 +2,9 @@
 
 A job on several hosts runs one process on each, all with the same command. They meet at a
 coordinator, the first process, before anything touches a device; from then on `jax.devices()` are
-those of all hosts. The job cannot go on without one of them: the others stop, and the same
-commands start it again from the last checkpoint.
+those of all hosts. The job cannot go on without one of them: the others stop, with RUN_AGAIN
+where the exchange with the lost one fails, or aborted by JAX (SIGABRT) where nothing is heard of it
+for most of the peer timeout. The same commands start the job again from the last checkpoint.
 """
 
 import contextlib

@@ -77,15 +77,18 @@ def write_config(run_dir: str | os.PathLike, config: ConfigDict) -> None:
 # -------------------------------------------------------------------------- metrics in files
 
 
-def check_finite(metrics: Mapping[str, float], first_step: int, last_step: int) -> None:
-    """Raises UserError if a metric of the steps from `first_step` to `last_step` is not finite."""
-    bad = [f"{name} is {value:g}" for name, value in metrics.items() if not math.isfinite(value)]
-    if bad:
-        raise UserError(
-            f"{', '.join(bad)}: it happened between steps {first_step} and {last_step}; the "
-            "checkpoints so far are untouched; lower learning rates or train.compute_dtype="
-            "float32 may help"
-        )
+def check_finite(metrics: Mapping[int, Mapping[str, float]]) -> None:
+    """Raises UserError for the first step, if any, of which a metric is not finite.
+
+    metrics: of steps in ascending order. A gradient's norm is one of them.
+    """
+    for step, values in metrics.items():
+        bad = [f"{name} is {value:g}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise UserError(
+                f"step {step}: {', '.join(bad)}; the checkpoints so far are untouched; lower "
+                "learning rates or train.compute_dtype=float32 may help"
+            )
 
 
 class JsonLines:

@@ -97,7 +97,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
         out.message(_introduction(config, dataset.info, state, devices, step))
 
         # --------------------------------------------------------------- loop
-        metrics, checked = {}, step
+        metrics, unchecked = {}, {}
         while step < num_steps:
             batch = parallel.place_batch(next(batches), config.train.mapping, devices)
             program = programs[train_step.has_r1(config, step)]
@@ -107,14 +107,14 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
 
             # Metrics stay on the devices until a line is due: fetching them waits for the step.
             metrics |= step_metrics
+            unchecked[step] = step_metrics
             stopping = stop.at(step)
             last = step == num_steps or stopping
             save = last or step % config.checkpoint.save_every_steps == 0
             if save or step % config.log.every_steps == 0:
-                values = {name: float(value) for name, value in metrics.items()}
-                report.check_finite(values, checked + 1, step)
-                checked = step
-                out.metrics(step, values)
+                report.check_finite(jax.device_get(unchecked))
+                unchecked.clear()
+                out.metrics(step, {name: float(value) for name, value in metrics.items()})
             due = step == num_steps or step % config.log.samples_every_steps == 0
             if due and first_process:
                 ema_params = parallel.local_copy(state.generator.ema_params, devices)

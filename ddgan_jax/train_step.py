@@ -118,7 +118,7 @@ def update(
         (x_0, labels, discriminator_draws),
         microbatches,
     )
-    params, opt_state = _apply(optimizers.discriminator, gradients, discriminator)
+    params, opt_state, d_norm = _apply(optimizers.discriminator, gradients, discriminator)
     discriminator = DiscriminatorState(params, opt_state)
 
     gradients, generator_metrics = mean_gradient(
@@ -127,10 +127,11 @@ def update(
         (x_0, labels, generator_draws),
         microbatches,
     )
-    params, opt_state = _apply(optimizers.generator, gradients, generator)
+    params, opt_state, g_norm = _apply(optimizers.generator, gradients, generator)
     ema_params = _moving_average(generator.ema_params, params, ema_decay, state.step)
 
     metrics = lax.pmean(metrics | generator_metrics, AXIS)
+    metrics |= {"d_gradient_norm": d_norm, "g_gradient_norm": g_norm}
     new_state = TrainState(
         state.step + 1, GeneratorState(params, ema_params, opt_state), discriminator
     )
@@ -168,10 +169,12 @@ def _apply(
     optimizer: optax.GradientTransformation,
     gradients: Params,
     network: GeneratorState | DiscriminatorState,
-) -> tuple[Params, PyTree]:
+) -> tuple[Params, PyTree, jax.Array]:
+    """New parameters and optimiser state, and the norm of the gradient over all devices."""
     gradients = lax.pmean(gradients, AXIS)
     updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
-    return optax.apply_updates(network.params, updates), opt_state
+    params = optax.apply_updates(network.params, updates)
+    return params, opt_state, optax.tree.norm(gradients)
 
 
 def _moving_average(ema: Params, params: Params, decay: float, step: jax.Array) -> Params:

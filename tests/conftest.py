@@ -5,6 +5,8 @@ from pathlib import Path
 
 from absl import flags
 
+from tests.processes import QUICK_COMPILATION
+
 NUM_DEVICES = 4
 
 # Four devices on few cores reach a collective at very different times, and XLA would end the
@@ -16,7 +18,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         "--xla_cpu_collective_call_warn_stuck_timeout_seconds=120",
         "--xla_cpu_collective_call_terminate_timeout_seconds=600",
         # Tests run small programs once: compiling takes longer than they do.
-        "--xla_backend_optimization_level=0",
+        QUICK_COMPILATION,
     ]
 ).strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -8,7 +8,8 @@ import pytest
 from benchmarks import command, input_pipeline, measure, sampler, train_step
 from ddgan_jax import show
 from ddgan_jax.arguments import parse_config
-from ddgan_jax.config import ConfigDict, load_config
+from ddgan_jax.config import ConfigDict
+from ddgan_jax.config_files import load_config
 from ddgan_jax.errors import UserError
 
 DIGITS = str(Path(__file__).parents[1] / "configs" / "digits_ddgan.py") + ":tiny"

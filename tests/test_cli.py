@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ddgan_jax import arguments, cli
-from ddgan_jax.config import load_config
+from ddgan_jax import arguments, cli, commands
+from ddgan_jax.config_files import load_config
 from ddgan_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -41,6 +41,14 @@ def command_module(monkeypatch):
     return install
 
 
+@pytest.fixture(autouse=True)
+def joins(monkeypatch):
+    """What the processes of a job would be told; the tests' own is no such process."""
+    calls = []
+    monkeypatch.setattr("ddgan_jax.hosts.join", lambda *args, **kwargs: calls.append((args, kwargs)))
+    return calls
+
+
 def mistake(capsys, *argv: str) -> str:
     """The one line on stderr that a mistake of the user gives, with exit code 2."""
     assert cli.main(argv) == 2
@@ -53,7 +61,7 @@ def mistake(capsys, *argv: str) -> str:
 # ------------------------------------------------------------------------- what commands receive
 
 
-def test_train_receives_the_config_with_its_changed_fields(command_module):
+def test_train_receives_the_config_with_its_changed_fields(command_module, joins):
     calls = command_module("ddgan_jax.train", "train")
     argv = [
         "train",
@@ -69,6 +77,7 @@ def test_train_receives_the_config_with_its_changed_fields(command_module):
     assert cli.main(argv) == 0
     [((config, workdir), _)] = calls
     assert workdir == "runs/x"
+    assert joins == [((None, None, None), {"peer_timeout": 120})]
     expected = load_config(f"{DIGITS}:tiny")
     expected.data.name = "cifar10"
     expected.train.batch_size = 16
@@ -83,8 +92,24 @@ def test_train_receives_the_config_with_its_changed_fields(command_module):
 def test_sample_receives_seeds_and_defaults(command_module):
     calls = command_module("ddgan_jax.sampling", "sample_command")
     assert cli.main(["sample", "--workdir=w", "--seeds=3,5-6", "--step=40"]) == 0
-    options = {"seeds": [3, 5, 6], "out": "grid.png", "step": 40}
+    options = {"seeds": [3, 5, 6], "labels": [], "out": "grid.png", "step": 40, "num_steps": 0}
     assert calls == [(("w",), options)]
+
+
+def test_sample_receives_labels_and_steps(command_module):
+    calls = command_module("ddgan_jax.sampling", "sample_command")
+    for labels in ("all", "207,88"):
+        argv = ["sample", "--workdir=w", f"--labels={labels}", "--denoising_steps=8"]
+        assert cli.main(argv) == 0
+    assert [(call["labels"], call["num_steps"]) for _, call in calls] == [("all", 8), ([207, 88], 8)]
+
+
+def test_experiment_receives_its_cells(command_module):
+    calls = command_module("ddgan_jax.experiments.mog25", "run")
+    argv = ["experiment", "mog25", "--out=o", "--methods=gan,siddm", "--steps=2,4", "--seeds=0-2"]
+    assert cli.main(argv) == 0
+    options = {"methods": ["gan", "siddm"], "steps": [2, 4], "seeds": [0, 1, 2]}
+    assert calls == [(("o",), options | {"setting": "reduced", "iterations": 0})]
 
 
 def test_prepare_receives_its_flags(command_module):
@@ -114,7 +139,7 @@ def test_overview_names_every_command(capsys):
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_help_page_names_every_flag_and_shows_commands_that_work(name, capsys, monkeypatch):
-    assert cli.main([name, "--help"]) == 0
+    assert cli.main([*name.split(), "--help"]) == 0
     page = capsys.readouterr().out
     assert max(map(len, page.splitlines())) <= 100
     command = cli.COMMANDS[name]
@@ -123,8 +148,10 @@ def test_help_page_names_every_flag_and_shows_commands_that_work(name, capsys, m
     monkeypatch.chdir(REPOSITORY)
     for example in command.examples:
         assert textwrap.indent(example, "  ") in page
-        program, used, *argv = shlex.split(example.replace("\\\n", ""))
-        assert (program, used) == ("ddgan", name)
+        program, *argv = shlex.split(example.replace("\\\n", ""))
+        words = name.split()
+        used, argv = argv[: len(words)], argv[len(words) :]
+        assert (program, used) == ("ddgan", words)
         known = arguments.CONFIG_FLAGS if command.takes_config else ()
         values, overrides = arguments.parse_flags(name, known + command.flags, argv)
         if command.takes_config:
@@ -158,10 +185,13 @@ def test_python_m_is_the_same_program():
 
 
 TRAIN = ["train", f"--config={DIGITS}", "--workdir=w"]
+MOG25 = ["experiment", "mog25", "--out=o"]
 
 MISTAKES = [
     ([], "ddgan: no command; choose one of train, sample, show, prepare"),
     (["trian"], "ddgan: unknown command 'trian'; did you mean train?"),
+    (["experiment"], "unknown command 'experiment'; did you mean experiment mog25?"),
+    (["experiment", "mog52"], "unknown command 'experiment'; did you mean experiment mog25?"),
     (["train", "--workdir=w"], "ddgan train: --config is missing; choose one in "),
     (["train", f"--config={DIGITS}"], "ddgan train: --workdir is missing; see ddgan train --help"),
     ([*TRAIN, "--wrkdir=x"], "ddgan train: unknown flag --wrkdir; did you mean --workdir?"),
@@ -170,6 +200,13 @@ MISTAKES = [
     (["sample", "--workdir=w", "--step=ten"], "--step=ten is not an integer"),
     (["prepare", "--dataset=mnist", "--download=so"], "--download=so is not true or false"),
     (["prepare", "--dataset=mnist", "--nodownload=1"], "--nodownload=1 does not take an argument"),
+    (["sample", "--workdir=w", "--labels=cat"], "--labels=cat is neither 'all' nor classes such"),
+    (["sample", "--workdir=w", "--labels=1,-2"], "--labels=1,-2 is neither 'all' nor classes"),
+    (["experiment", "mog25"], "ddgan experiment mog25: --out is missing; see ddgan experiment mog"),
+    ([*MOG25, "--methods=ddgam"], "--methods: 'ddgam' is not known; did you mean ddgan?"),
+    ([*MOG25, "--methods=ddgan,x"], "'x' is not known; known: gan, ddgan, siddm, siddm_no_afd"),
+    ([*MOG25, "--steps=4,0"], "--steps=4,0 is not a list of positive integers such as 2,4,8"),
+    ([*MOG25, "--setting=small"], "'small' is not one of paper, reduced"),
     (["sample", "--workdir=w", "--seeds=9-1"], "--seeds=9-1: the range 9-1 runs backwards"),
     (["sample", "--workdir"], "Missing value for flag --workdir"),
     ([*TRAIN, "now"], "unexpected argument 'now'; flags are given as --name=value"),
@@ -275,11 +312,18 @@ def test_seeds_that_are_none(text):
         arguments.parse_seeds(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "labels"), [("", []), ("all", "all"), ("207", [207]), ("3,1,3", [3, 1, 3])]
+)
+def test_labels(text, labels):
+    assert arguments.parse_labels(text) == labels
+
+
 def test_compilation_cache_is_on_unless_the_user_chose_another(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    cli.use_compilation_cache()
+    commands.use_compilation_cache()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "ddgan_jax" / "jax")
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
-    cli.use_compilation_cache()
+    commands.use_compilation_cache()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"

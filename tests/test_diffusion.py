@@ -139,18 +139,21 @@ def test_true_noise_as_prediction_is_true_image(kind, num_timesteps):
         signal, scale = (c[:, None, None, None] for c in (step.next_signal, step.next_noise))
         x_tp1 = signal * x_0 + scale * noise
         np.testing.assert_allclose(diffusion.predicted_x_0(step, noise, x_tp1), x_0, atol=1e-12)
-        np.testing.assert_allclose(
+        for ours, expected in zip(
             diffusion.denoise("noise", step, noise, x_tp1, posterior_noise),
             diffusion.denoise("x_0", step, x_0, x_tp1, posterior_noise),
-            atol=1e-12,
-        )
+            strict=True,
+        ):
+            np.testing.assert_allclose(ours, expected, atol=1e-12)
 
 
 def test_direct_denoising_is_the_output_itself():
     step = make("vp", 4).transition(np.array([0, 3], np.int32))
     rng = np.random.default_rng(0)
     output, x_tp1, noise = rng.standard_normal((3, 2, 5)).astype(np.float32)
-    np.testing.assert_array_equal(diffusion.denoise("x_t", step, output, x_tp1, noise), output)
+    x_0, x_t = diffusion.denoise("x_t", step, output, x_tp1, noise)
+    assert x_0 is None
+    np.testing.assert_array_equal(x_t, output)
 
 
 @pytest.mark.parametrize(("kind", "num_timesteps"), [("vp", 4), ("vp", 8), ("geometric", 4)])
@@ -165,10 +168,11 @@ def test_sampling_with_the_true_image_gives_the_forward_marginals(kind, num_time
     steps = all_steps(schedule)
     image = np.full(count, x_0, np.float32)
     x = steps.next_signal[-1] * image + steps.next_noise[-1] * rng.standard_normal(count)
-    for t in schedule.sampling_times():
-        step = schedule.transition(np.full(count, t, np.int32))
+    for now in zip(*schedule.sampling_transitions(), strict=True):
+        step = diffusion.Transition(*(np.full(count, c) for c in now))
+        t = int(step.time[0])
         later, noise = np.asarray(x, np.float32), rng.standard_normal(count).astype(np.float32)
-        x = np.asarray(diffusion.denoise("x_0", step, image, later, noise), np.float64)
+        x = np.asarray(diffusion.denoise("x_0", step, image, later, noise)[1], np.float64)
         std = steps.noise[t]
         rounding = quotient_rounding(schedule.alphas_cumprod[t])
         assert abs(x.mean() - steps.signal[t] * x_0) <= 5 * std / np.sqrt(count) + rounding
@@ -228,4 +232,6 @@ def test_times(num_timesteps):
     p = 1 / num_timesteps
     assert len(counts) == num_timesteps
     assert np.all(np.abs(counts - count * p) <= 5 * np.sqrt(count * p * (1 - p)))
-    np.testing.assert_array_equal(schedule.sampling_times(), np.arange(num_timesteps)[::-1])
+    steps = schedule.sampling_transitions()
+    np.testing.assert_array_equal(steps.time, np.arange(num_timesteps)[::-1])
+    np.testing.assert_array_equal(steps.next_time, steps.time)  # what DDGAN tells its networks

@@ -6,14 +6,14 @@ the files.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import diffusion, losses, models
+from ddgan_jax import diffusion, losses, models, sampling
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs
 from ddgan_jax.models import layers
+from ddgan_jax.types import Judgement
 from tests import golden_cases as golden
 
 FLOAT64_TOLERANCE = 1e-9  # relative to the largest entry; 1e-14 is reached
@@ -171,25 +171,16 @@ def test_sampler():
     case = golden.load("s04_sampler_T4")
     config = case.config()
     shape = case.image_shape()
-    schedule = diffusion.make_schedule(config)
-    times = schedule.sampling_times()
-    x_T = case.normal("x_T", shape)
-    zs = [case.normal(f"z{t}", (shape[0], config.generator.latent_dim)) for t in times]
-    noises = [case.normal(f"noise{t}", shape) for t in times]
+    times = range(config.diffusion.num_timesteps - 1, -1, -1)
+    noise = sampling.Noise(
+        x_T=case.normal("x_T", shape),
+        z=np.stack([case.normal(f"z{t}", (shape[0], config.generator.latent_dim)) for t in times]),
+        posterior=np.stack([case.normal(f"noise{t}", shape) for t in times]),
+    )
     params = nvlabs.import_generator(case.state_dict("generator"), config)
-
-    def sample(params, x_T, zs, noises):
-        def denoise(x, given):
-            time, z, noise = given
-            t = jnp.full(shape[0], time)
-            x_0 = models.build_generator(config).apply({"params": params}, x, t, z)
-            x = diffusion.denoise("x_0", schedule.transition(t), x_0, x, noise)
-            return x, (x, x_0)
-
-        return jax.lax.scan(denoise, x_T, (times, zs, noises))[1]
-
-    inputs = (params, x_T, np.stack(zs), np.stack(noises))
-    for dtype, (x, x_0) in golden.in_both_precisions(sample, *inputs):
+    denoise = sampling.make_denoiser(config)
+    labels = np.zeros(shape[0], np.int32)
+    for dtype, (x, x_0) in golden.in_both_precisions(denoise, params, noise, labels):
         error = case.meta["f32_max_abs_dev"]
         x_last = golden.channels_first(x[-1])
         check(dtype, x_last, case.arrays["x_last"], error, SAME_COEFFICIENTS)
@@ -275,8 +266,10 @@ def test_discriminator_and_r1_gradients():
             return losses.discriminator_real_loss(logits(*inputs))
 
         def penalty(params):
-            penalty, out = losses.r1_penalty(lambda x: logits(params, x, x_tp1), x)
-            return case.meta["gamma"] * penalty, out
+            penalty, judgement = losses.r1_penalty(
+                lambda x: Judgement(logits(params, x, x_tp1)), x
+            )
+            return case.meta["gamma"] * penalty, judgement.logits
 
         loss, gradients = jax.value_and_grad(real_loss, (0, 1, 2))(params, x, x_tp1)
         (r1, out), r1_params = jax.value_and_grad(penalty, has_aux=True)(params)

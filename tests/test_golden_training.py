@@ -8,9 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import losses, parallel, train_step
-from ddgan_jax.config import base_config, from_json, to_json
+from ddgan_jax import parallel, train_step
+from ddgan_jax.config import base_config
+from ddgan_jax.config_files import from_json, to_json
 from ddgan_jax.interop import nvlabs
+from ddgan_jax.objective import Draws, make_objective
 from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
 
@@ -54,14 +56,16 @@ def step_of(networks: str, r1: bool):
     o = config.optimizer
 
     def step(state, batch, settings):
-        objective = losses.make_objective(config)._replace(r1_gamma=settings.r1_gamma)
+        objective = make_objective(config)._replace(r1_gamma=settings.r1_gamma)
         optimizers = train_step.Optimizers(
             *(
                 optax.adam(lambda count, rates=rates: rates[count], b1=o.beta1, b2=o.beta2)
                 for rates in settings.rates
             )
         )
-        return train_step.update(objective, optimizers, settings.ema_decay, r1, state, **batch)
+        return train_step.update(
+            objective, optimizers, settings.ema_decay, 1, r1, state, labels=None, **batch
+        )
 
     return parallel.map_step(step, "shard_map", DEVICE)
 
@@ -83,17 +87,16 @@ def settings_and_networks(config):
     return settings, to_json(networks)
 
 
-def given_draws(case, iteration: int, network: str, dtype) -> losses.Draws:
+def given_draws(case, iteration: int, network: str, dtype) -> Draws:
     """The draws of one network's update as the reference made them."""
     shape = case.image_shape()
     prefix = f"{network}{iteration}."
-    return losses.Draws(
+    return Draws(
         t=case.arrays["t"][iteration, "DG".index(network)],
         noise_t=case.normal(prefix + "noise_t", shape, dtype),
         noise_tp1=case.normal(prefix + "noise_tp1", shape, dtype),
         z=case.normal(prefix + "z", (shape[0], case.config().generator.latent_dim), dtype),
         noise_posterior=case.normal(prefix + "noise_post", shape, dtype),
-        dropout_keys=None,
     )
 
 
@@ -139,7 +142,7 @@ def check_trajectory(case, dtype):
             "discriminator_draws": given_draws(case, i, "D", dtype),
             "generator_draws": given_draws(case, i, "G", dtype),
         }
-        batch = parallel.place_batch(batch, "shard_map", DEVICE)
+        batch = jax.device_put(batch, parallel.split(DEVICE))
         step = step_of(networks, train_step.has_r1(config, i))
         state, metrics = step(state, batch, settings)
         ours = [float(metrics.get(name, np.nan)) for name in LOSSES]

@@ -98,29 +98,32 @@ def test_png_reads_back_and_replaces_what_was_there(tmp_path, channels):
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
 
 
+NAMES = [str(i) for i in range(10)]
+
+
 def test_a_png_becomes_a_grid(tmp_path):
     images = noise(10, 8, 8, 3)
-    write_images(tmp_path / "out.PNG", range(10), images)
+    write_images(tmp_path / "out.PNG", NAMES, images)
     np.testing.assert_array_equal(read(tmp_path / "out.PNG"), grid(images))
 
 
 def test_an_npy_becomes_the_array(tmp_path):
     images = noise(10, 8, 8, 1)
-    write_images(str(tmp_path / "out.npy"), range(10), images)
+    write_images(str(tmp_path / "out.npy"), NAMES, images)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), images)
 
 
-def test_a_folder_gets_a_file_per_seed_and_keeps_its_others(tmp_path):
+def test_a_folder_gets_a_file_per_name_and_keeps_its_others(tmp_path):
     out = tmp_path / "run1.5"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     images = noise(4, 8, 8, 1)
-    write_images(out, [17, 1_234_567], images[:2])
-    write_images(out, [17, 3], images[2:])
+    write_images(out, ["17", "class3_000017"], images[:2])
+    write_images(out, ["17", "3"], images[2:])
     assert sorted(p.name for p in out.iterdir()) == [
-        "000003.png", "000017.png", "1234567.png", "notes.txt"
+        "17.png", "3.png", "class3_000017.png", "notes.txt"
     ]  # fmt: skip
-    for name, image in zip(["1234567", "000017", "000003"], images[1:], strict=True):
+    for name, image in zip(["class3_000017", "17", "3"], images[1:], strict=True):
         np.testing.assert_array_equal(read(out / f"{name}.png"), image[..., 0])
 
 
@@ -130,7 +133,7 @@ def test_a_folder_gets_a_file_per_seed_and_keeps_its_others(tmp_path):
         ("a.jpg", "name a .png, an .npy or a folder, not .jpg"),
         ("a.npz", "not .npz"),
         ("file/a.png", "cannot write .*file/a.png: "),
-        ("file", "cannot write .*file/000000.png: "),
+        ("file", "cannot write .*file/a.png: "),
         ("folder.png", "cannot write .*folder.png: .* is a directory"),
     ],
 )
@@ -138,6 +141,6 @@ def test_what_cannot_be_written_is_said(tmp_path, out, message):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(UserError, match=message):
-        write_images(tmp_path / out, [0], noise(1, 8, 8, 3))
+        write_images(tmp_path / out, ["a"], noise(1, 8, 8, 3))
     assert (tmp_path / "file").read_text() == "mine"
     assert not list(tmp_path.glob("**/.*"))

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from ddgan_jax import diffusion, losses, models, train_step
-from ddgan_jax.config import base_config
+from ddgan_jax.config import base_config, siddm_config
 from ddgan_jax.models.discriminators import minibatch_stddev
+from ddgan_jax.objective import Objective, make_objective
+from ddgan_jax.types import Judgement
 
 pytestmark = pytest.mark.quick
 
@@ -17,14 +19,16 @@ SHAPE = (2, 2, 1)
 BATCH = 8
 
 
-def linear_generator(params, x, t, z, dropout_keys):
+def linear_generator(params, x, t, z, labels=None, keys=None):
     """g x + h t + z_0."""
     return params["g"] * x + params["h"] * _column(t) + _column(z[:, 0])
 
 
-def linear_discriminator(params, x_t, t, x_tp1):
+def linear_discriminator(params, x_t, t, x_tp1, labels=None, keys=None):
     """Sum over pixels of a x_t + b x_{t+1}, plus c t."""
-    return (params["a"] * x_t + params["b"] * x_tp1).sum((1, 2, 3)) + params["c"] * t
+    return Judgement(
+        (params["a"] * x_t + params["b"] * x_tp1).sum((1, 2, 3)) + params["c"] * t
+    )
 
 
 def _column(v):
@@ -36,19 +40,20 @@ D = {"a": 0.3, "b": -0.2, "c": 0.05}
 
 
 def make(**fields):
-    """DDGAN on the linear networks, T = 4."""
-    defaults = {
+    """DDGAN on the linear networks, T = 4; of the base config what is its objective."""
+    defaults = base_config().objective.to_dict() | {
         "generate": linear_generator,
         "discriminate": linear_discriminator,
         "schedule": diffusion.discrete_schedule("vp", 4, 0.1, 20.0),
-        "prediction": "x_0",
-        "latent": "normal",
-        "latent_dim": 3,
-        "dropout": False,
         "r1_gamma": 0.5,
+        "latent": "normal",
+        "latent_shape": (3,),
+        "generator_dropout": False,
+        "discriminator_dropout": False,
         "augmentation_schedule": None,
     }
-    return losses.DDGAN(**(defaults | fields))
+    fields = defaults | fields
+    return Objective(**{name: fields[name] for name in Objective._fields})
 
 
 def keys(seed=0, count=BATCH):
@@ -93,18 +98,18 @@ def test_losses_are_equations_1_to_3():
         # The gradient of a linear discriminator is a everywhere: gamma / 2 times 4 pixels of a^2.
         "r1": 0.5 * objective.r1_gamma * 4 * D["a"] ** 2,
     }
-    loss, metrics = objective.discriminator_loss(D, G, images(), draws, True)
+    loss, metrics = objective.discriminator_loss(D, G, images(), None, draws, True)
     assert metrics.keys() == expected.keys()
     for name, value in metrics.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
     terms = ("d_loss_real", "d_loss_fake", "r1")
     np.testing.assert_allclose(loss, sum(expected[name] for name in terms), rtol=1e-5)
 
-    without, metrics = objective.discriminator_loss(D, G, images(), draws, False)
+    without, metrics = objective.discriminator_loss(D, G, images(), None, draws, False)
     assert "r1" not in metrics
     np.testing.assert_allclose(without, loss - expected["r1"], rtol=1e-5)
 
-    loss, metrics = objective.generator_loss(G, D, images(), draws)
+    loss, metrics = objective.generator_loss(G, D, images(), None, draws)
     np.testing.assert_allclose(loss, softplus(-logits(fake)).mean(), rtol=1e-5)
     assert metrics == {"g_loss": loss}
 
@@ -113,11 +118,11 @@ def test_discriminator_update_leaves_the_generator_alone():
     objective = make()
     draws = objective.draw(keys(), SHAPE)
     gradients, _ = jax.grad(objective.discriminator_loss, argnums=(0, 1), has_aux=True)(
-        D, G, images(), draws, True
+        D, G, images(), None, draws, True
     )
     assert all(value != 0 for value in gradients[0].values())
     assert all(value == 0 for value in gradients[1].values())
-    gradients, _ = jax.grad(objective.generator_loss, has_aux=True)(G, D, images(), draws)
+    gradients, _ = jax.grad(objective.generator_loss, has_aux=True)(G, D, images(), None, draws)
     assert all(value != 0 for value in gradients.values())
 
 
@@ -145,12 +150,12 @@ def test_r1_of_a_quadratic():
     squares = jnp.square(x).sum((1, 2, 3))
 
     def penalty(a):
-        return losses.r1_penalty(lambda x: 0.5 * a * jnp.square(x).sum((1, 2, 3)), x)
+        return losses.r1_penalty(lambda x: Judgement(0.5 * a * jnp.square(x).sum((1, 2, 3))), x)
 
-    (value, logits), gradient = jax.value_and_grad(penalty, has_aux=True)(3.0)
+    (value, judgement), gradient = jax.value_and_grad(penalty, has_aux=True)(3.0)
     np.testing.assert_allclose(value, 0.5 * 9 * squares.mean(), rtol=1e-6)
     np.testing.assert_allclose(gradient, 3 * squares.mean(), rtol=1e-6)
-    np.testing.assert_allclose(logits, 0.5 * 3 * squares, rtol=1e-6)
+    np.testing.assert_allclose(judgement.logits, 0.5 * 3 * squares, rtol=1e-6)
 
 
 def test_r1_has_cross_terms():
@@ -159,7 +164,7 @@ def test_r1_has_cross_terms():
     d/dx_b sum_c x_c mean(x) = 2 mean(x), where example by example it would be mean(x) + x_b / B.
     """
     x = jax.random.normal(jax.random.key(0), (BATCH, 1))
-    penalty, _ = losses.r1_penalty(lambda x: x[:, 0] * x.mean(), x)
+    penalty, _ = losses.r1_penalty(lambda x: Judgement(x[:, 0] * x.mean()), x)
     np.testing.assert_allclose(penalty, 0.5 * (2 * x.mean()) ** 2, rtol=1e-5)
 
 
@@ -171,7 +176,7 @@ def test_r1_of_minibatch_stddev_against_finite_differences():
         def discriminate(x):
             return jnp.square(minibatch_stddev(x)).sum((1, 2, 3)) * (1 + x.sum((1, 2, 3)))
 
-        penalty, _ = losses.r1_penalty(discriminate, jnp.asarray(x))
+        penalty, _ = losses.r1_penalty(lambda x: Judgement(discriminate(x)), jnp.asarray(x))
         step = 1e-5
         gradient = np.zeros_like(x)
         total = jax.jit(lambda x: discriminate(x).sum())
@@ -189,7 +194,7 @@ def test_r1_where_the_discriminator_is_flat():
     x = images()
 
     def penalty(a):
-        return losses.r1_penalty(lambda x: a * x.sum((1, 2, 3)), x)[0]
+        return losses.r1_penalty(lambda x: Judgement(a * x.sum((1, 2, 3))), x)[0]
 
     assert jax.value_and_grad(penalty)(0.0) == (0.0, 0.0)
 
@@ -199,7 +204,13 @@ def test_r1_where_the_discriminator_is_flat():
 
 def test_draws_follow_the_example():
     """Reordering or cutting the keys reorders or cuts the draws: nothing depends on the batch."""
-    objective = make(dropout=True, augmentation_schedule=make().schedule)
+    objective = make(
+        generator_dropout=True,
+        discriminator_dropout=True,
+        augmentation_schedule=make().schedule,
+        afd_weight=1.0,
+        afd_form="code",
+    )
     order = np.array([5, 0, 3])
     draws, some = objective.draw(keys(), SHAPE), objective.draw(keys()[order], SHAPE)
     for whole, part in zip(jax.tree.leaves(draws), jax.tree.leaves(some), strict=True):
@@ -209,15 +220,17 @@ def test_draws_follow_the_example():
 def test_draws_are_independent():
     """No two draws of an update share their numbers; each is standard normal."""
     schedule = make().schedule
-    objective = make(latent_dim=4, augmentation_schedule=schedule)
+    objective = make(
+        latent_shape=(4,), augmentation_schedule=schedule, afd_weight=1.0, afd_form="code"
+    )
     draws = objective.draw(keys(count=5_000), SHAPE)
     noises = [draws.noise_t, draws.noise_tp1, draws.noise_posterior, draws.z]
-    noises += [draws.augmentation.noise_real, draws.augmentation.noise_fake]
+    noises += [draws.augmentation.noise_real, draws.augmentation.noise_fake, draws.noise_afd]
     columns = np.concatenate([np.asarray(n).reshape(5_000, 4) for n in noises], axis=1)
     error = 5 / np.sqrt(5_000)  # 5 standard errors of a mean and of a correlation
     assert np.abs(columns.mean(0)).max() < error
     assert np.abs(columns.var(0) - 1).max() < np.sqrt(2) * error
-    assert np.abs(np.corrcoef(columns.T) - np.eye(24)).max() < error
+    assert np.abs(np.corrcoef(columns.T) - np.eye(28)).max() < error
     times = np.corrcoef(np.asarray(draws.t), np.asarray(draws.augmentation.t))
     assert abs(times[0, 1]) < error
 
@@ -245,11 +258,11 @@ def seen_by_discriminator(objective, draws):
     seen = []
 
     def discriminate(params, *inputs):
-        seen.append(inputs)
+        seen.append(inputs[:3])
         return linear_discriminator(params, *inputs)
 
     objective = objective._replace(discriminate=discriminate)
-    objective.discriminator_loss(D, G, images(), draws, False)
+    objective.discriminator_loss(D, G, images(), None, draws, False)
     return seen
 
 
@@ -264,7 +277,7 @@ def test_what_the_generator_predicts(prediction):
     assert jnp.array_equal(real, x_t)
     assert jnp.array_equal(x_tp1, expected_x_tp1)
     assert jnp.array_equal(t, draws.t)
-    output = linear_generator(G, x_tp1, draws.t, draws.z, None)
+    output = linear_generator(G, x_tp1, draws.t, draws.z)
     if prediction == "noise":
         output = (x_tp1 - _column(step.next_noise) * output) / _column(step.next_signal)
     if prediction != "x_t":
@@ -293,18 +306,30 @@ def test_one_shot_with_augmentation():
         assert jnp.array_equal(x_tp1, same)
 
 
-def test_dropout_keys_reach_the_generator():
+def test_dropout_keys_reach_the_networks():
+    """Each example has its own, in each pass another; without dropout there are none."""
     received = []
 
-    def generate(params, x, t, z, dropout_keys):
-        received.append(dropout_keys)
-        return linear_generator(params, x, t, z, dropout_keys)
+    def recording(network):
+        def apply(*inputs):
+            received.append(inputs[-1])
+            return network(*inputs)
 
+        return apply
+
+    networks = {
+        "generate": recording(linear_generator),
+        "discriminate": recording(linear_discriminator),
+    }
     for dropout in (False, True):
-        objective = make(generate=generate, dropout=dropout)
-        objective.generator_loss(G, D, images(), objective.draw(keys(), SHAPE))
-    assert received[0] is None
-    assert len({k.tobytes() for k in np.asarray(jax.random.key_data(received[1]))}) == BATCH
+        objective = make(generator_dropout=dropout, discriminator_dropout=dropout, **networks)
+        draws = objective.draw(keys(), SHAPE)
+        objective.discriminator_loss(D, G, images(), None, draws, False)
+        assert len(received) == 3
+        if not dropout:
+            assert received == [None] * 3
+            received.clear()
+    assert len({k.tobytes() for part in received for k in jax.random.key_data(part)}) == 3 * BATCH
 
 
 VARIANTS = {
@@ -314,6 +339,7 @@ VARIANTS = {
     "no latent": {"generator.latent": "none"},
     "direct denoising": {"objective.prediction": "x_t", "generator.output_tanh": False},
     "noise generation": {"objective.prediction": "noise", "generator.output_tanh": False},
+    "one-shot GAN": {"diffusion.schedule": "one_shot", "diffusion.num_timesteps": 1},
     "augmentation": {"diffusion.num_timesteps": 1, "objective.augmentation_timesteps": 4},
     "geometric": {
         "diffusion.schedule": "geometric",
@@ -325,58 +351,146 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_config_chooses_the_variant(name, monkeypatch):
-    """Every field of the ablation table reaches the objective, and one step of it trains.
-
-    The networks are the linear ones, in place of those that the config would build.
-    """
-    config = base_config()
-    config.data.image_size, config.data.channels, config.train.batch_size = 2, 1, BATCH
-    config.update_from_flattened_dict(VARIANTS[name])
-    generator = SimpleNamespace(
-        apply=lambda variables, *inputs, dropout_keys: linear_generator(
-            variables["params"], *inputs, dropout_keys
-        )
-    )
-    discriminator = SimpleNamespace(
-        apply=lambda variables, *inputs: linear_discriminator(variables["params"], *inputs)
-    )
-    params = jax.tree.map(jnp.float32, (G, D))
+def one_step(config, monkeypatch, generator, discriminator, params):
+    """(state before, state after, metrics) of the first train step, with stand-ins for networks."""
     monkeypatch.setattr(models, "build_generator", lambda config: generator)
     monkeypatch.setattr(models, "build_discriminator", lambda config: discriminator)
     monkeypatch.setattr(models, "init_params", lambda config, key: params)
-
-    objective = losses.make_objective(config)
-    np.testing.assert_array_equal(objective.schedule.betas, diffusion.make_schedule(config).betas)
-    assert objective.schedule.num_timesteps == config.diffusion.num_timesteps
-    assert objective.prediction == config.objective.prediction
-    assert objective.latent == config.generator.latent
-    assert objective.latent_dim == config.generator.latent_dim
-    assert objective.dropout == (config.generator.dropout > 0)
-    assert objective.r1_gamma == config.objective.r1_gamma
-    augmentation = objective.augmentation_schedule
-    levels = augmentation.num_timesteps if augmentation else 0
-    assert levels == config.objective.augmentation_timesteps
-
-    r1 = train_step.has_r1(config, 0)
-    assert r1 == (name != "no R1")
     step = jax.vmap(
-        train_step.make_train_step(config, r1=r1),
+        train_step.make_train_step(config, r1=train_step.has_r1(config, 0)),
         in_axes=(None, 0, None),
         out_axes=None,
         axis_name=train_step.AXIS,
     )
     batch = {
         "image": np.arange(BATCH * 4, dtype=np.uint8).reshape(1, BATCH, 2, 2, 1),
+        "label": np.arange(BATCH, dtype=np.int32).reshape(1, BATCH),
         "index": np.arange(BATCH).reshape(1, BATCH),
     }
     before = train_step.init_state(config, jax.random.key(0))
     after, metrics = jax.jit(step)(before, batch, jax.random.key(0))
     assert after.step == 1
-    assert ("r1" in metrics) == r1
     assert all(np.isfinite(value) for value in metrics.values())
-    for network, weight in (("generator", "g"), ("discriminator", "a")):
-        rate = config.optimizer[f"{network}_learning_rate"]
-        moved = getattr(after, network).params[weight] - getattr(before, network).params[weight]
-        np.testing.assert_allclose(abs(moved), rate, rtol=1e-3)  # Adam's first step
+    return before, after, metrics
+
+
+def check_first_updates(config, before, after, without_gradient=""):
+    """Adam's first step is as long as the learning rate, wherever there is a gradient."""
+    for name in ("generator", "discriminator"):
+        old, new = (getattr(state, name).params for state in (before, after))
+        for weight in old:
+            rate = config.optimizer[f"{name}_learning_rate"] * (weight not in without_gradient)
+            moved = np.abs(new[weight] - old[weight])
+            np.testing.assert_allclose(moved, np.full_like(moved, rate), rtol=1e-2, err_msg=weight)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_config_chooses_the_variant(name, monkeypatch):
+    """Every field of DDGAN's ablation table reaches the objective, and one step of it trains.
+
+    The networks are the linear ones, in place of those that the config would build.
+    """
+    config = base_config()
+    config.data.image_size, config.data.channels, config.train.batch_size = 2, 1, BATCH
+    config.update_from_flattened_dict(VARIANTS[name])
+
+    objective = make_objective(config)
+    np.testing.assert_array_equal(objective.schedule.betas, diffusion.make_schedule(config).betas)
+    assert objective.schedule.num_timesteps == config.diffusion.num_timesteps
+    assert objective.prediction == config.objective.prediction
+    assert objective.latent == config.generator.latent
+    assert objective.latent_shape == (config.generator.latent_dim,)
+    assert objective.generator_dropout == (config.generator.dropout > 0)
+    assert objective.r1_gamma == config.objective.r1_gamma
+    augmentation = objective.augmentation_schedule
+    levels = augmentation.num_timesteps if augmentation else 0
+    assert levels == config.objective.augmentation_timesteps
+
+    generator = SimpleNamespace(
+        apply=lambda variables, *inputs, dropout_keys: linear_generator(
+            variables["params"], *inputs
+        )
+    )
+    discriminator = SimpleNamespace(
+        apply=lambda variables, *inputs: linear_discriminator(variables["params"], *inputs).logits
+    )
+    params = jax.tree.map(jnp.float32, (G, D))
+    before, after, metrics = one_step(config, monkeypatch, generator, discriminator, params)
+    assert ("r1" in metrics) == (name != "no R1")
+    always_0 = config.diffusion.num_timesteps == 1  # the time; that of augmentation is not
+    check_first_updates(
+        config, before, after, without_gradient="h" * always_0 + "c" * (always_0 and not levels)
+    )
+
+
+PAIRS = {"objective.joint": True, "objective.afd_weight": 0.0}
+SIDDM_VARIANTS = {
+    "SIDDM": {},
+    "without AFD": {"objective.afd_weight": 0.0},
+    "AFD alone": {"objective.adversarial_weight": 0.0},
+    "without regulariser": {"objective.denoising_weight": 0.0},
+    "without head C": {"objective.afd_regression": False},
+    "kl": {"objective.afd_form": "kl"},
+    "code": {"objective.afd_form": "code"},
+    "likelihood": {"objective.afd_scaling": "likelihood"},
+    "time of x_t": {"objective.discriminator_time": "t"},
+    "two logits": {"discriminator.num_logits": 2},
+    "no latent": {"generator.latent": "none"},
+    "DDGAN, U-Net": PAIRS | {"objective.denoising_weight": 0.0},
+    "DDGAN, U-Net, regulariser": PAIRS,
+    "x_0 judged": {
+        "objective.judged": "x_0",
+        "objective.afd_regression": False,
+        "objective.denoising_weight": 0.0,
+    },
+}
+
+
+@pytest.mark.parametrize("name", SIDDM_VARIANTS)
+def test_config_chooses_the_variant_of_siddm(name, monkeypatch):
+    """Every row of SIDDM's ablations: the outputs it needs, the terms it adds, one step of it.
+
+    The stand-in for a U-Net is one matrix on each pixel.
+    """
+    config = siddm_config()
+    config.data.image_size, config.data.channels, config.train.batch_size = 2, 1, BATCH
+    config.update_from_flattened_dict({"objective.afd_weight": 0.7} | SIDDM_VARIANTS[name])
+    config.objective.denoising_weight *= 0.3
+    o = config.objective
+    has_c, has_r = o.afd_weight > 0 and o.afd_regression, o.denoising_weight > 0
+
+    def pointwise(variables, x, t, labels, dropout_keys):
+        assert labels is None  # there are no classes
+        return x @ variables["params"]["w"] + variables["params"]["c"] * _column(t) / 1000
+
+    widths = {
+        "generator": (1 + (config.generator.latent != "none"), 1),
+        "discriminator": (1 + o.joint, config.discriminator.num_logits + has_c + has_r),
+    }
+    rng = np.random.default_rng(0)
+    params = tuple(
+        {"w": rng.uniform(0.2, 1, shape), "c": rng.uniform(0.2, 1, shape[1])}
+        for shape in widths.values()
+    )
+    params = jax.tree.map(jnp.float32, params)
+    network = SimpleNamespace(apply=pointwise)
+    before, after, metrics = one_step(config, monkeypatch, network, network, params)
+
+    expected = {"d_loss_real", "d_loss_fake", "d_logit_real", "d_logit_fake", "g_loss"}
+    expected |= {"d_regression"} if has_c else set()
+    expected |= {"d_denoising"} if has_r else set()
+    expected |= {"g_afd"} if o.afd_weight else set()
+    assert metrics.keys() == expected
+    check_first_updates(config, before, after)
+
+    objective = make_objective(config)
+    draws = objective.draw(keys(), SHAPE)
+    assert (draws.noise_afd is not None) == (o.afd_form == "code")
+    loss, terms = objective.discriminator_loss(*params[::-1], images(), None, draws, False)
+    total = terms["d_loss_real"] + terms["d_loss_fake"]
+    total += o.afd_weight * terms.get("d_regression", 0)
+    total += o.denoising_weight * terms.get("d_denoising", 0)
+    np.testing.assert_allclose(loss, total, rtol=1e-6)
+    loss, terms = objective.generator_loss(*params, images(), None, draws)
+    total = o.adversarial_weight * terms["g_loss"] + o.afd_weight * terms.get("g_afd", 0)
+    np.testing.assert_allclose(loss, total, rtol=1e-6)

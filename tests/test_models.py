@@ -12,9 +12,11 @@ import pytest
 from jax import lax
 
 from ddgan_jax import models
-from ddgan_jax.config import base_config, load_config
+from ddgan_jax.config import base_config
+from ddgan_jax.config_files import load_config
 from ddgan_jax.models import layers, resample
 from ddgan_jax.models.discriminators import minibatch_stddev
+from tests.methods import random_params
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -41,19 +43,6 @@ def tiny_config(**fields):
         | fields
     )
     return config
-
-
-def random_params(template, seed=0):
-    """Parameters of the sizes that a trained network has: kernels keep variance, scales near 1."""
-    rng = np.random.default_rng(seed)
-
-    def draw(path, leaf):
-        n = rng.standard_normal(leaf.shape).astype(np.float32)
-        if path[-1].key == "kernel":
-            return n / np.float32(math.sqrt(math.prod(leaf.shape[:-1])))
-        return 1 + n / 10 if path[-1].key == "scale" else n / 10
-
-    return jax.tree.map_with_path(draw, template)
 
 
 # ---- sizes

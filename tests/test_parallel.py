@@ -1,46 +1,77 @@
-"""The same step on one, two and four devices, by both mappings.
+"""The same step on one, two and four devices, by both mappings, for both methods.
 
-The discriminator compares the examples of one device, example n with those of its group, n mod M
-for M groups. So that every number of devices forms the same groups, the batch is given in an order
-that keeps the members of a group on one device; each example keeps its index, and with it its
-draws. Everything else, R1 included, must then be equal: gradients are compared, not losses or
-parameters, which hide factors behind Adam.
+SIDDM's networks treat every example by itself: any number of devices, and any number of parts that
+a device works on in turn, gives the same gradients for the same batch.
+
+DDGAN's discriminator compares the examples of one device, example n with those of its group, n mod
+M for M groups. So that every number of devices forms the same groups, the batch is given in an
+order that keeps the members of a group on one device; each example keeps its index, and with it its
+draws. Everything else, R1 included, must then be equal.
+
+Gradients are compared, not losses or parameters, which hide factors behind Adam.
 """
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import parallel, train_step
-from ddgan_jax.config import base_config
+from ddgan_jax import models, parallel, train_step
+from ddgan_jax.models import discriminators, layers
+from tests.methods import config_of
 
-BATCH, GROUP = 16, 4  # examples, and those that the discriminator compares with each other
-ALONE = (1, "shard_map")
-TOGETHER = [(2, "pmap"), (4, "shard_map")]  # each compiles a step of its own
+BATCH, GROUP = 16, 4  # examples, and those that DDGAN's discriminator compares with each other
+ALONE = (1, "shard_map", 1)
+# (method, (devices, mapping, parts of a device's batch)), each compiles a step of its own.
+TOGETHER = [
+    ("ddgan", (2, "pmap", 1)),
+    ("ddgan", (4, "shard_map", 1)),
+    ("siddm", (2, "pmap", 2)),
+]
 # Of float64 but for images and noise: R1's gradient with respect to them is rounded to float32.
 TOLERANCE = 1e-6
 
 
-def tiny_config():
-    config = base_config()
-    config.data.image_size, config.data.channels = 8, 1
-    config.objective.r1_gamma = 10.0  # enough that R1 shows in the gradients
-    g, d = config.generator, config.discriminator
-    g.base_channels, g.channel_multipliers, g.num_res_blocks = 4, (1,), 1
-    g.attention_resolutions, g.progressive_input = (4,), "none"
-    g.latent_dim, g.latent_embedding_dim, g.latent_layers = 4, 4, 0
-    d.base_channels, d.time_embedding_dim = 1, 4
+class PixelByPixel(nn.Module):
+    """In the place of the generators, which take long to compile: two dense layers on each pixel.
+
+    other: z (B, L), labels (B,) or None.
+    """
+
+    @nn.compact
+    def __call__(self, x, t, other=None, dropout_keys=None):
+        others = [t[:, None]] if other is None else [t[:, None], other.reshape(len(x), -1)]
+        h = nn.Dense(4, name="dense_0")(x)
+        h += nn.Dense(4, name="condition")(jnp.concatenate(others, axis=1) / 10)[:, None, None]
+        h = layers.Dropout(0.5, name="dropout")(jnp.tanh(h), dropout_keys)
+        return nn.Dense(1, name="dense_1")(h)
+
+
+def one_block_discriminator(config):
+    """DDGAN's, which is four blocks, short of three."""
+    return discriminators.Discriminator(1, (2,), 0, 1.0, 4)
+
+
+def config_for(method, microbatches):
+    config = config_of(method, train__microbatches=microbatches, generator__dropout=0.5)
+    if method == "ddgan":
+        config.objective.r1_gamma = 10.0  # enough that R1 shows in the gradients
+    else:
+        config.discriminator.dropout = 0.1
     return config
 
 
-def batch_for(num_devices):
-    """The same examples for any number of devices, with the same groups on each."""
+def batch_for(method, num_devices):
+    """The same examples for any number of devices; for DDGAN with the same groups on each."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (BATCH, 8, 8, 1), np.uint8)
-    # [group, member] -> [device, member, group of the device]
-    order = np.arange(BATCH).reshape(num_devices, -1, GROUP).swapaxes(1, 2).ravel()
-    return {"image": image[order], "index": order.astype(np.int32)}
+    order = np.arange(BATCH)
+    if method == "ddgan":
+        # [group, member] -> [device, member, group of the device]
+        order = order.reshape(num_devices, -1, GROUP).swapaxes(1, 2).ravel()
+    return {"image": image[order], "label": order % 10, "index": order.astype(np.int32)}
 
 
 def recording_optimizers(config):
@@ -67,44 +98,53 @@ def initial_state(config, key):
         return jax.tree.map(lambda leaf: rng.uniform(-size, size, leaf.shape), params)
 
     generator, discriminator = empty.generator, empty.discriminator
+    size = {"small": 1.0, "unet": 0.1}[config.discriminator.name]
     return empty._replace(
         generator=generator._replace(params=random(generator.params, 0.5)),
-        discriminator=discriminator._replace(params=random(discriminator.params, 1.0)),
+        discriminator=discriminator._replace(params=random(discriminator.params, size)),
     )
 
 
 @pytest.fixture(scope="module")
 def run():
-    """run(num_devices, mapping) -> (state, metrics) after the first two steps, in float64."""
+    """run(method, layout) -> (state, metrics) after the first two steps, in float64."""
     results = {}
-    config = tiny_config()
-    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
-        patch.setattr(train_step, "make_optimizers", recording_optimizers)
-        step = train_step.make_train_step(config, r1=True)
-        key = jax.random.key(0)
-        state = initial_state(config, key)
 
-    def result(num_devices, mapping):
-        if (num_devices, mapping) not in results:
-            devices = jax.devices()[:num_devices]
-            with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-                mapped = parallel.map_step(step, mapping, devices)
-                batch = parallel.place_batch(batch_for(num_devices), mapping, devices)
-                after = jax.device_put(state, parallel.replicated(devices))
-                for _ in range(2):
-                    after, metrics = mapped(after, batch, key)
-                results[num_devices, mapping] = jax.block_until_ready((after, metrics))
-        return results[num_devices, mapping]
+    def compute(method, num_devices, mapping, microbatches):
+        config, key = config_for(method, microbatches), jax.random.key(0)
+        step = train_step.make_train_step(config, r1=train_step.has_r1(config, 0))
+        devices = jax.devices()[:num_devices]
+        mapped = parallel.map_step(step, mapping, devices)
+        batch = parallel.place_batch(batch_for(method, num_devices), mapping, devices)
+        state = jax.device_put(initial_state(config, key), parallel.replicated(devices))
+        for _ in range(2):
+            state, metrics = mapped(state, batch, key)
+        return jax.block_until_ready((state, metrics))
+
+    def result(method, layout):
+        if (method, layout) not in results:
+            with (
+                pytest.MonkeyPatch.context() as patch,
+                jax.enable_x64(True),
+                jax.default_matmul_precision("highest"),
+            ):
+                patch.setattr(train_step, "make_optimizers", recording_optimizers)
+                patch.setattr(models, "build_generator", lambda config: PixelByPixel())
+                if method == "ddgan":
+                    patch.setattr(models, "build_discriminator", one_block_discriminator)
+                results[method, layout] = compute(method, *layout)
+        return results[method, layout]
 
     return result
 
 
-@pytest.mark.parametrize(("num_devices", "mapping"), TOGETHER)
-def test_gradients_do_not_depend_on_the_devices(run, num_devices, mapping):
-    state, metrics = run(num_devices, mapping)
-    state_alone, metrics_alone = run(*ALONE)
+@pytest.mark.parametrize(("method", "layout"), TOGETHER)
+def test_gradients_do_not_depend_on_the_devices(run, method, layout):
+    state, metrics = run(method, layout)
+    state_alone, metrics_alone = run(method, ALONE)
     for network, reference in zip(gradients(state), gradients(state_alone), strict=True):
         largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(reference))
+        assert largest > 1e-3
         for ours, leaf in zip(jax.tree.leaves(network), jax.tree.leaves(reference), strict=True):
             # Some gradients are 0 but for rounding, like that of a bias which a softmax ignores.
             atol = TOLERANCE * (np.abs(leaf).max() + 1e-6 * largest)
@@ -112,17 +152,17 @@ def test_gradients_do_not_depend_on_the_devices(run, num_devices, mapping):
     assert metrics.keys() == metrics_alone.keys()
     for name, value in metrics.items():
         np.testing.assert_allclose(value, metrics_alone[name], rtol=TOLERANCE, err_msg=name)
-    assert metrics["r1"] > 1  # the penalty is no small part of these gradients
+    assert method == "siddm" or metrics["r1"] > 1  # the penalty is no small part of these gradients
 
 
-@pytest.mark.parametrize(("num_devices", "mapping"), TOGETHER)
-def test_replicas_are_bitwise_equal(run, num_devices, mapping):
+@pytest.mark.parametrize(("method", "layout"), TOGETHER)
+def test_replicas_are_bitwise_equal(run, method, layout):
     """State and metrics have no device axis, and every device holds the same bits of them."""
-    state, metrics = run(num_devices, mapping)
-    assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, run(*ALONE)[0])
+    state, metrics = run(method, layout)
+    assert jax.tree.map(np.shape, state) == jax.tree.map(np.shape, run(method, ALONE)[0])
     for leaf in jax.tree.leaves((state, metrics)):
         first, *others = (np.asarray(shard.data) for shard in leaf.addressable_shards)
-        assert len(others) == num_devices - 1
+        assert len(others) == layout[0] - 1
         assert all(first.tobytes() == other.tobytes() for other in others)
     assert state.step == 2
 

@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from ddgan_jax import show, train_step
-from ddgan_jax.config import load_config, to_json
+from ddgan_jax.config_files import load_config, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.flops import count_flops
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from ddgan_jax import checkpoint, train, train_step
-from ddgan_jax.config import from_dict, load_config
+from ddgan_jax.config_files import from_dict, load_config
 from ddgan_jax.data.prepare import prepare
 from ddgan_jax.errors import UserError
 

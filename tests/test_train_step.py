@@ -91,10 +91,10 @@ class Quadratic(NamedTuple):
     def draw(self, keys, image_shape):
         return jax.vmap(jax.random.uniform)(keys)
 
-    def discriminator_loss(self, d, g, x_0, draws, r1):
+    def discriminator_loss(self, d, g, x_0, labels, draws, r1):
         return (d * (g + draws.mean()), {"d_draw": draws.mean()})
 
-    def generator_loss(self, g, d, x_0, draws):
+    def generator_loss(self, g, d, x_0, labels, draws):
         return (g * (d + draws.mean()), {"g_draw": draws.mean(), "x_0": x_0})
 
 
@@ -123,7 +123,7 @@ def test_order_of_updates_and_moving_average():
     draws = np.array([[0.5, 1.5], [2.0, 4.0]], np.float32)  # of D and of G
 
     def update(state, x_0, key):
-        return train_step.update(Quadratic(), optimizers, decay, True, state, x_0, *draws)
+        return train_step.update(Quadratic(), optimizers, decay, 1, True, state, x_0, None, *draws)
 
     step = on_one_device(update)
     g, d, ema = 2.0, -1.0, 1e6
@@ -147,7 +147,7 @@ def test_gradients_and_metrics_are_means_over_devices():
 
     def update(state, draws, key):
         return train_step.update(
-            Quadratic(), optimizers, 0.9, False, state, jnp.zeros(1), draws, draws
+            Quadratic(), optimizers, 0.9, 1, False, state, jnp.zeros(1), None, draws, draws
         )
 
     state, metrics = on_one_device(update)(
@@ -182,7 +182,8 @@ def seen(step, image, index, key=0, at_step=0):
         GeneratorState(one, one, optimizers.generator.init(one)),
         DiscriminatorState(one, optimizers.discriminator.init(one)),
     )
-    batch = {"image": image[None], "index": np.asarray(index)[None]}
+    batch = {"image": image, "label": np.zeros(len(image), np.int32), "index": np.asarray(index)}
+    batch = {name: values[None] for name, values in batch.items()}
     metrics = step(state, batch, jax.random.key(key))[1]
     return images.to_uint8(metrics["x_0"]), (float(metrics["d_draw"]), float(metrics["g_draw"]))
 

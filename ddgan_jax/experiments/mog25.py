@@ -114,7 +114,7 @@ def make_many_steps(
     examples of K steps. A pure function to be jitted.
     """
     one_device = jax.vmap(
-        train_step.make_train_step(config, r1=False),
+        train_step.make_train_step(config, r1=config.objective.r1_gamma > 0),
         in_axes=(None, 0, None),
         out_axes=None,
         axis_name=train_step.AXIS,

@@ -30,9 +30,9 @@ METHODS = {
 SETTINGS = {
     "paper": {},
     "reduced": {
-        "data.name": "mog25_unit",
-        "train.batch_size": 512,
-        "train.num_steps": 40_000,
+        "data.name": "mog25_scaled",
+        "train.batch_size": 256,
+        "train.num_steps": 30_000,
         "optimizer.generator_learning_rate": 1e-3,
         "optimizer.discriminator_learning_rate": 1e-3,
         "optimizer.ema_decay": 0.999,

@@ -55,7 +55,8 @@ _TYPE_NAMES = {
 
 def _has_type_of(example: Any, value: Any) -> bool:
     if isinstance(example, tuple):
-        return isinstance(value, tuple) and all(_has_type_of(example[0], v) for v in value)
+        entry = example[0] if example else 0  # a tuple that is empty by default is one of pixels
+        return isinstance(value, tuple) and all(_has_type_of(entry, v) for v in value)
     if isinstance(example, float):
         return type(value) in (int, float)
     return type(value) is type(example)

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Training on all accelerators of this machine, started again until the run is complete.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source-path=SCRIPTDIR source=common.sh
+. "$here/common.sh"
+
+usage() {
+    cat <<'EOF'
+Train on all GPUs (or TPUs) of this machine, again after a crash, until the run is complete.
+
+Usage: launch/gpu_local.sh train [--flag=value ...]
+
+Flags:
+  --max-crashes=N   give up after so many in a row without a new checkpoint (default 3)
+  --pause=SECONDS   before running again after a crash (default 10)
+  --dry-run         print the command; run nothing
+
+train also takes --config=FILE[:ARG], --workdir=FOLDER, --config.FIELD=VALUE, and behind "--" any
+other flag of `ddgan train`. Ctrl-C or SIGTERM ends it with a checkpoint; the same command goes on.
+CUDA_VISIBLE_DEVICES=0,1 chooses GPUs.
+
+Example:
+  launch/gpu_local.sh train --config=configs/cifar10_ddgan.py --workdir=runs/cifar10
+EOF
+}
+
+check_verb train "$@"
+shift
+max_crashes=3 pause=10 config="" workdir="" arguments=()
+while (($#)); do
+    case $1 in
+        --config=* | --workdir=*) set_flag "$1" && arguments+=("$1") ;;
+        --config.*=*) arguments+=("$1") ;;
+        --max-crashes=* | --pause=*) number "$1" && set_flag "$1" ;;
+        --dry-run) dry_run=true ;;
+        --help | -h) usage && exit ;;
+        --) shift && arguments+=("$@") && break ;;
+        *) mistake "unknown argument '$1'; flags are given as --name=value, see $0 --help" ;;
+    esac
+    shift
+done
+[[ -n $config ]] || mistake "--config is missing, e.g. --config=configs/cifar10_ddgan.py"
+[[ -n $workdir ]] || mistake "--workdir is missing, e.g. --workdir=runs/cifar10"
+
+forward() { # forward SIGNAL: to the run, once; it ends with a checkpoint
+    stopping=true interrupted=true
+    kill -s "$1" "$child" 2>/dev/null || true
+}
+
+run_once() { # sets code
+    # In a process group of its own the run gets Ctrl-C once, from `forward`, and not twice.
+    set -m
+    ddgan train "${arguments[@]}" </dev/null &
+    child=$!
+    set +m
+    while true; do
+        interrupted=false code=0
+        wait "$child" || code=$?
+        # A signal to this shell ends `wait` early.
+        if ! $interrupted; then break; fi
+    done
+}
+
+if $dry_run; then
+    run ddgan train "${arguments[@]}"
+    exit
+fi
+command -v ddgan >/dev/null || mistake "no ddgan on PATH; activate the environment that has it"
+stopping=false crashes=0 child=""
+trap 'forward INT' INT
+trap 'forward TERM' TERM
+while true; do
+    before=$(newest_checkpoint "$workdir")
+    run_once
+    if $stopping || ((code == 0 || code == 2 || code == 130)); then exit "$code"; fi
+    if ((code != 75)); then
+        if [[ $(newest_checkpoint "$workdir") != "$before" ]]; then crashes=0; fi
+        crashes=$((crashes + 1))
+        if ((crashes >= max_crashes)); then
+            note "gave up: crash $crashes without a new checkpoint, exit code $code"
+            exit "$code"
+        fi
+        sleep "$pause"
+        if $stopping; then exit "$code"; fi
+    fi
+    note "exit code $code: running again"
+done

@@ -1,0 +1,232 @@
+"""Rehearse a pod on this machine: processes over loopback, each with CPU devices of its own.
+
+    python launch/local_pod.py --processes=2 --devices=2 \\
+        train --config=configs/digits_ddgan.py:tiny --workdir=runs/rehearsal
+
+Each process runs `python -m ddgan_jax COMMAND ...` with the flags by which it finds its peers, as
+on machines where JAX cannot find them itself. Lines are marked with the number of their process;
+Ctrl-C and SIGTERM go to all of them. Once one has ended, the others have --grace seconds to end
+too and are then killed. The exit code is 0 if all are complete; else 2 if one process ended with 2
+(a mistake of yours), 75 if one ended with 75 (run me again), or that of the first that failed.
+"""
+
+import argparse
+import ctypes
+import os
+import re
+import selectors
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
+
+USER_ERROR = 2
+RUN_AGAIN = 75
+LOOPBACK = "127.0.0.1"
+LOOK_SECONDS = 0.1
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USER_ERROR, f"{self.prog}: {message}; see --help\n")
+
+
+# --------------------------------------------------------------------------- what each one runs
+
+
+def command(arguments: Sequence[str], address: str, count: int, index: int) -> list[str]:
+    """The command of process `index` of `count`, whose first process listens at `address`."""
+    peers = [f"--coordinator={address}", f"--num_processes={count}", f"--process_id={index}"]
+    return [sys.executable, "-m", "ddgan_jax", *arguments, *peers]
+
+
+def variables(devices: int, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that give a process `devices` devices on the CPU."""
+    flags = {
+        "--xla_force_host_platform_device_count": devices,
+        # Many devices on few cores reach a collective minutes apart; XLA would abort after 40 s.
+        "--xla_cpu_collective_call_warn_stuck_timeout_seconds": 120,
+        "--xla_cpu_collective_call_terminate_timeout_seconds": 600,
+    }
+    others = [f for f in inherited.get("XLA_FLAGS", "").split() if f.partition("=")[0] not in flags]
+    xla_flags = " ".join([*others, *(f"{name}={value}" for name, value in flags.items())])
+    return {"XLA_FLAGS": xla_flags, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens at."""
+    with socket.socket() as listener:
+        listener.bind((LOOPBACK, 0))
+        return listener.getsockname()[1]
+
+
+# -------------------------------------------------------------------------------- running them
+
+
+def start(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
+    """Starts a process in a session of its own, so that Ctrl-C reaches it only through us."""
+    return subprocess.Popen(
+        argv,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_die_with(os.getpid()) if sys.platform == "linux" else None,
+    )
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """What a new process does first so that it cannot outlive the process `parent`."""
+    libc = ctypes.CDLL(None)
+
+    def ask_kernel() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died before the kernel knew
+            os._exit(1)
+
+    return ask_kernel
+
+
+class Lines:
+    """What one process prints, passed on in whole lines behind its number."""
+
+    def __init__(self, index: int, pipe: int) -> None:
+        self.mark = b"[%d] " % index
+        self.pipe = pipe
+        self.rest = b""
+
+    def pass_on(self) -> bool:
+        """Prints what has arrived; False at the end of the stream."""
+        chunk = os.read(self.pipe, 1 << 16)
+        *lines, self.rest = (self.rest + chunk).split(b"\n")
+        if not chunk and self.rest:
+            lines = [self.rest]
+        sys.stdout.buffer.write(b"".join(self.mark + line + b"\n" for line in lines))
+        sys.stdout.buffer.flush()
+        return bool(chunk)
+
+
+def pass_on(selector: selectors.BaseSelector, seconds: float) -> bool:
+    """Prints what arrives first within so many seconds; False if nothing does."""
+    ready = selector.select(seconds)
+    for key, _ in ready:
+        if not key.data.pass_on():
+            selector.unregister(key.fileobj)
+    return bool(ready)
+
+
+def supervise(pod: Sequence[subprocess.Popen], grace: float, signals: list[int]) -> list[int]:
+    """Waits for all processes; their exit codes in the order in which they ended.
+
+    grace: seconds from the end of the first to the killing of the others. signals: those that
+    arrive are appended there by the handlers, and are sent on from here.
+    """
+    selector = selectors.DefaultSelector()
+    for index, process in enumerate(pod):
+        lines = Lines(index, process.stdout.fileno())
+        selector.register(process.stdout, selectors.EVENT_READ, lines)
+    alive, codes, deadline = list(enumerate(pod)), [], None
+    while alive:
+        pass_on(selector, LOOK_SECONDS)
+        while signals:
+            number = signals.pop(0)
+            for _, process in alive:
+                process.send_signal(number)
+        ended = [(index, process) for index, process in alive if process.poll() is not None]
+        alive = [pair for pair in alive if pair not in ended]
+        codes += [_exit_code(process) for _, process in ended]
+        if ended and deadline is None:
+            deadline = time.monotonic() + grace
+        if deadline is not None and time.monotonic() > deadline:
+            for index, process in alive:
+                print(
+                    f"[{index}] killed: still running {grace:g} s after the first end", flush=True
+                )
+                os.killpg(process.pid, signal.SIGKILL)
+            deadline = float("inf")
+    # Not to the end of the streams: a process that they left behind may hold them open.
+    while pass_on(selector, 0):
+        pass
+    return codes
+
+
+def _exit_code(process: subprocess.Popen) -> int:
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def verdict(codes: Sequence[int]) -> int:
+    """One exit code for the pod. codes: of its processes, in the order in which they ended."""
+    for decisive in (USER_ERROR, RUN_AGAIN):
+        if decisive in codes:
+            return decisive
+    return next((code for code in codes if code), 0)
+
+
+# -------------------------------------------------------------------------------- command line
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
+
+
+def parser() -> Parser:
+    """The flags of the launcher; the command's own follow them."""
+    result = Parser(
+        prog="local_pod.py",
+        description=__doc__,
+        usage="python launch/local_pod.py [--flag=value ...] COMMAND [--flag=value ...]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = result.add_argument
+    add("--processes", type=_number, default=2, metavar="N", help="default 2")
+    add("--devices", type=_number, default=2, metavar="N", help="of each process (default 2)")
+    add("--grace", type=_number, default=150, metavar="SECONDS", help="default 150")
+    add("--port", type=_number, metavar="N", help="of the first process (default: a free one)")
+    add("--dry-run", action="store_true", help="print the commands; run none")
+    add("arguments", nargs=argparse.REMAINDER, metavar="COMMAND", help="of ddgan, e.g. train")
+    return result
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the pod and returns its exit code. argv: without the program's name."""
+    parsed = parser()
+    options = parsed.parse_args(argv)
+    if not options.arguments or options.arguments[0].startswith("-"):
+        parsed.error("no command of ddgan, e.g. train --config=... --workdir=...")
+    address = f"{LOOPBACK}:{options.port or free_port()}"
+    extra = variables(options.devices, os.environ)
+    commands = [
+        command(options.arguments, address, options.processes, index)
+        for index in range(options.processes)
+    ]
+    if options.dry_run:
+        for line in commands:
+            print(shlex.join(["env", *(f"{k}={v}" for k, v in extra.items()), *line]))
+        return 0
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: signals.append(number))
+    pod: list[subprocess.Popen] = []
+    try:
+        for line in commands:
+            pod.append(start(line, {**os.environ, **extra}))
+        return verdict(supervise(pod, options.grace, signals))
+    finally:
+        for process in pod:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,96 @@
+"""What all launchers promise: scripts that lint, help that answers, a README that is right."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.launch.fakes import LAUNCH, REPOSITORY, SCRIPTS, Fakes
+
+SHELL_SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *SCRIPTS.glob("*.sh")])
+LAUNCHERS = {
+    name: [sys.executable] * name.endswith(".py") + [str(LAUNCH / name)]
+    for name in ("tpu_pod.sh", "gke_jobset.py", "slurm.sh", "gpu_local.sh", "local_pod.py")
+}
+README = (LAUNCH / "README.md").read_text()
+TABLE = re.compile(r"^\| `([\w.]+)` \|[^|]+\| ([^|]+) \|$", re.MULTILINE)
+
+
+@pytest.mark.parametrize("script", SHELL_SCRIPTS, ids=lambda path: path.name)
+def test_bash_accepts(script):
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="shellcheck is not installed")
+def test_shellcheck_accepts():
+    checked = subprocess.run(["shellcheck", *SHELL_SCRIPTS], capture_output=True, text=True)
+    assert checked.stdout == "" and checked.returncode == 0
+
+
+def help_page(name: str) -> str:
+    command = [*LAUNCHERS[name], "--help"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def flags_of(name: str) -> set[str]:
+    return set(re.findall(r"--[a-z][-a-z]*", help_page(name)))
+
+
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_help_says_what_the_launcher_takes(name):
+    """Every flag that the code reads, and no other."""
+    text = (LAUNCH / name).read_text()
+    if name.endswith(".sh"):
+        parsed = text[text.index("while (($#))") : text.index("\ndone\n")]
+        read = set(re.findall(r"--[a-z][-a-z]*(?==\*|[ )])", parsed))
+    else:
+        read = set(re.findall(r'add\("(--[-a-z]+)"', text)) | {"--help"}
+    assert read - flags_of(name) <= {"--help"}
+    # What belongs to other commands, and the placeholder in "[--flag=value ...]".
+    foreign = {"--config", "--workdir", "--account", "--help", "--flag"}
+    assert flags_of(name) - read <= foreign
+
+
+def test_readme_names_every_launcher_and_its_verbs():
+    table = {name: verbs.split() for name, verbs in TABLE.findall(README)}
+    assert set(table) == set(LAUNCHERS)
+    for name in ("tpu_pod.sh", "gke_jobset.py", "slurm.sh"):
+        listed = re.search(r"Verbs:\n(.*?)\n\n", help_page(name), re.DOTALL)[1]
+        assert re.findall(r"^  ([a-z]+) ", listed, re.MULTILINE) == table[name]
+
+
+def commands_of_readme() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if "launch/" in line]
+
+
+@pytest.mark.parametrize("command", commands_of_readme())
+def test_commands_of_the_readme_are_accepted(command, tmp_path):
+    """As dry runs, in the repository's own folder; none reaches a command of a cluster."""
+    fakes = Fakes(tmp_path, "gcloud", "kubectl", "sbatch", "docker", "git")
+    fakes.behave("git", "if [[ $* == *rev-parse* ]]; then echo 1a2b3c; fi")
+    verb, separator, rest = command.partition(" -- ")
+    line = verb if "--dry-run" in verb or "docker" in verb else dry(verb)
+    variables = {"CLOUDSDK_COMPUTE_ZONE": "us-central1-a", "IMAGE": "registry/ddgan"}
+    python = f'python() {{ {shlex.quote(sys.executable)} "$@"; }}; '
+    ended = fakes.run("bash", "-c", python + line + separator + rest, cwd=REPOSITORY, **variables)
+    assert ended.code == 0, ended.errors
+    assert fakes.calls("gcloud", "kubectl", "sbatch") == []
+
+
+def dry(command: str) -> str:
+    """The command with --dry-run; local_pod.py takes it before the command of ddgan."""
+    if "local_pod.py" in command:
+        return command.replace("local_pod.py", "local_pod.py --dry-run")
+    return f"{command} --dry-run"
+
+
+def test_image_is_built_from_what_a_commit_holds():
+    """The build's context is an archive, whose only way in is COPY."""
+    lines = (LAUNCH / "Dockerfile").read_text().splitlines()
+    assert "COPY . ." in lines and 'ENTRYPOINT ["ddgan"]' in lines
+    documented = next(line for line in lines if "git archive" in line).lstrip("# ")
+    assert documented.replace("IMAGE", '"$IMAGE"') in README
