@@ -19,6 +19,11 @@ def write_errors(path: str | os.PathLike) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def is_bucket(path: str | os.PathLike) -> bool:
+    """Whether a path names object storage, such as gs://bucket/run, instead of a file system."""
+    return "://" in os.fspath(path)
+
+
 @contextlib.contextmanager
 def only_writer(run_dir: str | os.PathLike) -> Iterator[None]:
     """Holds the run folder, made if missing, against a second process that would write into it.
@@ -27,7 +32,7 @@ def only_writer(run_dir: str | os.PathLike) -> Iterator[None]:
     there it is the launcher's business. Raises UserError if another process holds the folder.
     """
     folder = epath.Path(run_dir)
-    if "://" in os.fspath(run_dir):
+    if is_bucket(run_dir):
         yield
         return
     with write_errors(folder):
@@ -59,3 +64,14 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
             with contextlib.suppress(OSError):  # it may be missing, or the disk read-only
                 unfinished.unlink()
             raise
+
+
+def append_line(path: str | os.PathLike, line: str) -> None:
+    """Adds a line to a text file; a kill may tear it, but none before it. Raises OSError."""
+    path = epath.Path(path)
+    if is_bucket(path):  # objects cannot grow: written anew, small as these files are
+        before = path.read_text() if path.exists() else ""
+        path.write_text(f"{before}{line}\n")
+        return
+    with path.open("a") as file:
+        file.write(f"{line}\n")

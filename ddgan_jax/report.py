@@ -16,7 +16,7 @@ from ddgan_jax.config import ConfigDict, base_config
 from ddgan_jax.config_files import from_json, leaves, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.event_files import SummaryWriter, metric_writers
-from ddgan_jax.files import write_atomically, write_errors
+from ddgan_jax.files import append_line, is_bucket, write_atomically, write_errors
 from ddgan_jax.images import write_png
 
 # Fields, and with a dot at the end groups of fields, that may differ when a run goes on. They say
@@ -108,8 +108,7 @@ class JsonLines:
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends a line. The file is closed between lines: none is lost by a kill."""
         line = {"step": step, "time": round(time.time(), 3)} | dict(scalars)
-        with self._path.open("a") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+        append_line(self._path, json.dumps(line, allow_nan=False))
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
         """Nothing: images have files of their own."""
@@ -195,10 +194,10 @@ class Reporter(AbstractContextManager):
         writers = []
         if active:
             with write_errors(run_dir):
-                writers = [
-                    JsonLines(self._run_dir / "metrics.jsonl", steps_done + 1),
-                    SummaryWriter(os.fspath(self._run_dir), steps_done + 1),
-                ]
+                self._run_dir.mkdir(parents=True, exist_ok=True)
+                writers = [JsonLines(self._run_dir / "metrics.jsonl", steps_done + 1)]
+                if not is_bucket(run_dir):  # event files grow, and objects do not
+                    writers.append(SummaryWriter(os.fspath(self._run_dir), steps_done + 1))
         self._writer = metric_writers.MultiWriter(writers)
         self._pace = Pace(num_steps, batch_size)
         self._bar = tqdm(

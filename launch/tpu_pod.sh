@@ -194,6 +194,7 @@ train() {
                 if ((crashes >= max_crashes)); then
                     finish 1 "gave up: crash $crashes without a new checkpoint; see '$0 logs'"
                 fi
+                run sleep "$poll"
                 ;;
         esac
         note "$outcome: running again"

@@ -342,12 +342,12 @@ def test_watching_again_does_not_start_again(pod):
     pod.when_hanging('kill -INT "$PPID"; exit 130')  # Ctrl-C in the launcher's terminal
     ended = pod(*TRAIN)
     assert ended.code == 130 and "the run goes on" in ended.errors
-    refused = pod(*TRAIN, "--config.train.seed=1")
+    # Nothing is installed where the run reads it, or this preparation would fail.
+    refused = pod(*TRAIN, "--prepare=exit 1", "--config.train.seed=1")
     assert refused.code == 2 and "another run is going on: ddgan train" in refused.errors
     assert pod.runs() == 1
     pod.when_hanging(END)
-    # Nor is anything installed where the run reads it.
-    assert (pod(*TRAIN, "--prepare=exit 1").code, pod.runs()) == (0, 2)
+    assert (pod(*TRAIN).code, pod.runs()) == (0, 2)
 
 
 def test_lost_connection_is_not_a_lost_pod(pod):

@@ -35,10 +35,12 @@ TOLERANCE = 1e-6
 
 
 class PixelByPixel(nn.Module):
-    """In the place of the generators, which take long to compile: two dense layers on each pixel.
+    """In the place of networks that take long to compile: two dense layers on each pixel.
 
     other: z (B, L), labels (B,) or None.
     """
+
+    features: int
 
     @nn.compact
     def __call__(self, x, t, other=None, dropout_keys=None):
@@ -46,11 +48,13 @@ class PixelByPixel(nn.Module):
         h = nn.Dense(4, name="dense_0")(x)
         h += nn.Dense(4, name="condition")(jnp.concatenate(others, axis=1) / 10)[:, None, None]
         h = layers.Dropout(0.5, name="dropout")(jnp.tanh(h), dropout_keys)
-        return nn.Dense(1, name="dense_1")(h)
+        return nn.Dense(self.features, name="dense_1")(h)
 
 
-def one_block_discriminator(config):
-    """DDGAN's, which is four blocks, short of three."""
+def build_discriminator(config):
+    """DDGAN's, which is four blocks, short of three; or logits and both heads of SIDDM."""
+    if config.discriminator.name == "unet":
+        return PixelByPixel(3)
     return discriminators.Discriminator(1, (2,), 0, 1.0, 4)
 
 
@@ -98,10 +102,9 @@ def initial_state(config, key):
         return jax.tree.map(lambda leaf: rng.uniform(-size, size, leaf.shape), params)
 
     generator, discriminator = empty.generator, empty.discriminator
-    size = {"small": 1.0, "unet": 0.1}[config.discriminator.name]
     return empty._replace(
         generator=generator._replace(params=random(generator.params, 0.5)),
-        discriminator=discriminator._replace(params=random(discriminator.params, size)),
+        discriminator=discriminator._replace(params=random(discriminator.params, 1.0)),
     )
 
 
@@ -129,9 +132,8 @@ def run():
                 jax.default_matmul_precision("highest"),
             ):
                 patch.setattr(train_step, "make_optimizers", recording_optimizers)
-                patch.setattr(models, "build_generator", lambda config: PixelByPixel())
-                if method == "ddgan":
-                    patch.setattr(models, "build_discriminator", one_block_discriminator)
+                patch.setattr(models, "build_generator", lambda config: PixelByPixel(1))
+                patch.setattr(models, "build_discriminator", build_discriminator)
                 results[method, layout] = compute(method, *layout)
         return results[method, layout]
 

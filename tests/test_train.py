@@ -1,5 +1,6 @@
 """The whole run, as a user starts it: interrupted in every way, it ends with the same bits."""
 
+import functools
 import json
 import os
 import random
@@ -15,19 +16,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax import checkpoint, train, train_step
+from ddgan_jax import checkpoint, cli, train, train_step
 from ddgan_jax.config_files import from_dict, load_config
 from ddgan_jax.data.prepare import prepare
 from ddgan_jax.errors import UserError
+from tests.methods import ROOT, SMALLEST, config_file, config_of, every_method
+from tests.processes import QUICK_COMPILATION
 
-ROOT = Path(__file__).parents[1]
-NUM_STEPS = 24
+NUM_STEPS = 20
 SETTINGS = {
     "train.num_steps": NUM_STEPS,
     "checkpoint.save_every_steps": 4,
     "checkpoint.keep_latest": 3,
     "log.every_steps": 1,
-    "log.samples_every_steps": 12,
+    "log.samples_every_steps": 10,
 }
 
 
@@ -36,11 +38,11 @@ def data_dir(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("tfds")
 
 
-def command(workdir: Path, data_dir: Path, **settings) -> list[str]:
-    """A tiny run on the digits, as typed in a shell."""
-    values = SETTINGS | {"data.dir": data_dir} | settings
+def command(method: str, workdir: Path, data_dir: Path) -> list[str]:
+    """A run on the digits, as typed in a shell."""
+    values = SMALLEST[method] | SETTINGS | {"data.dir": data_dir}
     return [
-        *(sys.executable, "-m", "ddgan_jax", "train", "--config=configs/digits_ddgan.py:tiny"),
+        *(sys.executable, "-m", "ddgan_jax", "train", f"--config={config_file(method)}"),
         *(f"--config.{name}={value}" for name, value in values.items()),
         f"--workdir={workdir}",
     ]
@@ -48,12 +50,12 @@ def command(workdir: Path, data_dir: Path, **settings) -> list[str]:
 
 def environment() -> dict[str, str]:
     # One device, as on a laptop; the tests' own compilation cache.
-    return os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    return os.environ | {"XLA_FLAGS": QUICK_COMPILATION}
 
 
-def run(workdir: Path, data_dir: Path, **settings) -> subprocess.CompletedProcess:
+def run(method: str, workdir: Path, data_dir: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
-        command(workdir, data_dir, **settings),
+        command(method, workdir, data_dir),
         cwd=ROOT,
         env=environment(),
         capture_output=True,
@@ -74,16 +76,22 @@ def metrics(workdir: Path) -> list[dict]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, data_dir) -> Path:
-    workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
-    result = run(workdir, data_dir)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[-3:] == [
-        f"done: {NUM_STEPS} steps",
-        f"samples:      {workdir}/samples/step_{NUM_STEPS}.png",
-        f"sample more:  ddgan sample --workdir={workdir} --seeds=0-99 --out=grid.png",
-    ]
-    return workdir
+def undisturbed(tmp_path_factory, data_dir):
+    """undisturbed(method) -> the folder of a run that nothing interrupted."""
+
+    @functools.cache
+    def make(method: str) -> Path:
+        workdir = tmp_path_factory.mktemp("runs") / method
+        result = run(method, workdir, data_dir)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.splitlines()[-3:] == [
+            f"done: {NUM_STEPS} steps",
+            f"samples:      {workdir}/samples/step_{NUM_STEPS}.png",
+            f"sample more:  ddgan sample --workdir={workdir} --seeds=0-99 --out=grid.png",
+        ]
+        return workdir
+
+    return make
 
 
 def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
@@ -94,12 +102,21 @@ def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-def test_interrupted_run_ends_with_the_same_bits(tmp_path, data_dir, undisturbed):
-    workdir = tmp_path / "run"
-    ways = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
-    for step, how in zip(sorted(random.Random(0).sample(range(1, 20), 4)), ways, strict=True):
+# What stops a run is the same for both methods: each signal once, the hardest for both.
+WAYS = {
+    "ddgan": [signal.SIGKILL, signal.SIGINT, signal.SIGTERM],
+    "siddm": [signal.SIGKILL],
+}
+
+
+@every_method
+def test_interrupted_run_ends_with_the_same_bits(method, tmp_path, data_dir, undisturbed):
+    reference, workdir = undisturbed(method), tmp_path / "run"
+    ways = WAYS[method]
+    steps = sorted(random.Random(0).sample(range(1, NUM_STEPS - 4), len(ways)))
+    for step, how in zip(steps, ways, strict=True):
         process = subprocess.Popen(
-            command(workdir, data_dir),
+            command(method, workdir, data_dir),
             cwd=ROOT,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -113,76 +130,133 @@ def test_interrupted_run_ends_with_the_same_bits(tmp_path, data_dir, undisturbed
         assert process.returncode == code, stderr
         if how == signal.SIGINT:
             assert "same command continues" in stderr
-    result = run(workdir, data_dir)
+    result = run(method, workdir, data_dir)
     assert result.returncode == 0, result.stderr
     assert "continuing after step" in result.stdout
-    assert final_arrays(workdir) == final_arrays(undisturbed)
+    assert final_arrays(workdir) == final_arrays(reference)
 
     def losses(line: dict) -> dict:
         return {k: v for k, v in line.items() if k not in ("time", "images_per_second")}
 
-    ours, theirs = metrics(workdir), metrics(undisturbed)
+    ours, theirs = metrics(workdir), metrics(reference)
     assert [losses(line) for line in ours] == [losses(line) for line in theirs]
-    grids = [path / "samples" / f"step_{NUM_STEPS}.png" for path in (workdir, undisturbed)]
+    grids = [path / "samples" / f"step_{NUM_STEPS}.png" for path in (workdir, reference)]
     assert grids[0].read_bytes() == grids[1].read_bytes()
 
 
 def test_run_folder_holds_what_a_run_promises(undisturbed):
-    assert checkpoint.list_steps(undisturbed / "checkpoints") == [16, 20, 24]
-    assert sorted(p.name for p in (undisturbed / "samples").iterdir()) == [
-        "step_12.png",
-        "step_24.png",
-    ]
-    assert [line["step"] for line in metrics(undisturbed)] == list(range(1, NUM_STEPS + 1))
-    assert json.loads((undisturbed / "config.json").read_text())["train"]["num_steps"] == NUM_STEPS
-    assert list(undisturbed.glob("events.out.tfevents.*"))
+    workdir = undisturbed("ddgan")
+    assert checkpoint.list_steps(workdir / "checkpoints") == [12, 16, 20]
+    assert sorted(p.name for p in (workdir / "samples").iterdir()) == ["step_10.png", "step_20.png"]
+    assert [line["step"] for line in metrics(workdir)] == list(range(1, NUM_STEPS + 1))
+    assert json.loads((workdir / "config.json").read_text())["train"]["num_steps"] == NUM_STEPS
+    assert list(workdir.glob("events.out.tfevents.*"))
 
 
-def test_finished_run_is_left_alone(undisturbed, data_dir):
-    before = {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")}
-    result = run(undisturbed, data_dir)
-    assert result.returncode == 0 and f"done: {NUM_STEPS} steps" in result.stdout
-    assert {p: p.stat().st_mtime_ns for p in (undisturbed / "checkpoints").rglob("*")} == before
-
-
-def test_other_config_is_refused_by_the_folder(undisturbed, data_dir):
-    result = run(undisturbed, data_dir, **{"train.batch_size": 16, "optimizer.beta1": 0.3})
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1
-    assert "optimizer.beta1: 0.5 in the run folder, 0.3 now" in result.stderr
-    assert "train.batch_size: 8 in the run folder, 16 now" in result.stderr
-
-
-@pytest.mark.parametrize("seeds", ["0-6", "6,3"])
-def test_sample_command_draws_the_seeds_images(seeds, tmp_path, undisturbed):
-    out = tmp_path / "x.npy"
-    arguments = [f"--workdir={undisturbed}", f"--seeds={seeds}", f"--out={out}"]
-    subprocess.run(
-        [sys.executable, "-m", "ddgan_jax", "sample", *arguments],
-        cwd=ROOT,
-        env=environment(),
-        check=True,
-    )
-    drawn = np.load(out)
-    # The run's own grid shows seeds 0 to 3 at two columns, enlarged; images 8 pixels wide.
-    grid = np.asarray(Image.open(undisturbed / "samples" / f"step_{NUM_STEPS}.png"))
-    scale = (grid.shape[0] - 2) // 16
-    cell = 8 * scale + 2
-    expected = grid[cell : cell + 8 * scale : scale, cell : cell + 8 * scale : scale]  # seed 3
-    np.testing.assert_array_equal(drawn[3 if seeds == "0-6" else 1, ..., 0], expected)
-
-
-def tiny_config(data_dir: Path, **settings):
-    config = load_config("configs/digits_ddgan.py:tiny")
-    for name, value in ({"data.dir": str(data_dir)} | settings).items():
-        section, field = name.split(".")
-        config[section][field] = value
+def config_of_run(method: str, data_dir: Path, **changes):
+    config = config_of(method, data__dir=str(data_dir))
+    config.update_from_flattened_dict(SETTINGS)
+    config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     return config
 
 
-def test_non_finite_loss_stops_the_run(tmp_path, data_dir, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_finished_run_is_left_alone(undisturbed, data_dir, capsys):
+    workdir = undisturbed("ddgan")
+    before = {p: p.stat().st_mtime_ns for p in (workdir / "checkpoints").rglob("*")}
+    train.train(config_of_run("ddgan", data_dir), workdir)
+    assert f"done: {NUM_STEPS} steps" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in (workdir / "checkpoints").rglob("*")} == before
 
+
+def test_other_config_is_refused_by_the_folder(undisturbed, data_dir):
+    config = config_of_run("ddgan", data_dir, train__batch_size=16, optimizer__beta1=0.3)
+    with pytest.raises(UserError) as error:
+        train.train(config, undisturbed("ddgan"))
+    assert "optimizer.beta1: 0.5 in the run folder, 0.3 now" in str(error.value)
+    assert "train.batch_size: 8 in the run folder, 16 now" in str(error.value)
+
+
+# ---- sampling from a run folder
+
+
+def sample(workdir: Path, out: Path, *argv: str) -> np.ndarray:
+    """What `ddgan sample` draws, here on four devices: the run's own grids were drawn on one."""
+    assert cli.main(["sample", f"--workdir={workdir}", f"--out={out}", *argv]) == 0
+    return np.load(out)
+
+
+def images_of_grid(workdir: Path, count: int) -> list[np.ndarray]:
+    """The first row of the run's last grid: two columns of 8 pixels, enlarged."""
+    grid = np.asarray(Image.open(workdir / "samples" / f"step_{NUM_STEPS}.png"))
+    scale = (grid.shape[1] - 2) // 16
+    lefts = [i * (8 * scale + 2) for i in range(count)]
+    return [grid[: 8 * scale : scale, left : left + 8 * scale : scale] for left in lefts]
+
+
+@pytest.mark.parametrize("seeds", ["0-6", "6,1,0"])
+def test_sample_command_draws_the_seeds_images(seeds, tmp_path, undisturbed):
+    workdir = undisturbed("ddgan")
+    drawn = sample(workdir, tmp_path / "x.npy", f"--seeds={seeds}")
+    places = {"0-6": (0, 1), "6,1,0": (2, 1)}[seeds]
+    for image, place in zip(images_of_grid(workdir, 2), places, strict=True):
+        np.testing.assert_array_equal(drawn[place, ..., 0], image)
+
+
+def test_sample_command_draws_every_seed_of_every_class(tmp_path, undisturbed):
+    """The run's grid shows seed 0 of the first classes; a seed alone has its own class."""
+    workdir = undisturbed("siddm")
+    drawn = sample(workdir, tmp_path / "all.npy", "--labels=all", "--seeds=0,7")
+    assert drawn.shape == (20, 8, 8, 1)
+    for image, place in zip(images_of_grid(workdir, 2), (0, 2), strict=True):
+        np.testing.assert_array_equal(drawn[place, ..., 0], image)
+    own = sample(workdir, tmp_path / "own.npy", "--seeds=7,0")
+    np.testing.assert_array_equal(own, drawn[[2 * 7 + 1, 0]])
+
+    folder = tmp_path / "folder"
+    argv = [f"--workdir={workdir}", f"--out={folder}", "--labels=3,1", "--seeds=0,7"]
+    assert cli.main(["sample", *argv]) == 0
+    assert sorted(p.name for p in folder.iterdir()) == [
+        f"class{label:04d}_{seed:06d}.png" for label in (1, 3) for seed in (0, 7)
+    ]
+    written = np.asarray(Image.open(folder / "class0003_000007.png"))
+    np.testing.assert_array_equal(written, drawn[2 * 3 + 1, ..., 0])
+
+
+def test_sample_command_takes_another_number_of_steps(tmp_path, undisturbed):
+    workdir = undisturbed("siddm")
+    as_trained, explicit, more = (
+        sample(workdir, tmp_path / "x.npy", "--seeds=0-3", f"--denoising_steps={n}")
+        for n in (0, 2, 3)
+    )
+    np.testing.assert_array_equal(as_trained, explicit)  # the digits are trained with two steps
+    assert not np.array_equal(as_trained, more)
+
+
+@pytest.mark.parametrize(
+    ("method", "argv", "message"),
+    [
+        ("ddgan", ["--labels=all"], "--labels: this model was trained without classes"),
+        ("ddgan", ["--labels=3"], "--labels: this model was trained without classes"),
+        ("siddm", ["--labels=207"], "--labels: 207 is not one of the classes 0 to 9"),
+        ("ddgan", ["--denoising_steps=4"], "4 sampling steps: a model of diffusion.schedule='vp'"),
+        ("ddgan", ["--step=13"], "no checkpoint of step 13"),
+    ],
+)
+def test_what_a_model_cannot_draw_is_one_line(
+    method, argv, message, tmp_path, undisturbed, capsys
+):
+    workdir = undisturbed(method)
+    argv = ["sample", f"--workdir={workdir}", f"--out={tmp_path / 'x.png'}", *argv]
+    assert cli.main(argv) == 2
+    errors = capsys.readouterr().err
+    assert errors.count("\n") == 1 and f"ddgan sample: {message}" in errors
+    assert not list(tmp_path.iterdir())
+
+
+# ---- whole runs in this process
+
+
+def test_non_finite_loss_stops_the_run(tmp_path, data_dir, monkeypatch):
     def diverges_at_step_5(config, *, r1):
         def step(state, batch, key):
             loss = 1 / jnp.maximum(4 - state.step, 0)
@@ -191,9 +265,15 @@ def test_non_finite_loss_stops_the_run(tmp_path, data_dir, monkeypatch):
         return step
 
     monkeypatch.setattr(train_step, "make_train_step", diverges_at_step_5)
-    settings = {"train.num_steps": 9, "log.every_steps": 3, "checkpoint.save_every_steps": 3}
-    with pytest.raises(UserError, match="g_loss is inf: it happened between steps 4 and 6"):
-        train.train(tiny_config(data_dir, **settings), tmp_path)
+    config = config_of_run(
+        "ddgan",
+        data_dir,
+        train__num_steps=9,
+        log__every_steps=3,
+        checkpoint__save_every_steps=3,
+    )
+    with pytest.raises(UserError, match="step 5: g_loss is inf; the checkpoints so far are"):
+        train.train(config, tmp_path)
     assert checkpoint.list_steps(tmp_path / "checkpoints") == [3]
     assert [line["step"] for line in metrics(tmp_path)] == [3]
 
@@ -206,19 +286,40 @@ def write_array_set(folder: Path, name: str, config) -> None:
     prepare(name, data_dir=str(folder), arrays=str(folder / "arrays.npz"))
 
 
-# The other configs have the networks of one of these.
+def check_finished_run(workdir: Path, config, state) -> None:
+    """The state has made the config's steps, and the folder gives back the same parameters."""
+    assert int(state.step) == config.train.num_steps
+    assert checkpoint.list_steps(workdir / "checkpoints")[-1] == config.train.num_steps
+    step, stored, ema = checkpoint.load_ema(workdir / "checkpoints", report=print)
+    assert from_dict(stored) == config
+    jax.tree.map(np.testing.assert_array_equal, ema, jax.device_get(state.generator.ema_params))
+
+
+# The other configs of DDGAN have the networks of one of these; SIDDM's is that of the digits.
 @pytest.mark.parametrize("name", ["cifar10_ddgan", "celebahq256_ddgan"])
-def test_shipped_config_trains_two_steps(name, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    config = load_config(f"configs/{name}.py:tiny")
+def test_shipped_config_trains_two_steps(name, tmp_path):
+    config = load_config(f"{ROOT}/configs/{name}.py:tiny")
     write_array_set(tmp_path, "random_images", config)
     config.data.name, config.data.dir = "random_images", str(tmp_path)
     config.data.split = "train"
-    if name == "celebahq256_ddgan":
-        config.objective.r1_interval = 1  # one program less to compile; the other config has two
-    state = train.train(config, tmp_path / "run")
-    assert int(state.step) == config.train.num_steps == 2
-    assert checkpoint.list_steps(tmp_path / "run" / "checkpoints") == [2]
-    step, stored, ema = checkpoint.load_ema(tmp_path / "run" / "checkpoints", report=print)
-    assert from_dict(stored) == config
-    jax.tree.map(np.testing.assert_array_equal, ema, jax.device_get(state.generator.ema_params))
+    assert config.train.num_steps == 2
+    check_finished_run(tmp_path / "run", config, train.train(config, tmp_path / "run"))
+
+
+def test_points_train_as_images_do(tmp_path):
+    """The 25 Gaussians through the same run, with R1 in every other step; the grid is a scatter."""
+    config = load_config(f"{ROOT}/configs/mog25.py:tiny")
+    config.objective.r1_gamma, config.objective.r1_interval = 0.1, 2
+    config.train.num_steps = 3
+    state = train.train(config, tmp_path)
+    check_finished_run(tmp_path, config, state)
+    r1 = [line["r1"] for line in metrics(tmp_path)]
+    assert r1[0] == r1[1] != r1[2]  # a line repeats the last value of what a step does not compute
+    assert Image.open(tmp_path / "samples" / "step_3.png").size == (512, 512)
+
+
+def test_classes_that_the_set_does_not_have(data_dir, tmp_path):
+    config = config_of_run("siddm", data_dir, data__num_classes=11)
+    with pytest.raises(UserError, match="data.num_classes=11, but digits has 10 classes: set it"):
+        train.train(config, tmp_path)
+    assert not list(tmp_path.iterdir())
