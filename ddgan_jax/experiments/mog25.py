@@ -216,7 +216,7 @@ _COLUMNS: dict[str, Callable[[Cell], Any]] = {
     "method": lambda c: c.method,
     "T": lambda c: c.num_timesteps,
     "Frechet": lambda c: _spread(c.frechet, 3),
-    "paper": lambda c: PAPER[c.method].get(c.num_timesteps, "-"),
+    "paper": lambda c: PAPER.get(c.method, {}).get(c.num_timesteps, "-"),
     "modes, any": lambda c: _spread(c.modes_any, 1),
     "modes, 0.2 %": lambda c: _spread(c.modes_covered, 1),
     "high quality": lambda c: _spread([100 * share for share in c.high_quality_share], 1) + " %",

@@ -15,6 +15,8 @@ PAPER = {
     "siddm_no_afd": {2: 21.19, 4: 53.22, 8: 7.04, 16: 14.37},
 }
 
+_SIDDM = {"objective.joint": False, "objective.afd_weight": 1.0}
+
 # What a method changes in the config.
 METHODS = {
     "gan": {
@@ -22,8 +24,12 @@ METHODS = {
         "objective.joint": False,
     },
     "ddgan": {"objective.joint": True},
-    "siddm": {"objective.joint": False, "objective.afd_weight": 1.0},
+    "siddm": _SIDDM,
     "siddm_no_afd": {"objective.joint": False},
+    # Not in the paper: other forms of the AFD term, with the head C and without.
+    "siddm_recon": _SIDDM | {"objective.afd_form": "recon"},
+    "siddm_recon_c": _SIDDM | {"objective.afd_form": "recon", "objective.afd_regression": True},
+    "siddm_kl_c": _SIDDM | {"objective.afd_form": "kl", "objective.afd_regression": True},
 }
 
 # "paper": the authors' toy program. "reduced": ours, for a CPU; its distances are no reproduction.
