@@ -8,7 +8,6 @@ Prints one JSON object; benchmarks/README.md explains its fields.
 import sys
 
 import jax
-import numpy as np
 from absl import flags
 
 from benchmarks import command, measure
@@ -53,13 +52,14 @@ def make_program(config: ConfigDict, images: int) -> measure.Program:
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
     params = parallel.create_replicated(lambda: models.init_params(config, key)[0], devices)
-    seeds = jax.device_put(np.arange(images, dtype=np.uint32), parallel.split(devices))
+    request = tuple(sampling.each_class(config, range(images)))
+    inputs = jax.device_put(request, parallel.split(devices))
     measure.progress("sample: compiling")
     mapped = parallel.map_examples(sampling.make_sampler(config), devices)
-    compiled = measure.compile_program(mapped, params, seeds)
+    compiled = measure.compile_program(mapped, params, inputs)
     forward = show.network_flops(config)["generator"]
     return measure.Program(
-        call=lambda: compiled.call(params, seeds),
+        call=lambda: compiled.call(params, inputs),
         images=images,
         flops_per_image={
             "counted": forward * config.diffusion.num_timesteps,

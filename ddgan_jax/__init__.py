@@ -1,3 +1,23 @@
 """Denoising diffusion GANs in JAX: train on every accelerator of a pod, sample in four steps."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import os
+
+    from ddgan_jax.model import Model
+
 __version__ = "0.1.0"
+
+
+def load(path: "str | os.PathLike", *, num_steps: int = 0) -> "Model":
+    """The model of an export, of a run folder, or of "hf://user/repository".
+
+        ddgan_jax.load("exports/digits").sample(seeds=range(64))
+
+    num_steps: denoising steps, 0: those of the config. Raises errors.UserError if there is none to
+    read. JAX is imported here, not with the package.
+    """
+    from ddgan_jax import export
+
+    return export.load(path, num_steps=num_steps)

@@ -5,22 +5,21 @@
 The image of a seed depends on the seed, its class and the parameters alone: not on how many images
 are drawn together, nor on the devices. Each has its own random key, and the compiled sampler always
 sees the same number of images per device; a shorter request is filled up and cut.
+
+Everything else that a few steps can do is another noise in the same chain, or another place to
+enter it: a `Variation` mixes the noise of two seeds, takes the latents z of a third, or enters
+at a later step with a given image, noised to that step's level.
 """
 
-import functools
-import os
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import checkpoint, diffusion, images, mixture, models, parallel, randomness
-from ddgan_jax.config_files import from_dict
+from ddgan_jax import diffusion, images, mixture, models, parallel, randomness
 from ddgan_jax.errors import UserError
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.types import Params
@@ -48,6 +47,18 @@ class Request(NamedTuple):
     labels: Sequence[int]
 
 
+class Variation(NamedTuple):
+    """What of the images' noise is not that of their seeds; an entry for each image, or None."""
+
+    other_seeds: np.ndarray | None = None  # uint32 (N,), with whose noise theirs is mixed
+    weights: np.ndarray | None = None  # float32 (N,), 0: their own noise, 1: that of other_seeds
+    latent_seeds: np.ndarray | None = None  # uint32 (N,), whose z the generator gets in every step
+    x_0: np.ndarray | None = None  # float32 (N, H, W, C), [-1, 1]: the chain begins with these
+
+
+UNVARIED = Variation()
+
+
 def make_noise(config: ConfigDict) -> Callable[[jax.Array], Noise]:
     """noise(seeds) -> Noise. seeds: uint32 (N,). A pure function, as the following ones."""
     schedule = diffusion.make_schedule(config, config.sampling.num_steps)
@@ -70,14 +81,52 @@ def make_noise(config: ConfigDict) -> Callable[[jax.Array], Noise]:
     return noise
 
 
-def make_denoiser(config: ConfigDict) -> Callable[[Params, Noise, jax.Array], Trajectory]:
-    """denoise(params, noise, labels) -> Trajectory. labels: int32 (N,).
+def mix(a: Noise, b: Noise, weights: jax.Array, latent: str) -> Noise:
+    """Between the noises: a at weight 0, b at 1. weights: float32 (N,); latent: generator.latent.
 
-    The steps are a `lax.scan`: as fast as unrolled ones, compiled in a third of the time.
-    Raises UserError for a number of sampling steps that the schedule does not have.
+    Gaussian parts move on a great circle, so that what lies between has the length of noise: the
+    mean of two independent draws is too short by sqrt(2). Other latents move on a line.
+    """
+    over_images = jax.vmap(_slerp)
+    over_steps = jax.vmap(over_images, (0, 0, None))
+    if latent == "normal":
+        z = over_steps(a.z, b.z, weights)
+    else:
+        w = weights.reshape(1, -1, *(1,) * (a.z.ndim - 2))
+        z = (1 - w) * a.z + w * b.z
+    return Noise(
+        x_T=over_images(a.x_T, b.x_T, weights),
+        z=z,
+        posterior=over_steps(a.posterior, b.posterior, weights),
+    )
+
+
+def _slerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
+    cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    angle = jnp.arccos(jnp.clip(cosine, -1, 1))
+    sine = jnp.sin(angle)
+    # The circle through two vectors on one line, a seed and itself, is that line.
+    on_a_line = sine < 1e-3
+    sine = jnp.where(on_a_line, 1, sine)
+    of_a = jnp.where(on_a_line, 1 - weight, jnp.sin((1 - weight) * angle) / sine)
+    of_b = jnp.where(on_a_line, weight, jnp.sin(weight * angle) / sine)
+    return of_a * a + of_b * b
+
+
+def make_denoiser(
+    config: ConfigDict, start: int = 0
+) -> Callable[[Params, Noise, jax.Array], Trajectory]:
+    """denoise(params, noise, labels) -> Trajectory of the steps from `start` on.
+
+    start: how many of the first steps are left out; noise.x_T is then what they would have arrived
+    at. labels: int32 (N,). The steps are a `lax.scan`: as fast as unrolled ones, compiled in a
+    third of the time. Raises UserError for a number of sampling steps that the schedule does not
+    have, and for a start that leaves none of them.
     """
     generate = models.make_generate(config)
     schedule = diffusion.make_schedule(config, config.sampling.num_steps)
+    if not 0 <= start < schedule.num_timesteps:
+        raise UserError(f"start={start}: the steps are 0 to {schedule.num_timesteps - 1}")
 
     def denoise(params: Params, noise: Noise, labels: jax.Array) -> Trajectory:
         def step(x: jax.Array, now: tuple) -> tuple[jax.Array, Trajectory]:
@@ -90,53 +139,99 @@ def make_denoiser(config: ConfigDict) -> Callable[[Params, Noise, jax.Array], Tr
             return x_t, Trajectory(x_t, x_0)
 
         steps = (schedule.sampling_transitions(), noise.z, noise.posterior)
-        return jax.lax.scan(step, noise.x_T, steps)[1]
+        return jax.lax.scan(step, noise.x_T, jax.tree.map(lambda a: a[start:], steps))[1]
 
     return denoise
 
 
-def make_sampler(config: ConfigDict) -> Callable[[Params, tuple[jax.Array, jax.Array]], jax.Array]:
-    """sample(params, (seeds, labels)) -> images, float32 (N, H, W, C), about [-1, 1].
+def make_trajectory(config: ConfigDict, start: int = 0) -> Callable[..., Trajectory]:
+    """trajectory(params, (seeds, labels), variation=UNVARIED) -> Trajectory from `start` on.
 
-    seeds: uint32 (N,); labels: int32 (N,), read where data.num_classes > 0.
+    seeds: uint32 (N,); labels: int32 (N,), read where data.num_classes > 0. Without variation.x_0
+    the chain begins with pure noise; with it, where the forward process takes it before the step
+    `start`. Raises UserError as `make_denoiser`.
     """
-    noise, denoise = make_noise(config), make_denoiser(config)
+    draw_noise, denoise = make_noise(config), make_denoiser(config, start)
+    schedule = diffusion.make_schedule(config, config.sampling.num_steps)
 
-    def sample(params: Params, inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+    def trajectory(
+        params: Params, inputs: tuple[jax.Array, jax.Array], variation: Variation = UNVARIED
+    ) -> Trajectory:
         seeds, labels = inputs
-        return denoise(params, noise(seeds), labels).x_t[-1]
+        noise = draw_noise(seeds)
+        if variation.other_seeds is not None:
+            other = draw_noise(variation.other_seeds)
+            noise = mix(noise, other, variation.weights, config.generator.latent)
+        if variation.latent_seeds is not None:
+            noise = noise._replace(z=draw_noise(variation.latent_seeds).z)
+        if variation.x_0 is not None:
+            first = jax.tree.map(lambda a: a[start], schedule.sampling_transitions())
+            x = first.next_signal * variation.x_0 + first.next_noise * noise.x_T
+            noise = noise._replace(x_T=x)
+        return denoise(params, noise, labels)
 
-    return sample
+    return trajectory
+
+
+def make_sampler(config: ConfigDict, start: int = 0) -> Callable[..., jax.Array]:
+    """sample(params, (seeds, labels), variation=UNVARIED) -> images (N, H, W, C), float32.
+
+    About [-1, 1]. Arguments and errors as those of `make_trajectory`.
+    """
+    trajectory = make_trajectory(config, start)
+    return lambda *inputs: trajectory(*inputs).x_t[-1]
 
 
 def make_drawer(
-    config: ConfigDict, devices: Sequence[jax.Device]
-) -> Callable[[Params, Request], Iterator[np.ndarray]]:
-    """draw(params, request) -> images (n, H, W, C) in chunks, in the order of the request.
+    config: ConfigDict, devices: Sequence[jax.Device], *, start: int = 0, trajectory: bool = False
+) -> Callable[..., Iterator[Any]]:
+    """draw(params, request, variation=UNVARIED) -> images (n, H, W, C) in chunks, in order.
 
-    uint8, or float32 points of the toy sets. Compiled once for sampling.chunk_size images per
-    device. params: replicated over `devices`.
+    uint8, or float32 points of the toy sets; with `trajectory` instead Trajectory of float32
+    arrays (n, steps, H, W, C). Compiled once for sampling.chunk_size images per device. params:
+    replicated over `devices`. Raises UserError as `make_denoiser`.
     """
-    sampler = parallel.map_examples(make_sampler(config), devices)
+    make = _by_image(make_trajectory(config, start)) if trajectory else make_sampler(config, start)
+    sampler = parallel.map_examples(lambda params, inputs: make(params, *inputs), devices)
     size = config.sampling.chunk_size * len(devices)
-    finish = np.asarray if config.data.name in mixture.SETS else images.to_uint8
+    as_they_are = trajectory or config.data.name in mixture.SETS
+    finish = np.asarray if as_they_are else images.to_uint8
 
-    def draw(params: Params, request: Request) -> Iterator[np.ndarray]:
-        seeds = np.asarray(request.seeds, np.uint32)
-        labels = np.asarray(request.labels, np.int32)
-        for start in range(0, len(seeds), size):
-            chunk = (seeds[start : start + size], labels[start : start + size])
-            drawn = sampler(params, tuple(np.resize(part, size) for part in chunk))
-            yield finish(np.asarray(drawn)[: len(chunk[0])])
+    def fetch(drawn: Any, count: int) -> Any:
+        return jax.tree.map(lambda a: finish(np.asarray(a)[:count]), drawn)
+
+    def draw(
+        params: Params, request: Request, variation: Variation = UNVARIED
+    ) -> Iterator[np.ndarray]:
+        seeds, labels = np.asarray(request.seeds, np.uint32), np.asarray(request.labels, np.int32)
+        inputs = ((seeds, labels), variation)
+        running = None
+        for first in range(0, len(seeds), size):
+            chunk = jax.tree.map(lambda a, i=first: a[i : i + size], inputs)
+            filled = jax.tree.map(lambda a: np.resize(a, (size, *a.shape[1:])), chunk)
+            # The devices begin with this chunk before anyone waits for the last one.
+            previous, running = running, (sampler(params, filled), len(chunk[0][0]))
+            if previous:
+                yield fetch(*previous)
+        if running:
+            yield fetch(*running)
 
     return draw
 
 
-def draw_all(
-    draw: Callable[[Params, Request], Iterator[np.ndarray]], params: Params, request: Request
-) -> np.ndarray:
+def _by_image(trajectory: Callable[..., Trajectory]) -> Callable[..., Trajectory]:
+    """The same with the images in front of the steps."""
+    return lambda *inputs: jax.tree.map(lambda a: a.swapaxes(0, 1), trajectory(*inputs))
+
+
+def concatenate(chunks: Iterable[Any]) -> Any:
+    """What a drawer yields as one array (N, H, W, C), or one Trajectory."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+
+def draw_all(draw: Callable[..., Iterator[Any]], params: Params, request: Request) -> np.ndarray:
     """All images of the request as one array (N, H, W, C)."""
-    return np.concatenate(list(draw(params, request)))
+    return concatenate(draw(params, request))
 
 
 def each_class(
@@ -147,23 +242,21 @@ def each_class(
     Without labels seed s has class s modulo the number of classes, or none if there are none.
     Raises UserError for a label that the model does not know.
     """
-    classes = config.data.num_classes
+    classes, seeds = config.data.num_classes, np.asarray(seeds, np.uint32)
     if labels and not classes:
         raise UserError("--labels: this model was trained without classes")
     if not labels:
-        return Request(seeds, [seed % max(classes, 1) for seed in seeds])
+        return Request(seeds, (seeds % max(classes, 1)).astype(np.int32))
     labels = range(classes) if labels == "all" else labels
     for label in labels:
         if label >= classes:
             raise UserError(f"--labels: {label} is not one of the classes 0 to {classes - 1}")
-    return Request(
-        [seed for _ in labels for seed in seeds], [label for label in labels for _ in seeds]
-    )
+    return Request(np.tile(seeds, len(labels)), np.repeat(np.asarray(labels, np.int32), len(seeds)))
 
 
 def names(request: Request) -> list[str]:
     """A file name for each image: its seed, behind its class if seeds are drawn for several."""
-    if len(set(request.seeds)) == len(request.seeds):
+    if len(np.unique(request.seeds)) == len(request.seeds):
         return [f"{seed:06d}" for seed in request.seeds]
     return [f"class{c:04d}_{s:06d}" for s, c in zip(*request, strict=True)]
 
@@ -175,32 +268,3 @@ def overview(config: ConfigDict) -> Request:
         return each_class(config, range(count))
     labels = range(min(classes, count))
     return each_class(config, range(count // len(labels)), labels)
-
-
-def sample_command(
-    workdir: str | os.PathLike,
-    *,
-    seeds: Sequence[int],
-    out: str,
-    labels: Sequence[int] | Literal["all"] = (),
-    step: int | None = None,
-    num_steps: int = 0,
-) -> None:
-    """Writes images from a run folder's EMA parameters to `out`, as `each_class` orders them.
-
-    out: a grid (.png), an array (.npy) or a folder of PNGs. step: of the checkpoint, None: the
-    newest whole one. num_steps: of denoising, 0: those of the config.
-    Raises UserError if there is no checkpoint, the model cannot do this, or `out` be written.
-    """
-    report = functools.partial(print, file=sys.stderr)
-    step, tree, params = checkpoint.load_ema(
-        epath.Path(workdir) / "checkpoints", step, report=report
-    )
-    config = from_dict(tree)
-    config.sampling.num_steps = num_steps or config.sampling.num_steps
-    request = each_class(config, seeds, labels)
-    devices = jax.local_devices()
-    draw = make_drawer(config, devices)
-    drawn = draw_all(draw, jax.device_put(params, parallel.replicated(devices)), request)
-    images.write_images(out, names(request), drawn, columns=len(seeds) if labels else None)
-    print(f"{len(drawn)} images of step {step} in {out}")

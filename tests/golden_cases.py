@@ -78,12 +78,14 @@ def names(prefix: str) -> list[str]:
     return [name for name in found if name[0] in prefix and name[1].isdigit()]
 
 
-def in_both_precisions(function: Callable, *inputs: Any) -> Iterator[tuple[type, Any]]:
-    """(dtype, function's compiled result in it as numpy) for float64 and float32.
+def in_both_precisions(
+    function: Callable, *inputs: Any, float32: bool = True
+) -> Iterator[tuple[type, Any]]:
+    """(dtype, function's compiled result in it as numpy) for float64 and, if so wanted, float32.
 
     inputs: trees of float64 arrays, rounded to float32 for the second; integers stay.
     """
-    for dtype in (np.float64, np.float32):
+    for dtype in (np.float64, np.float32) if float32 else (np.float64,):
         with jax.enable_x64(dtype == np.float64), jax.default_matmul_precision("highest"):
             yield dtype, jax.tree.map(np.asarray, jax.jit(function)(*_cast(inputs, dtype)))
 

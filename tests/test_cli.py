@@ -45,7 +45,11 @@ def command_module(monkeypatch):
 def joins(monkeypatch):
     """What the processes of a job would be told; the tests' own is no such process."""
     calls = []
-    monkeypatch.setattr("ddgan_jax.hosts.join", lambda *args, **kwargs: calls.append((args, kwargs)))
+
+    def join(*args, **kwargs):
+        calls.append((args, kwargs))
+
+    monkeypatch.setattr("ddgan_jax.hosts.join", join)
     return calls
 
 
@@ -87,21 +91,6 @@ def test_train_receives_the_config_with_its_changed_fields(command_module, joins
     assert config == expected
     with pytest.raises(AttributeError):
         config.train.bach_size = 1
-
-
-def test_sample_receives_seeds_and_defaults(command_module):
-    calls = command_module("ddgan_jax.sampling", "sample_command")
-    assert cli.main(["sample", "--workdir=w", "--seeds=3,5-6", "--step=40"]) == 0
-    options = {"seeds": [3, 5, 6], "labels": [], "out": "grid.png", "step": 40, "num_steps": 0}
-    assert calls == [(("w",), options)]
-
-
-def test_sample_receives_labels_and_steps(command_module):
-    calls = command_module("ddgan_jax.sampling", "sample_command")
-    for labels in ("all", "207,88"):
-        argv = ["sample", "--workdir=w", f"--labels={labels}", "--denoising_steps=8"]
-        assert cli.main(argv) == 0
-    assert [(call["labels"], call["num_steps"]) for _, call in calls] == [("all", 8), ([207, 88], 8)]
 
 
 def test_experiment_receives_its_cells(command_module):

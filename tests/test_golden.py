@@ -1,8 +1,8 @@
 """Networks, schedules, posterior, sampler and gradients against numbers of the reference.
 
-Every case is computed in float64, where only the order of additions differs, and in float32,
-where ten times the reference's own rounding error is allowed. tests/golden/README.md describes
-the files.
+Every case is computed in float64, where only the order of additions differs, and some of them in
+float32, where ten times the reference's own rounding error is allowed. tests/golden/README.md
+describes the files.
 """
 
 import jax
@@ -43,6 +43,10 @@ def check_fill(case, network, inputs):
 
 # ---- networks
 
+# What float32 adds to the arithmetic, which float64 checks to nine digits, is rounding: that of all
+# layers is in the smallest networks of each kind, how it grows with the depth in the full one.
+IN_FLOAT32 = {"g01_default", "g06_fourier", "g20_cifar_full", "d01_small_b8", "d10_large_b4"}
+
 
 @pytest.mark.parametrize("name", golden.names("gx"))
 def test_generator(name):
@@ -57,7 +61,7 @@ def test_generator(name):
         return models.build_generator(config).apply({"params": params}, x, case.arrays["t"], z)
 
     stride = case.meta["out_stride"]
-    for dtype, out in golden.in_both_precisions(generate, params, x, z):
+    for dtype, out in golden.in_both_precisions(generate, params, x, z, float32=name in IN_FLOAT32):
         out = golden.channels_first(out)
         assert out.dtype == dtype
         strided = out[..., ::stride, ::stride]
@@ -79,7 +83,9 @@ def test_discriminator(name):
         apply = models.build_discriminator(config).apply
         return apply({"params": params}, x, case.arrays["t"], x_tp1)
 
-    for dtype, logits in golden.in_both_precisions(discriminate, params, x, x_tp1):
+    for dtype, logits in golden.in_both_precisions(
+        discriminate, params, x, x_tp1, float32=name in IN_FLOAT32
+    ):
         assert logits.dtype == dtype
         check(dtype, logits, case.arrays["out"][:, 0], case.meta["f32_max_abs_dev"])
 
@@ -266,9 +272,7 @@ def test_discriminator_and_r1_gradients():
             return losses.discriminator_real_loss(logits(*inputs))
 
         def penalty(params):
-            penalty, judgement = losses.r1_penalty(
-                lambda x: Judgement(logits(params, x, x_tp1)), x
-            )
+            penalty, judgement = losses.r1_penalty(lambda x: Judgement(logits(params, x, x_tp1)), x)
             return case.meta["gamma"] * penalty, judgement.logits
 
         loss, gradients = jax.value_and_grad(real_loss, (0, 1, 2))(params, x, x_tp1)

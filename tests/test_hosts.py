@@ -11,6 +11,7 @@ import pytest
 
 from ddgan_jax import hosts
 from ddgan_jax.errors import UserError
+from tests.processes import QUICK_COMPILATION
 
 ROOT = Path(__file__).parents[1]
 # Dense networks compile in seconds; tests.layout_program does the same for any config.
@@ -30,7 +31,7 @@ def start(out: Path, layout: tuple[int, int], *changes: str) -> list[subprocess.
     """The processes of a job of `layout` = (processes, devices of each)."""
     processes, devices = layout
     flags = (
-        f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILATION}"
         " --xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
         " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     )

@@ -5,7 +5,17 @@ import pytest
 from PIL import Image
 
 from ddgan_jax.errors import UserError
-from ddgan_jax.images import GAP, GOOD_SIZE, WHITE, grid, to_uint8, write_images, write_png
+from ddgan_jax.images import (
+    GAP,
+    GOOD_SIZE,
+    WHITE,
+    grid,
+    picture,
+    scatter,
+    to_uint8,
+    write_images,
+    write_png,
+)
 
 
 def noise(*shape):
@@ -98,6 +108,45 @@ def test_png_reads_back_and_replaces_what_was_there(tmp_path, channels):
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
 
 
+# ---- points
+
+
+def test_each_point_of_a_scatter_is_a_pixel():
+    """(x, y) to the right and upwards from the smallest coordinate to the largest, both axes alike.
+
+    The pixel of the most points is black, the others at least 35 % gray.
+    """
+    points = [[-1, -1], [3, 3], [3, 3], [3, 3], [3, 3], [3, -1], [3, -1], [0, 1]]
+    expected = np.full((5, 5), 255)
+    expected[4, 0] = expected[2, 1] = int(255 * (1 - 0.35 - 0.65 / 4))
+    expected[4, 4] = int(255 * (1 - 0.35 - 0.65 / 2))
+    expected[0, 4] = 0
+    drawn = scatter(np.array(points, np.float32)[:, None, None, :], size=5)
+    assert drawn.dtype == np.uint8 and drawn.shape == (5, 5, 1)
+    np.testing.assert_array_equal(drawn[..., 0], expected)
+
+
+def test_scatter_of_one_point():
+    assert (scatter(np.full((7, 2), 3.0), size=4) == 0).sum() == 1
+
+
+def test_picture_of_images_and_of_points(tmp_path):
+    images, points = noise(4, 8, 8, 3), np.random.default_rng(0).normal(size=(9, 1, 1, 2))
+    points = points.astype(np.float32)
+    np.testing.assert_array_equal(picture(images), grid(images))
+    np.testing.assert_array_equal(picture(images, columns=4), grid(images, columns=4))
+    np.testing.assert_array_equal(picture(points), scatter(points))
+    write_images(tmp_path / "points.png", NAMES[:9], points)
+    np.testing.assert_array_equal(read(tmp_path / "points.png"), scatter(points)[..., 0])
+    write_images(tmp_path / "points.npy", NAMES[:9], points)
+    np.testing.assert_array_equal(np.load(tmp_path / "points.npy"), points)
+    with pytest.raises(UserError, match="cannot write points as a folder of images"):
+        write_images(tmp_path / "folder", NAMES[:9], points)
+
+
+# ---- files
+
+
 NAMES = [str(i) for i in range(10)]
 
 
@@ -105,6 +154,8 @@ def test_a_png_becomes_a_grid(tmp_path):
     images = noise(10, 8, 8, 3)
     write_images(tmp_path / "out.PNG", NAMES, images)
     np.testing.assert_array_equal(read(tmp_path / "out.PNG"), grid(images))
+    write_images(tmp_path / "out.PNG", NAMES, images, columns=5)
+    np.testing.assert_array_equal(read(tmp_path / "out.PNG"), grid(images, columns=5))
 
 
 def test_an_npy_becomes_the_array(tmp_path):

@@ -16,6 +16,7 @@ from ddgan_jax import checkpoint
 from ddgan_jax.errors import UserError
 from ddgan_jax.files import only_writer
 from ddgan_jax.hosts import RUN_AGAIN
+from tests.processes import QUICK_COMPILATION
 
 ROOT = Path(__file__).parents[1]
 NUM_STEPS = 60
@@ -47,7 +48,7 @@ def start(workdir: Path, processes: int, devices: int, **settings) -> list[subpr
         s.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{s.getsockname()[1]}"
     flags = (
-        f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        f"--xla_force_host_platform_device_count={devices} {QUICK_COMPILATION}"
         " --xla_cpu_collective_call_warn_stuck_timeout_seconds=120"
         " --xla_cpu_collective_call_terminate_timeout_seconds=600"
     )

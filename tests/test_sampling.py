@@ -29,9 +29,7 @@ def config(request):
 def drawers(config):
     """Number of devices -> the images of given requests, uint8."""
     # Of a generator whose images differ; at its initial weights they are all gray.
-    params = random_params(
-        jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))[0]
-    )
+    params = random_params(jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))[0])
 
     def make(num_devices):
         devices = jax.devices()[:num_devices]

@@ -8,6 +8,7 @@ Layouts: convolutions (out, in, h, w) become (h, w, in, out); 1x1 convolutions, 
 layers here, and linear weights become (in, out); the official `NIN.W` is (in, out) already.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import models
 from ddgan_jax.config import base_config
+from ddgan_jax.config_files import from_json, to_json
 from ddgan_jax.errors import UserError
 
 StateDict = Mapping[str, np.ndarray]
@@ -178,7 +180,13 @@ def discriminator_names(config: ConfigDict) -> dict[str, Any]:
 
 
 def _templates(config: ConfigDict) -> tuple[Params, Params]:
-    return jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
+    return _templates_of(to_json(config))
+
+
+@functools.lru_cache(maxsize=8)
+def _templates_of(config: str) -> tuple[Params, Params]:
+    # A whole checkpoint reads the same networks seven times.
+    return jax.eval_shape(lambda: models.init_params(from_json(config), jax.random.key(0)))
 
 
 def _named(template: Params, name: Callable[[tuple[str, ...]], str]) -> dict[str, Any]:

@@ -1,0 +1,167 @@
+"""`ddgan sample`: which images, of which model, into which file."""
+
+import functools
+import hashlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from ddgan_jax import export, images, mixture, sampling, streaming
+from ddgan_jax.errors import UserError
+from ddgan_jax.model import Model, from_run
+from ddgan_jax.sampling import UNVARIED, Request, Variation
+
+
+class Options(NamedTuple):
+    """Which images to draw, beside their seeds.
+
+    labels: every seed is drawn for each of them; none: they take turns. interpolate: so many images
+    between each two neighbouring seeds. latent_seed: whose z all images get. image: a file from
+    which the chain begins, at step `start`, None: half way. trajectory: each image with all steps
+    before it.
+    """
+
+    labels: Sequence[int] | Literal["all"] = ()
+    interpolate: int = 0
+    latent_seed: int | None = None
+    image: str | None = None
+    start: int | None = None
+    trajectory: bool = False
+
+
+def sample_command(
+    workdir: str | None,
+    export_dir: str | None,
+    *,
+    seeds: Sequence[int],
+    out: str,
+    options: Options,
+    step: int | None = None,
+    num_steps: int = 0,
+) -> None:
+    """Writes images of a run folder or of an export to `out`: a grid (.png), or as `streaming`.
+
+    step: of the run's checkpoint, None: the newest whole one. num_steps: of denoising, 0: those of
+    the config. Raises UserError if there is no such model, it cannot do this, or `out` cannot be
+    written.
+    """
+    model = open_model(workdir, export_dir, step).in_steps(num_steps)
+    job = make_job(model, seeds, options)
+    if epath.Path(out).suffix.lower() == ".png":
+        drawn = sampling.concatenate(job.draw(np.arange(job.count)))
+        columns = _columns(model, seeds, options)
+        images.write_png(out, images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns))
+    else:
+        streaming.write(job, out)
+    print(f"{job.count} images of step {model.step} in {out}")
+
+
+def open_model(
+    workdir: str | None, export_dir: str | None, step: int | None = None, kind: str = "ema"
+) -> Model:
+    """The model that the flags of a command name. Raises UserError unless it is exactly one.
+
+    step, kind: of a run folder, see `model.from_run`.
+    """
+    if (workdir is None) == (export_dir is None):
+        raise UserError("name one model, with --workdir=FOLDER or with --export=FOLDER")
+    if workdir is not None:
+        return from_run(workdir, step, kind=kind, report=functools.partial(print, file=sys.stderr))
+    if step is not None or kind != "ema":
+        raise UserError("--step and --weights belong to --workdir: an export holds one of each")
+    return export.load(export_dir)
+
+
+def make_job(model: Model, seeds: Sequence[int], options: Options) -> streaming.Job:
+    """What `streaming` is to write. Raises UserError for what the model cannot do."""
+    config = model.config
+    if options.interpolate:
+        request, variation = _between(config, seeds, options)
+    else:
+        request, variation = sampling.each_class(config, seeds, options.labels), UNVARIED
+    count = len(request.seeds)
+    if options.latent_seed is not None:
+        variation = variation._replace(latent_seeds=np.full(count, options.latent_seed, np.uint32))
+    facts = request._asdict() | variation._asdict()
+    if not config.data.num_classes:
+        del facts["labels"]
+    x_0 = _read_image(options.image, config) if options.image else None
+    start = options.start
+    if start is None:
+        start = model.num_steps // 2 if options.image else 0
+    is_image = config.data.name not in mixture.SETS
+
+    def draw(positions: np.ndarray) -> Iterator[np.ndarray]:
+        chosen, varied = jax.tree.map(lambda a: a[positions], (request, variation))
+        if x_0 is not None:
+            varied = varied._replace(x_0=np.broadcast_to(x_0, (len(positions), *x_0.shape)))
+        for drawn in model.draw(chosen, varied, start=start, trajectory=options.trajectory):
+            steps = drawn.x_t if options.trajectory else drawn
+            yield images.to_uint8(steps) if options.trajectory and is_image else steps
+
+    return streaming.Job(
+        what={
+            "model": model.sha256,
+            **options._replace(image=_sha256(x_0), start=start)._asdict(),
+        },
+        count=count,
+        names=functools.partial(_names, request, variation),
+        facts={name: values for name, values in facts.items() if values is not None},
+        draw=draw,
+    )
+
+
+def _between(
+    config: ConfigDict, seeds: Sequence[int], options: Options
+) -> tuple[Request, Variation]:
+    """From each seed to the next one, both included, one pair after the other."""
+    if len(seeds) < 2:
+        raise UserError("--interpolate needs two seeds or more")
+    first = sampling.each_class(config, seeds[:-1], options.labels)
+    last = np.resize(np.asarray(seeds[1:], np.uint32), len(first.seeds))
+    points = np.linspace(0, 1, options.interpolate + 2, dtype=np.float32)
+    request = Request(*(np.repeat(part, len(points)) for part in first))
+    variation = UNVARIED._replace(
+        other_seeds=np.repeat(last, len(points)), weights=np.tile(points, len(last))
+    )
+    return request, variation
+
+
+def _columns(model: Model, seeds: Sequence[int], options: Options) -> int | None:
+    if options.trajectory:
+        return model.num_steps - (options.start or 0)
+    if options.interpolate:
+        return options.interpolate + 2
+    return len(seeds) if options.labels else None
+
+
+def _names(request: Request, variation: Variation) -> list[str]:
+    if variation.other_seeds is None:
+        return sampling.names(request)
+    ways = zip(request.labels, request.seeds, variation.other_seeds, variation.weights, strict=True)
+    return [f"class{c:04d}_{a:06d}_{b:06d}_{weight:.4f}" for c, a, b, weight in ways]
+
+
+def _read_image(path: str, config: ConfigDict) -> np.ndarray:
+    """The image of a file as float32 (H, W, C) in [-1, 1], fitted to the model as in training."""
+    # Here, since reading data sets comes with it.
+    from ddgan_jax.data.images import BROKEN, decode, fit
+
+    if config.data.name in mixture.SETS:
+        raise UserError("--image: this model draws points")
+    try:
+        pixels = fit(
+            decode(epath.Path(path).read_bytes(), config.data.channels), config.data.image_size
+        )
+    except BROKEN as error:
+        raise UserError(f"--image={path} cannot be used: {error}") from error
+    return pixels.astype(np.float32) / np.float32(127.5) - 1
+
+
+def _sha256(array: np.ndarray | None) -> str | None:
+    return None if array is None else hashlib.sha256(array.tobytes()).hexdigest()

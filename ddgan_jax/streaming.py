@@ -1,0 +1,243 @@
+"""Many images to files: in memory only a chunk of them, and an interrupted job goes on.
+
+    a folder           one PNG per image, named by its seed; images that are there are not drawn
+    .npz               images (N, H, W, C) with seeds and labels, in the order of the request
+    .npy               the images alone
+    .array_record      one PNG per record in the same order, its seed and label as PNG texts
+
+The last three are single files that cannot grow: chunks are collected in the folder OUT.parts,
+each under the positions that it holds, and joined in one pass when all are there. What draws is
+described in a small file, so that a job never goes on with images of another model.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from etils import epath
+from PIL import Image, PngImagePlugin
+from tqdm import tqdm
+
+from ddgan_jax.errors import UserError
+from ddgan_jax.files import write_atomically, write_errors
+from ddgan_jax.report import Pace, duration
+
+SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal
+JOB = ".job.json"
+
+
+class Job(NamedTuple):
+    """What to write.
+
+    what: tells this drawing from any other, JSON; images of equal ones may lie in one folder.
+    count: of images. names: of their files, without ending. facts: arrays (N,) that go beside the
+    images. draw: the images at the given positions, in chunks (n, H, W, C), or with several steps
+    of each (n, steps, H, W, C); uint8, or float32 points.
+    """
+
+    what: Mapping[str, Any]
+    count: int
+    names: Callable[[], Sequence[str]]
+    facts: Mapping[str, np.ndarray]
+    draw: Callable[[np.ndarray], Iterator[np.ndarray]]
+
+
+def write(job: Job, out: str | os.PathLike) -> None:
+    """Draws and writes what is missing at `out`; its ending says how, as above.
+
+    Raises UserError if `out` ends otherwise, holds something else, or cannot be written.
+    """
+    out = epath.Path(out)
+    if not out.suffix:
+        _write_folder(job, out)
+        return
+    if out.suffix.lower() not in _FORMATS:
+        known = ", ".join([".png", *_FORMATS])
+        raise UserError(f"cannot write {out}: name a {known} or a folder, not {out.suffix}")
+    if out.exists():
+        raise UserError(f"{out} exists already: name another file, or move it")
+    parts = out.parent / f"{out.name}.parts"
+    identity = {**job.what, "count": job.count, "facts": _checksum(job.facts)}
+    with write_errors(out):
+        _claim(parts, identity, "*.npy")
+        _draw_parts(job, parts)
+        unfinished = out.parent / f".{out.name}.unfinished"
+        _FORMATS[out.suffix.lower()](job, _parts_of(parts), unfinished)
+        unfinished.replace(out)
+        parts.rmtree()
+
+
+# ------------------------------------------------------------------------------------ a folder
+
+
+def _write_folder(job: Job, out: epath.Path) -> None:
+    with write_errors(out):
+        _claim(out, job.what, "*.png")
+        names = job.names()
+        missing = np.flatnonzero([not (out / f"{name}.png").exists() for name in names])
+        remaining = iter(missing)
+        for chunk in _shown(job.draw(missing), job.count - len(missing), job.count):
+            for image, position in zip(chunk, remaining, strict=False):
+                write_atomically(out / f"{names[position]}.png", _png(image))
+
+
+def _png(image: np.ndarray, texts: Mapping[str, Any] | None = None) -> bytes:
+    """The bytes of a PNG file of a uint8 image (H, W, C), or of several (n, H, W, C) in a row."""
+    if image.dtype != np.uint8:
+        raise UserError("these are points and no images: name a .png, an .npy or an .npz")
+    if image.ndim == 4:
+        image = np.concatenate(list(image), axis=1)
+    info = PngImagePlugin.PngInfo()
+    for key, value in (texts or {}).items():
+        info.add_text(key, str(value))
+    content = io.BytesIO()
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    Image.fromarray(pixels).save(content, format="PNG", pnginfo=info)
+    return content.getvalue()
+
+
+# -------------------------------------------------------------------------------- single files
+
+
+def _draw_parts(job: Job, parts: epath.Path) -> None:
+    done = sum(len(part) for part in _parts_of(parts))
+    positions = np.arange(done, job.count)
+    for chunk in _shown(job.draw(positions), done, job.count):
+        content = io.BytesIO()
+        np.save(content, chunk)
+        name = f"{done:010d}-{done + len(chunk):010d}.npy"
+        write_atomically(parts / name, content.getvalue())
+        done += len(chunk)
+
+
+def _parts_of(parts: epath.Path) -> Iterator[np.ndarray]:
+    """The chunks from the first image on, one after the other."""
+    done = 0
+    for path in sorted(parts.glob("*.npy")):
+        first, last = map(int, path.stem.split("-"))
+        chunk = np.load(io.BytesIO(path.read_bytes()))
+        if (first, last) != (done, done + len(chunk)):
+            raise UserError(f"{parts} has lost a part before image {first}: move it and begin anew")
+        done = last
+        yield chunk
+
+
+def _save_npy(job: Job, chunks: Iterable[np.ndarray], out: epath.Path) -> None:
+    with out.open("wb") as file:
+        _write_array(file, job.count, chunks)
+
+
+def _save_npz(job: Job, chunks: Iterable[np.ndarray], out: epath.Path) -> None:
+    with out.open("wb") as file, zipfile.ZipFile(file, "w") as archive:
+        for name, values in job.facts.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, values)
+        with archive.open("images.npy", "w", force_zip64=True) as entry:
+            _write_array(entry, job.count, chunks)
+
+
+def _write_array(file: Any, count: int, chunks: Iterable[np.ndarray]) -> None:
+    """One array in numpy's format from its parts."""
+    for number, chunk in enumerate(chunks):
+        if number == 0:
+            np.lib.format.write_array_header_1_0(
+                file,
+                {
+                    "descr": np.lib.format.dtype_to_descr(chunk.dtype),
+                    "fortran_order": False,
+                    "shape": (count, *chunk.shape[1:]),
+                },
+            )
+        file.write(chunk.tobytes())
+
+
+def _save_array_record(job: Job, chunks: Iterable[np.ndarray], out: epath.Path) -> None:
+    from array_record.python.array_record_module import ArrayRecordWriter
+
+    writer = ArrayRecordWriter(os.fspath(out), "group_size:1")
+    try:
+        position = 0
+        for chunk in chunks:
+            for image in chunk:
+                facts = {name: values[position] for name, values in job.facts.items()}
+                writer.write(_png(image, facts))
+                position += 1
+    finally:
+        writer.close()
+
+
+_FORMATS: Mapping[str, Callable[[Job, Iterable[np.ndarray], epath.Path], None]] = {
+    ".npy": _save_npy,
+    ".npz": _save_npz,
+    ".array_record": _save_array_record,
+}
+
+
+# ------------------------------------------------------------------------- of the same drawing
+
+
+def _claim(folder: epath.Path, what: Mapping[str, Any], ours: str) -> None:
+    """Makes the folder that of the drawing `what`. Raises UserError if it is that of another."""
+    description = (json.dumps(what, sort_keys=True) + "\n").encode()
+    mark = folder / JOB
+    if mark.exists():
+        if mark.read_bytes() != description:
+            raise UserError(
+                f"{folder} holds images of another model, or drawn with other options: name "
+                "another place, or move it"
+            )
+    elif folder.exists() and any(True for _ in folder.glob(ours)):
+        raise UserError(f"{folder} holds other images: name another folder, or move it")
+    else:
+        write_atomically(mark, description)
+
+
+def _checksum(facts: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name, values in facts.items():
+        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------------------ progress
+
+
+def _shown(chunks: Iterable[np.ndarray], done: int, total: int) -> Iterator[np.ndarray]:
+    """The same chunks; what is written of them is shown on stderr, as a bar or in lines.
+
+    The first chunk, whose program is compiled, only starts the clock.
+    """
+    if done:
+        print(f"{done:,} of {total:,} images are there", file=sys.stderr)
+    pace, last_line = Pace(total, 1), time.monotonic()
+    terminal = sys.stderr.isatty()
+    bar = tqdm(
+        total=total,
+        initial=done,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        bar_format="{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt} images{postfix}",
+        disable=not terminal,
+    )
+    with contextlib.closing(bar):
+        for chunk in chunks:
+            yield chunk
+            done += len(chunk)
+            bar.update(len(chunk))
+            speed = pace.mark(done, time.monotonic())
+            if speed is None:
+                continue
+            text = f"{speed[0]:,.3g} images/s, {duration(speed[1])} left"
+            bar.set_postfix_str(text)
+            due = time.monotonic() - last_line >= SECONDS_BETWEEN_LINES
+            if due and not terminal:
+                print(f"{done:,} of {total:,} images  {text}", file=sys.stderr, flush=True)
+                last_line = time.monotonic()
