@@ -25,25 +25,24 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.files import write_atomically
 from ddgan_jax.validation import validate
 
+_C = {"objective.afd_regression": True}
+_WITHOUT_C = {"objective.afd_regression": False}
+_WITHOUT_AFD = {"objective.afd_weight": 0.0}
+_WITHOUT_R = {"objective.denoising_weight": 0.0}
+_KL = {"objective.afd_form": "kl"}
+_PAIRS = {"objective.joint": True} | _WITHOUT_AFD
 ROWS = {
-    "SIDDM: recon, C, R": {},
-    "kl, C, R": {"objective.afd_form": "kl"},
-    "kl, C, R, likelihood weight": {
-        "objective.afd_form": "kl",
-        "objective.afd_scaling": "likelihood",
-    },
-    "code, without C": {"objective.afd_form": "code", "objective.afd_regression": False},
-    "recon, without C": {"objective.afd_regression": False},
-    "without R": {"objective.denoising_weight": 0.0},
-    "without AFD": {"objective.afd_weight": 0.0},
-    "AFD alone": {"objective.adversarial_weight": 0.0},
-    "D told s": {"objective.discriminator_time": "t"},
-    "DDGAN, this D": {
-        "objective.joint": True,
-        "objective.afd_weight": 0.0,
-        "objective.denoising_weight": 0.0,
-    },
-    "DDGAN, this D, R": {"objective.joint": True, "objective.afd_weight": 0.0},
+    "SIDDM: recon, C, R": _C,
+    "kl, C, R": _C | _KL,
+    "kl, C, R, likelihood weight": _C | _KL | {"objective.afd_scaling": "likelihood"},
+    "code, without C": _WITHOUT_C | {"objective.afd_form": "code"},
+    "recon, without C": _WITHOUT_C,
+    "without R": _C | _WITHOUT_R,
+    "without AFD": _WITHOUT_AFD,
+    "AFD alone": _C | {"objective.adversarial_weight": 0.0},
+    "D told s": _C | {"objective.discriminator_time": "t"},
+    "DDGAN, this D": _PAIRS | _WITHOUT_R,
+    "DDGAN, this D, R": _PAIRS,
 }
 NUM_SAMPLES = 2_000
 FLAGS = (
