@@ -22,7 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.flip = False  # a mirrored 2 is no digit
 
     c.diffusion.num_timesteps = 2
-    c.objective.afd_regression = False  # with C the images of a class are all alike: docs/ablation.md
+    c.objective.afd_regression = False  # with C a class looks all alike: docs/ablation.md
     for network in (c.generator, c.discriminator):
         network.base_channels = 32
         network.channel_multipliers = (1, 1)

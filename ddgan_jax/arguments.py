@@ -124,9 +124,7 @@ def parse_seeds(text: str) -> list[int]:
         if last > LARGEST_SEED:
             raise UserError(f"--seeds={text}: {last} is above the largest seed, {LARGEST_SEED}")
         seeds += range(first, last + 1)
-    seed, times = Counter(seeds).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"--seeds={text}: seed {seed} is named {times} times")
+    _refuse_repeats(f"--seeds={text}: seed", seeds)
     return seeds
 
 
@@ -150,13 +148,21 @@ def parse_names(flag: str, text: str, known: Iterable[str]) -> list[str]:
 def parse_labels(text: str) -> list[int] | Literal["all"]:
     """The classes in "207,88", in the order given; "all"; or none for "".
 
-    Raises UserError for anything else.
+    Raises UserError for anything else, and for a class named twice.
     """
     if text in ("", "all"):
         return text or []
     if not re.fullmatch(r"\d+(,\d+)*", text, re.ASCII):
         raise UserError(f"--labels={text} is neither 'all' nor classes such as 207,88")
-    return [int(part) for part in text.split(",")]
+    labels = [int(part) for part in text.split(",")]
+    _refuse_repeats(f"--labels={text}: class", labels)
+    return labels
+
+
+def _refuse_repeats(what: str, values: Sequence[int]) -> None:
+    value, times = Counter(values).most_common(1)[0]
+    if times > 1:
+        raise UserError(f"{what} {value} is named {times} times")
 
 
 def _check_field(config: ConfigDict, path: str) -> None:

@@ -1,5 +1,6 @@
 """The command line: what reaches the commands, and what a user reads after a mistake."""
 
+import importlib
 import os
 import re
 import shlex
@@ -36,6 +37,9 @@ def command_module(monkeypatch):
         stand_in = types.ModuleType(module)
         setattr(stand_in, function, record)
         monkeypatch.setitem(sys.modules, module, stand_in)
+        # `from package import module` takes the package's attribute where there is one already.
+        package, _, name = module.rpartition(".")
+        monkeypatch.setattr(importlib.import_module(package), name, stand_in, raising=False)
         return calls
 
     return install
@@ -302,10 +306,16 @@ def test_seeds_that_are_none(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "labels"), [("", []), ("all", "all"), ("207", [207]), ("3,1,3", [3, 1, 3])]
+    ("text", "labels"), [("", []), ("all", "all"), ("207", [207]), ("3,1", [3, 1])]
 )
 def test_labels(text, labels):
     assert arguments.parse_labels(text) == labels
+
+
+@pytest.mark.parametrize("text", [",", "1,", "-1", "1-3", "cat", "1.5", "ALL", "3,1,3"])
+def test_labels_that_are_none(text):
+    with pytest.raises(UserError, match=re.escape(f"--labels={text}")):
+        arguments.parse_labels(text)
 
 
 def test_compilation_cache_is_on_unless_the_user_chose_another(monkeypatch, tmp_path):
