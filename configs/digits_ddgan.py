@@ -4,8 +4,8 @@
 
 Data: 1,797 gray digits, which come with scikit-learn (`pip install -e ".[demo]"`); no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.
-Measured by us, on two shared cores of a virtual machine: 2,000 steps in 4 min 28 s, of which the
-first minute compiles; legible digits from about 1,500 steps on.
+Measured by us, on two cores of a virtual machine: 1,800 steps in 3 min 51 s, compilation included;
+legible digits from about 1,500 steps on.
 ":tiny" trains two steps of a smaller network.
 """
 
