@@ -6,7 +6,8 @@
 Data: 1,797 gray digits, which come with scikit-learn (`pip install -e ".[demo]"`); no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.
 Measured by us, on two cores of a virtual machine that did other work besides: 1,500 steps in six
-minutes; every class legible from about 1,000 steps on. docs/ablation.md compares the forms of the loss.
+minutes; every class legible from about 1,000 steps on. docs/ablation.md compares the forms of the
+loss.
 ":tiny" trains two steps of a smaller network.
 """
 
