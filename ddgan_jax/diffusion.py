@@ -180,7 +180,8 @@ def discrete_schedule(
     s = np.arange(num_timesteps + 1, dtype=np.float64) / num_timesteps
     variance = _VARIANCES[name](s * (1.0 - FIRST_TIME) + FIRST_TIME, beta_min, beta_max)
     betas = 1.0 - (1.0 - variance[1:]) / (1.0 - variance[:-1])
-    if not np.all((betas > 0) & (betas <= 1)):
+    # No noise schedule but that of pure noise reaches 1, where nothing of the image is left.
+    if not np.all((betas > 0) & (betas < 1)) and name != "one_shot":
         raise UserError(
             f"diffusion: beta_min={beta_min} and beta_max={beta_max} are not a valid {name} "
             "schedule (its betas must lie between 0 and 1)"
