@@ -68,8 +68,8 @@ def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
         chunks = -(-count // size)
         filled = jnp.arange(chunks * size) % count
         inputs = tuple(part[filled].reshape(chunks, size) for part in (seeds, labels))
-        drawn = jax.lax.map(lambda chunk: sample(params, chunk), inputs)
-        return finish(drawn.reshape(chunks * size, *drawn.shape[2:])[:count])
+        drawn = jax.lax.map(lambda chunk: finish(sample(params, chunk)), inputs)
+        return drawn.reshape(chunks * size, *drawn.shape[2:])[:count]
 
     return program
 
