@@ -94,11 +94,15 @@ def undisturbed(tmp_path_factory, data_dir):
 
 
 def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
-    """Returns once the process has done this step, and one that no process before it had done."""
+    """Returns once the process has done this step, and one that no process before it had done.
+
+    And once there is a checkpoint, which is written in the background.
+    """
     path = workdir / "metrics.jsonl"
     done = len(metrics(workdir)) if path.exists() else 0
     while process.poll() is None:
-        if path.exists() and path.read_text().count("\n") >= max(step, done + 1):
+        told = path.read_text().count("\n") if path.exists() else 0
+        if told >= max(step, done + 1) and checkpoint.list_steps(workdir / "checkpoints"):
             return
         time.sleep(0.01)
 
