@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import signal
 import subprocess
 import sys
@@ -299,17 +298,13 @@ def test_all_steps(model, tmp_path):
     np.testing.assert_array_equal(strip, np.concatenate(list(steps[1, ..., 0]), axis=1))
 
 
-@pytest.mark.parametrize(
-    "other", [{"latent_seed": 3}, {"labels": [1]}, {"trajectory": True}, {"interpolate": 1}]
-)
+@pytest.mark.parametrize("other", [{"latent_seed": 3}, {"trajectory": True}, {"interpolate": 1}])
 def test_what_was_asked_tells_jobs_apart(model, other):
-    if "labels" in other and not model.config.data.num_classes:
-        pytest.skip("no classes")
     plain = make_job(model, [1, 2], Options()).what
     assert plain == make_job(model, [5], Options()).what
-    assert json.loads(json.dumps(plain)) != json.loads(
-        json.dumps(make_job(model, [1, 2], Options(**other)).what)
-    )
+    assert plain != make_job(model, [1, 2], Options(**other)).what
+    if model.config.data.num_classes:
+        assert plain != make_job(model, [1, 2], Options(labels=[1])).what
     other_params = jax.tree.map(lambda a: a + 1, model.params)
     assert plain != make_job(model.with_params(other_params), [1, 2], Options()).what
 
