@@ -1,6 +1,7 @@
 """The machine that tests see: four devices on the CPU, and compiled programs kept on disk."""
 
 import os
+import signal
 from pathlib import Path
 
 from absl import flags
@@ -28,6 +29,9 @@ cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddga
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+# A shell ignores Ctrl-C in what it starts with "&", and so would every program that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As the command line does: Grain's workers ask absl's registry, which pytest never parses.
 flags.FLAGS.mark_as_parsed()
