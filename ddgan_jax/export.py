@@ -36,11 +36,7 @@ FORMAT_VERSION = 1
 LARGEST_INSIDE = 64 * 2**20  # bytes of parameters that the sampler holds unless told otherwise
 HUB = "hf://"
 UNKNOWN_LICENCE = "not stated"
-ABOUT = (
-    "provenance",
-    "licence",
-    "metrics",
-)  # entries of Model.about, carried from export to export
+ABOUT = ("provenance", "licence", "metrics")  # of Model.about, carried from export to export
 
 
 def write(

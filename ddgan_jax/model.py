@@ -24,7 +24,7 @@ _OF_THE_MACHINE = ("time", "images_per_second")  # fields of metrics.jsonl
 ORIGIN = "origin.json"  # of a run folder whose first checkpoint was imported
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Model:
     """A generator and what it is; images are drawn on all devices of this process.
 
