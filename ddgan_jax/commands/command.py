@@ -1,0 +1,36 @@
+"""What a command is, and where compiled programs are kept."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ddgan_jax.arguments import Flag
+
+
+class Command(NamedTuple):
+    """One command, and everything that its help page says.
+
+    run: called with the parsed flags, and with the config if the command takes one.
+    """
+
+    summary: str
+    description: str
+    flags: tuple[Flag, ...]
+    examples: tuple[str, ...]
+    run: Callable[..., None]
+    takes_config: bool = False
+    when_interrupted: str = "interrupted"
+
+
+def use_compilation_cache() -> None:
+    """Let JAX keep compiled programs on disk; call before jax is imported.
+
+    They lie in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/ddgan_jax/jax, and are found
+    again by the next run with the same config and devices: it starts in seconds. Everything is
+    kept however fast it compiled. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "ddgan_jax" / "jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

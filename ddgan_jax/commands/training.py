@@ -1,0 +1,168 @@
+"""Training, and what comes before it: `train`, `show`, `prepare`, `experiment`."""
+
+from absl import flags
+
+from ddgan_jax.arguments import Flag, parse_integers, parse_names, parse_seeds
+from ddgan_jax.commands.command import Command, use_compilation_cache
+from ddgan_jax.config import ConfigDict
+
+
+def _train(values: flags.FlagValues, config: ConfigDict) -> None:
+    use_compilation_cache()
+    from ddgan_jax import hosts
+
+    hosts.join(
+        values.coordinator,
+        values.num_processes,
+        values.process_id,
+        peer_timeout=values.peer_timeout,
+    )
+    from ddgan_jax.train import train
+
+    train(config, values.workdir)
+
+
+def _show(values: flags.FlagValues, config: ConfigDict) -> None:
+    del values
+    from ddgan_jax.show import show
+
+    print(show(config))
+
+
+def _prepare(values: flags.FlagValues) -> None:
+    from ddgan_jax.data.prepare import prepare
+
+    folder = prepare(
+        values.dataset,
+        data_dir=values.data_dir,
+        archive=values.archive,
+        images=values.images,
+        arrays=values.arrays,
+        download=values.download,
+    )
+    print(f"prepared in {folder}")
+
+
+def _mog25(values: flags.FlagValues) -> None:
+    use_compilation_cache()
+    from ddgan_jax.experiments import mog25, mog25_cells
+
+    mog25.run(
+        values.out,
+        methods=parse_names("methods", values.methods, mog25_cells.METHODS),
+        steps=parse_integers("steps", values.steps),
+        seeds=parse_seeds(values.seeds),
+        setting=values.setting,
+        iterations=values.iterations,
+    )
+
+
+# TPU pods, SLURM and Open MPI say all this themselves.
+HOST_FLAGS = (
+    Flag("coordinator", "HOST:PORT", "of process 0, for a job of several processes"),
+    Flag("num_processes", "N", "of the job, with --coordinator", kind="integer"),
+    Flag("process_id", "I", "of this process, 0 to N - 1, with --coordinator", kind="integer"),
+    Flag("peer_timeout", "SECONDS", "within which a lost peer ends this one", 120, "integer"),
+)
+
+COMMANDS = {
+    "train": Command(
+        summary="train a model; the same command again resumes",
+        description=(
+            "Train the model that a config describes. The run folder gets the config, metrics,\n"
+            "grids of samples and checkpoints. Running the same command again continues from the\n"
+            "last checkpoint. `ddgan show` lists the fields of a config."
+        ),
+        flags=(
+            Flag("workdir", "FOLDER", "run folder, made if it does not exist", required=True),
+            *HOST_FLAGS,
+        ),
+        examples=(
+            "ddgan train --config=configs/digits_ddgan.py --workdir=runs/digits",
+            "ddgan train --config=configs/cifar10_ddgan.py --workdir=runs/cifar10 \\\n"
+            "    --config.train.batch_size=128 --config.data.dir=/data/tfds",
+        ),
+        run=_train,
+        takes_config=True,
+        when_interrupted="interrupted; the same command continues from the last checkpoint",
+    ),
+    "show": Command(
+        summary="explain a config without data or accelerator",
+        description=(
+            "Print the resolved config, the parameters of each module, FLOPs per image and an\n"
+            "estimate of the memory. Needs neither data nor an accelerator."
+        ),
+        flags=(),
+        examples=(
+            "ddgan show --config=configs/cifar10_ddgan.py",
+            "ddgan show --config=configs/celebahq256_ddgan.py --config.train.batch_size=8",
+        ),
+        run=_show,
+        takes_config=True,
+    ),
+    "prepare": Command(
+        summary="make a data set ready for training",
+        description=(
+            "Convert a data set to the form that training reads: CIFAR-10 and MNIST from their\n"
+            "published archives, a set of your own from a folder of images or an .npz file. Every\n"
+            "other set of TFDS is converted by TFDS itself, which needs TensorFlow:\n"
+            "pip install 'ddgan-jax[tf]'. What exists already is never overwritten."
+        ),
+        flags=(
+            Flag(
+                "dataset",
+                "NAME",
+                "name of the set: cifar10, mnist, any of TFDS, or your own",
+                required=True,
+            ),
+            Flag(
+                "data_dir",
+                "FOLDER",
+                "where prepared sets lie; without it $TFDS_DATA_DIR or ~/tensorflow_datasets",
+                "",
+            ),
+            Flag("archive", "PATH", "published archive of cifar10 or mnist"),
+            Flag("images", "FOLDER", "PNG or JPEG files, one sub-folder per class"),
+            Flag(
+                "arrays", "FILE", ".npz file with uint8 images (N, H, W, C) and maybe labels (N,)"
+            ),
+            Flag(
+                "download",
+                "",
+                "fetch the archive of cifar10 or mnist from its publisher",
+                False,
+                "switch",
+            ),
+        ),
+        examples=(
+            "ddgan prepare --dataset=cifar10 --archive=cifar-10-python.tar.gz",
+            "ddgan prepare --dataset=flowers --images=photos/flowers --data_dir=/data/tfds",
+        ),
+        run=_prepare,
+    ),
+    "experiment mog25": Command(
+        summary="the 25-Gaussian table of the SIDDM paper",
+        description=(
+            "Train cells of Table 1 of the SIDDM paper, all seeds of a cell at once, and write a\n"
+            "table (mean and spread over the seeds) beside the paper's numbers, the same as JSON,\n"
+            "and a scatter picture of each cell. Cells that --out holds already are kept.\n"
+            'Setting "paper" is that of the authors, a matter for an accelerator; "reduced"\n'
+            "(rescaled data, other learning rates, fewer and smaller iterations) takes\n"
+            "minutes on a CPU."
+        ),
+        flags=(
+            Flag("out", "FOLDER", "where the table goes", required=True),
+            Flag("methods", "LIST", "rows, e.g. gan,ddgan,siddm,siddm_no_afd", "ddgan,siddm"),
+            Flag("steps", "LIST", "columns: denoising steps T", "4"),
+            Flag("seeds", "LIST", "e.g. 0-4", "0"),
+            Flag("setting", "NAME", "reduced or paper", "reduced"),
+            Flag("iterations", "N", "another number than the setting's", 0, "integer"),
+        ),
+        examples=(
+            "ddgan experiment mog25 --methods=siddm --steps=4 --out=runs/mog25",
+            "ddgan experiment mog25 --setting=paper --methods=gan,ddgan,siddm,siddm_no_afd \\\n"
+            "    --steps=2,4,8,16 --seeds=0-4 --out=runs/table1",
+        ),
+        run=_mog25,
+    ),
+}
