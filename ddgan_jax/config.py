@@ -8,10 +8,11 @@ folder and travels in every checkpoint.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import ml_collections
 
-from ddgan_jax.config_files import did_you_mean
+from ddgan_jax.config_files import did_you_mean, from_dict
 from ddgan_jax.errors import UserError
 
 ConfigDict = ml_collections.ConfigDict
@@ -202,6 +203,19 @@ DISCRIMINATORS: Mapping[str, Callable[[], ConfigDict]] = {
     "unet": _unet_discriminator,
     "mlp": _mlp_discriminator,
 }
+
+
+def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
+    """The config in a run folder, a checkpoint or an export, as `to_dict` and JSON left it.
+
+    A field that is newer than what was stored had, in effect, its default, and gets it.
+    """
+    config = base_config()
+    for role, networks in (("generator", GENERATORS), ("discriminator", DISCRIMINATORS)):
+        name = tree.get(role, {}).get("name")
+        config[role] = networks[name]() if name in networks else ConfigDict()
+    config.update(from_dict(tree))
+    return config.lock()
 
 
 def siddm_config() -> ConfigDict:

@@ -26,7 +26,7 @@ from etils import epath
 
 import ddgan_jax
 from ddgan_jax import images, mixture, model_card, models, show, stablehlo, weights
-from ddgan_jax.config_files import from_dict
+from ddgan_jax.config import from_stored
 from ddgan_jax.errors import UserError
 from ddgan_jax.files import write_errors
 from ddgan_jax.model import Model, from_run
@@ -106,7 +106,7 @@ def read(folder: str | os.PathLike) -> Model:
             whole = _sha256(found) == expected
         if not whole:
             raise UserError(f"{folder}: {name} is damaged, it does not match its checksum")
-    config = from_dict(about["config"])
+    config = from_stored(about["config"])
     params = weights.from_safetensors(content, str(folder / "model.safetensors"))
     template = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))[0]
     weights.check_shapes(params, template, str(folder))

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import checkpoint, parallel, randomness, sampling, train_step, weights
 from ddgan_jax.checkpoint import Checkpoints
-from ddgan_jax.config_files import from_dict
+from ddgan_jax.config import from_stored
 from ddgan_jax.errors import UserError
 from ddgan_jax.sampling import UNVARIED, Request, Trajectory, Variation
 from ddgan_jax.types import Params
@@ -121,7 +121,7 @@ class Model:
 
     def with_sampling(self, **fields: int) -> "Model":
         """The same model with other fields of config.sampling."""
-        config = from_dict(self.config.to_dict())
+        config = from_stored(self.config.to_dict())
         config.sampling.update(fields)
         return dataclasses.replace(self, config=config)
 
@@ -166,7 +166,7 @@ def from_run(
     """
     directory = epath.Path(workdir) / "checkpoints"
     step, tree, params = checkpoint.load_ema(directory, step, report=report)
-    config = from_dict(tree)
+    config = from_stored(tree)
     if kind == "raw":
         params = _raw_params(config, directory, step)
     about = _about_run(epath.Path(workdir), step)

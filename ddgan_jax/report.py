@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from ddgan_jax.config import ConfigDict, base_config
+from ddgan_jax.config import ConfigDict, from_stored
 from ddgan_jax.config_files import from_json, leaves, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.event_files import SummaryWriter, metric_writers
@@ -45,14 +45,11 @@ def check_same_run(run_dir: str | os.PathLike, config: ConfigDict) -> None:
     if not path.exists():
         return
     try:
-        stored = from_json(path.read_text())
+        stored = from_stored(from_json(path.read_text()).to_dict())
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    # A field that is newer than the file had, in effect, its default. The way through JSON makes
-    # lists and tuples equal.
-    here = dict(leaves(from_json(to_json(config))))
-    defaults = {name: value for name, value in leaves(base_config()) if name in here}
-    there = defaults | dict(leaves(stored))
+    # The way through JSON makes lists and tuples equal.
+    here, there = dict(leaves(from_json(to_json(config)))), dict(leaves(stored))
     differing = [
         f"{name}: {there.get(name, 'absent')!r} in the run folder, {here.get(name, 'absent')!r} now"
         for name in sorted(there | here)
