@@ -78,8 +78,7 @@ def initial_params():
 
     @jax.jit
     def init():
-        # Another generator of random bits than that of a run: it compiles in half the time.
-        key = jax.random.key(0, impl="rbg")
+        key = jax.random.key(0)
         generator, discriminator = models.init_params(tiny_config(**wide), key)
         return {
             "generator": generator,

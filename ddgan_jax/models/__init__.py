@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ddgan_jax.hash_keys import hash_key
 from ddgan_jax.models import discriminators, mlp, ncsnpp, unet
 from ddgan_jax.types import Judgement, Params
 
@@ -83,7 +84,7 @@ def init_params(config: ConfigDict, key: jax.Array) -> tuple[Params, Params]:
     t, labels = jnp.zeros((1,)), jnp.zeros((1,), jnp.int32)
     z = jnp.zeros((1, *latent_shape(config)))
     x_tp1 = x if config.objective.joint else None
-    generator_key, discriminator_key = jax.random.split(key)
+    generator_key, discriminator_key = jax.random.split(hash_key(key))
     inputs = _GENERATORS[config.generator.name].inputs(config, x, t, z, labels)
     generator = build_generator(config).init(generator_key, *inputs)
     inputs = _DISCRIMINATORS[config.discriminator.name].inputs(config, x, t, x_tp1, labels)
