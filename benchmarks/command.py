@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ BASELINE_FLAGS = (
     Flag("baseline", "COMMAND", "shell command to compare with, run after each of our repeats"),
     Flag("baseline_images", "N", "images of one run of a baseline without JSON", kind="integer"),
 )
+PEAK_FLAG = Flag("peak", "FILE", "report of benchmarks.peak: adds the shares of it")
 
 
 def baseline_of(values: flags.FlagValues) -> Baseline | None:
@@ -42,13 +44,32 @@ def main(
     benchmark: Callable[[flags.FlagValues, ConfigDict], Report],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Runs a benchmark, prints its report as JSON and returns the exit code.
+    """Runs a benchmark of a config, prints its report as JSON and returns the exit code.
 
     page: text of the help page, the module's docstring. own_flags: besides those of every
     benchmark. argv: without the program's name.
     """
+
+    def of_config(values: flags.FlagValues, overrides: Sequence[str]) -> Report:
+        config = parse_config(values.config, overrides)
+        return {
+            "config": values.config,
+            "overrides": _overrides(values.config, config),
+            **benchmark(values, config),
+        }
+
+    return run(name, page, (*CONFIG_FLAGS, *own_flags, REPEATS_FLAG), of_config, argv)
+
+
+def run(
+    name: str,
+    page: str,
+    known: Sequence[Flag],
+    benchmark: Callable[[flags.FlagValues, Sequence[str]], Report],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """The same for a benchmark with flags of its own: benchmark(values, config overrides)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    known = (*CONFIG_FLAGS, *own_flags, REPEATS_FLAG)
     if {"-h", "--help"} & set(argv):
         print(f"{page.strip()}\n\nFlags:\n{_flag_lines(known)}")
         return 0
@@ -57,7 +78,6 @@ def main(
     program = f"benchmarks.{name}"
     try:
         values, overrides = parse_flags(f"python -m {program}", known, argv)
-        config = parse_config(values.config, overrides)
         if values.repeats < 1:
             raise UserError(f"--repeats={values.repeats} must be positive")
         if "baseline" in values and values.baseline:
@@ -65,13 +85,12 @@ def main(
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         report = {
             "benchmark": name,
+            "command": shlex.join(["python", "-m", program, *argv]),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": versions(),
             "compilation_cache": bool(jax.config.jax_compilation_cache_dir),
-            "config": values.config,
-            "overrides": _overrides(values.config, config),
-            **benchmark(values, config),
+            **benchmark(values, overrides),
             **peak_memory(),
         }
     except UserError as error:

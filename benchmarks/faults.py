@@ -98,6 +98,7 @@ def kill_at_random(config: str, folder: Path, kills: int, seed: int, expected: d
         runs += 1
         while True:
             process, began = start(config, workdir), time.monotonic()
+            left = _unfinished(workdir)  # by the kill before
             try:
                 process.communicate(timeout=instants.uniform(0.2, seconds))
                 seconds = max(time.monotonic() - began, 2.0)
@@ -105,7 +106,7 @@ def kill_at_random(config: str, folder: Path, kills: int, seed: int, expected: d
                 process.send_signal(signal.SIGKILL)
                 output = process.communicate()[0]
                 done += 1
-                phases[_phase(output, workdir)] += 1
+                phases[_phase(output, _unfinished(workdir) - left)] += 1
             there = max(list_steps(workdir / "checkpoints"), default=0)
             lost += there < newest  # a whole checkpoint that is gone
             newest = there
@@ -119,9 +120,13 @@ def kill_at_random(config: str, folder: Path, kills: int, seed: int, expected: d
     return {"kills": done, "phases": phases, "runs": runs, "exact": exact, "checkpoints_lost": lost}
 
 
-def _phase(output: str, workdir: Path) -> str:
-    folder = workdir / "checkpoints"
-    if folder.exists() and any("orbax-checkpoint-tmp" in path.name for path in folder.iterdir()):
+def _unfinished(workdir: Path) -> set[str]:
+    """Saves that are going on, or that a kill has interrupted."""
+    return {path.name for path in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")}
+
+
+def _phase(output: str, unfinished: set[str]) -> str:
+    if unfinished:
         return "save"
     if "step " in output.partition("the first step compiles")[2]:
         return "step"

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -31,21 +32,25 @@ class Program(NamedTuple):
 
     call: does the work once; whatever it returns is waited for. images: per call. weight: share
     of this program in the calls of real use, where several take turns. flops_per_image: by method
-    of counting, None: unknown. facts: more fields of its report.
+    of counting, None: unknown. bytes_per_image: read and written, as the compiler counts; None:
+    unknown. facts: more fields of its report. executable: what the compiler made, if anything.
     """
 
     call: Callable[[], Any]
     images: int
     weight: float = 1.0
     flops_per_image: Mapping[str, float | None] = {}
+    bytes_per_image: float | None = None
     facts: Mapping[str, Any] = {}
+    executable: jax.stages.Compiled | None = None
 
 
 class Compiled(NamedTuple):
-    """An executable, its FLOPs per call on one device by XLA's analysis, and how it was made."""
+    """An executable, how it was made, and by XLA's analysis what a call does on one device."""
 
-    call: Callable[..., Any]
+    call: jax.stages.Compiled
     flops: float | None
+    bytes: float | None  # read and written by all its operations
     facts: Report
 
 
@@ -57,11 +62,34 @@ def compile_program(mapped: Any, *args: Any) -> Compiled:
     compiled = lowered.compile()
     end = time.perf_counter()
     facts = {
-        "trace_seconds": _rounded(traced - start),
-        "compile_seconds": _rounded(end - traced),
+        "trace_seconds": rounded(traced - start),
+        "compile_seconds": rounded(end - traced),
         "temporary_bytes_per_device": compiled.memory_analysis().temp_size_in_bytes,
     }
-    return Compiled(compiled, (compiled.cost_analysis() or {}).get("flops"), facts)
+    cost = compiled.cost_analysis() or {}
+    return Compiled(compiled, cost.get("flops"), cost.get("bytes accessed"), facts)
+
+
+class Peak(NamedTuple):
+    """What a device can do, as `benchmarks.peak` measured it."""
+
+    flops_per_second: float  # of a large matrix product in the program's dtype
+    bytes_per_second: float  # of a large copy, read and written
+
+
+def read_peak(path: str | None, dtype: str) -> Peak | None:
+    """The peak in a report of `benchmarks.peak`; None without a path. dtype: the compute dtype.
+
+    Raises UserError if the file is not such a report.
+    """
+    if not path:
+        return None
+    try:
+        report = json.loads(Path(path).read_text())
+        flops = report["matmul"][dtype]["flops_per_second"]
+        return Peak(flops, report["copy"]["bytes_per_second"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--peak={path} is not a report of benchmarks.peak ({error!r})") from error
 
 
 # --------------------------------------------------------------------------------------- timing
@@ -93,11 +121,15 @@ def warm_up(call: Callable[[], Any]) -> int:
 
 
 def measure(
-    programs: Mapping[str, Program], repeats: int, baseline: "Baseline | None" = None
+    programs: Mapping[str, Program],
+    repeats: int,
+    baseline: "Baseline | None" = None,
+    peak: Peak | None = None,
 ) -> Report:
     """Times all programs `repeats` times, in turns with each other and with the baseline.
 
-    repeats: > 0. Raises UserError if the baseline fails or gives no figure.
+    repeats: > 0. peak: adds the shares of it that the programs reach. Raises UserError if the
+    baseline fails or gives no figure.
     """
     counts = {}
     for name, program in programs.items():
@@ -108,11 +140,11 @@ def measure(
     wall, cpu = (statistics.median(values) for values in zip(*ours, strict=True))
     report = {
         "repeats": repeats,
-        "seconds_per_image": _rounded(wall),
-        "cpu_seconds_per_image": _rounded(cpu),
-        "images_per_second": _rounded(1 / wall),
+        "seconds_per_image": rounded(wall),
+        "cpu_seconds_per_image": rounded(cpu),
+        "images_per_second": rounded(1 / wall),
         "programs": {
-            name: _program_report(program, counts[name], [turn[name] for turn in turns])
+            name: _program_report(program, counts[name], [turn[name] for turn in turns], peak)
             for name, program in programs.items()
         },
     }
@@ -150,7 +182,9 @@ def _per_image(programs: Mapping[str, Program], turn: Mapping[str, Seconds]) -> 
     )
 
 
-def _program_report(program: Program, count: int, times: Sequence[Seconds]) -> Report:
+def _program_report(
+    program: Program, count: int, times: Sequence[Seconds], peak: Peak | None
+) -> Report:
     wall, cpu = [s.wall for s in times], [s.cpu for s in times]
     images_per_second = program.images / statistics.median(wall)
     return {
@@ -162,25 +196,40 @@ def _program_report(program: Program, count: int, times: Sequence[Seconds]) -> R
         "cpu_seconds_per_call": spread(cpu),
         "seconds_per_image": spread([s / program.images for s in wall]),
         "cpu_seconds_per_image": spread([s / program.images for s in cpu]),
-        "images_per_second": _rounded(images_per_second),
+        "images_per_second": rounded(images_per_second),
         "flops_per_image": dict(program.flops_per_image),
         "flops_per_second": {
-            method: flops and _rounded(flops * images_per_second)
+            method: flops and rounded(flops * images_per_second)
             for method, flops in program.flops_per_image.items()
         },
+        "bytes_per_image": program.bytes_per_image,
+        **(_shares(program, images_per_second, peak) if peak else {}),
+    }
+
+
+def _shares(program: Program, images_per_second: float, peak: Peak) -> Report:
+    per_device = images_per_second / jax.device_count()
+    parts = {
+        "share_of_matrix_peak": (program.flops_per_image.get("counted"), peak.flops_per_second),
+        "share_of_memory_bandwidth": (program.bytes_per_image, peak.bytes_per_second),
+    }
+    return {
+        name: amount and rounded(amount * per_device / limit)
+        for name, (amount, limit) in parts.items()
     }
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median, minimum and maximum."""
     return {
-        "median": _rounded(statistics.median(values)),
-        "min": _rounded(min(values)),
-        "max": _rounded(max(values)),
+        "median": rounded(statistics.median(values)),
+        "min": rounded(min(values)),
+        "max": rounded(max(values)),
     }
 
 
-def _rounded(value: float) -> float:
+def rounded(value: float) -> float:
+    """To five significant digits."""
     # Times scatter by per cents: more digits would only be harder to read.
     return float(f"{value:.5g}")
 
@@ -253,4 +302,4 @@ def _comparison(baseline: Baseline, ours: Sequence[Seconds], theirs: Sequence[Se
 
 
 def _ratios(values: Sequence[float]) -> Report:
-    return spread(values) | {"pairs": [_rounded(value) for value in values]}
+    return spread(values) | {"pairs": [rounded(value) for value in values]}

@@ -25,6 +25,7 @@ FLAGS = (
         kind="integer",
     ),
     *command.BASELINE_FLAGS,
+    command.PEAK_FLAG,
 )
 
 
@@ -44,7 +45,8 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
         "nfe": config.diffusion.num_timesteps,
     }
     programs = {"sample": make_program(config, images)}
-    return fields | measure.measure(programs, values.repeats, baseline)
+    peak = measure.read_peak(values.peak, config.train.compute_dtype)
+    return fields | measure.measure(programs, values.repeats, baseline, peak)
 
 
 def make_program(config: ConfigDict, images: int) -> measure.Program:
@@ -65,7 +67,9 @@ def make_program(config: ConfigDict, images: int) -> measure.Program:
             "counted": forward * config.diffusion.num_timesteps,
             "xla": compiled.flops and compiled.flops * len(devices) / images,
         },
+        bytes_per_image=compiled.bytes and compiled.bytes * len(devices) / images,
         facts=compiled.facts,
+        executable=compiled.call,
     )
 
 

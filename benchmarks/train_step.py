@@ -28,6 +28,7 @@ from ddgan_jax.validation import validate
 FLAGS = (
     Flag("r1", "yes|no|both", "time the step with the R1 penalty", "both"),
     *command.BASELINE_FLAGS,
+    command.PEAK_FLAG,
 )
 
 _NAMES = {False: "without_r1", True: "with_r1"}
@@ -46,7 +47,8 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
         "mapping": config.train.mapping,
     }
     programs = make_programs(config, R1_CHOICES[values.r1])
-    return fields | measure.measure(programs, values.repeats, baseline)
+    peak = measure.read_peak(values.peak, config.train.compute_dtype)
+    return fields | measure.measure(programs, values.repeats, baseline, peak)
 
 
 def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, measure.Program]:
@@ -82,7 +84,9 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
                 "counted": show.train_step_flops(config, r1=r1),
                 "xla": program.flops and program.flops * len(devices) / images,
             },
+            bytes_per_image=program.bytes and program.bytes * len(devices) / images,
             facts=program.facts,
+            executable=program.call,
         )
         for r1, program in compiled.items()
     }

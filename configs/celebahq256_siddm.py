@@ -27,6 +27,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optimizer.ema_decay = 0.9999
     c.train.batch_size = 128
     c.train.num_steps = 400_000  # ours: the paper trains "until the best FID"
+    c.train.mapping = "shard_map"
+    c.train.shard_optimizer = True  # moments and EMA, two thirds of the state, fit small chips
     c.sampling.chunk_size = 16
 
     return apply_variant(c, arg, {"tiny": tiny})

@@ -49,6 +49,9 @@ def get_config(arg: str = "") -> ConfigDict:
     c.log.samples_every_steps = 600
     c.log.num_samples = 100
     c.checkpoint.save_every_steps = 300
+    c.eval.every_steps = 600
+    c.eval.num_samples = 1_000
+    c.eval.features = "pixels"  # enough for so few of them, and nothing to be trained first
     c.sampling.chunk_size = 100
 
     return apply_variant(c, arg, {"tiny": tiny})

@@ -29,5 +29,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optimizer.ema_decay = 0.9999
     c.train.batch_size = 2048
     c.train.num_steps = 400_000  # ours: the paper trains "until the best FID"
+    c.train.mapping = "shard_map"
+    c.train.shard_optimizer = True  # moments and EMA, two thirds of the state, fit small chips
 
     return apply_variant(c, arg, {"tiny": tiny})

@@ -33,6 +33,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from ddgan_jax import parallel
 from ddgan_jax.errors import UserError
 from ddgan_jax.types import Params, PyTree, TrainState
 
@@ -67,6 +68,8 @@ class Checkpoints(AbstractContextManager):
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             # Folders made in the background would leave threads waiting for them if that fails.
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            # What a kill during a save has left; nobody else writes here.
+            cleanup_tmp_directories=True,
             lightweight_initialize=True,
         )
         try:
@@ -78,7 +81,7 @@ class Checkpoints(AbstractContextManager):
     def save(self, step: int, state: TrainState, config: Mapping[str, Any]) -> bool:
         """Starts writing `state` and returns once its arrays are copied to the host.
 
-        state: replicated; it may be donated as soon as this returns. config: what JSON can hold.
+        state: of any layout; it may be donated as soon as this returns. config: what JSON can hold.
         Returns False, and writes nothing, if the step is there already. Waits for the save
         before, if that still runs. Raises UserError if either could not be written, or if a newer
         step is there, which keeping the newest would delete.
@@ -91,7 +94,7 @@ class Checkpoints(AbstractContextManager):
             raise UserError(
                 f"{self._directory / str(steps[-1])} is newer than step {step}: move it"
             )
-        state = jax.device_get(state)
+        state = parallel.to_host(state)
         items = {
             "state": {k: v for k, v in _by_name(state).items() if not k.startswith(_EMA)},
             "ema": {"generator": {"ema_params": state.generator.ema_params}},
@@ -119,17 +122,7 @@ class Checkpoints(AbstractContextManager):
         named in one line to `report`. Raises UserError if the arrays are not those of
         `abstract_state`, if no step is whole, or if the given step is missing or damaged.
         """
-        like = _by_name(abstract_state)
-
-        def read(folder: epath.Path) -> TrainState:
-            manifest, _ = _read_manifest_and_config(folder)
-            _check_same_arrays(folder, manifest["state"] | manifest["ema"], like)
-            ema = _read_arrays(folder, "ema", manifest)
-            arrays = _read_arrays(folder, "state", manifest) | _by_name(ema)
-            placed = [_place(arrays[name], leaf) for name, leaf in like.items()]
-            return jax.tree.unflatten(jax.tree.structure(abstract_state), placed)
-
-        found, damaged = _newest_whole(self._directory, step, read)
+        found, damaged = _newest_whole(self._directory, step, _state_reader(abstract_state))
         for above, why in damaged.items():
             aside = self._set_aside(above)
             report(f"skipped the checkpoint of step {above}: {why}; it is now {aside}")
@@ -210,6 +203,26 @@ def load_ema(
         raise UserError(f"no checkpoint in {directory}: train first, or name another run folder")
     step, (config, ema) = found
     return step, config, jax.device_put(ema["generator"]["ema_params"])
+
+
+def load_state(directory: str | os.PathLike, abstract_state: PyTree, step: int) -> TrainState:
+    """The whole state of `step`, otherwise as `load_ema`; abstract_state as in `restore`."""
+    found, _ = _newest_whole(_absolute(directory), step, _state_reader(abstract_state))
+    return found[1]
+
+
+def _state_reader(abstract_state: PyTree) -> Callable[[epath.Path], TrainState]:
+    like = _by_name(abstract_state)
+
+    def read(folder: epath.Path) -> TrainState:
+        manifest, _ = _read_manifest_and_config(folder)
+        _check_same_arrays(folder, manifest["state"] | manifest["ema"], like)
+        ema = _read_arrays(folder, "ema", manifest)
+        arrays = _read_arrays(folder, "state", manifest) | _by_name(ema)
+        placed = [_place(arrays[name], leaf) for name, leaf in like.items()]
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), placed)
+
+    return read
 
 
 def _absolute(directory: str | os.PathLike) -> epath.Path:

@@ -76,6 +76,7 @@ def base_config() -> ConfigDict:
     c.train.seed = 0  # of everything: initial parameters, data order, noise
     c.train.compute_dtype = "float32"  # of activations: "float32" or "bfloat16"
     c.train.mapping = "pmap"  # how the step is mapped over devices: "pmap" or "shard_map"
+    c.train.shard_optimizer = False  # each device keeps a part of Adam's moments and of the EMA
 
     c.log = ConfigDict()
     c.log.every_steps = 100  # steps between lines of metrics
@@ -86,6 +87,16 @@ def base_config() -> ConfigDict:
     c.checkpoint.save_every_steps = 5_000
     c.checkpoint.keep_latest = 2  # newest checkpoints kept
     c.checkpoint.keep_every_steps = 0  # also keep those at multiples of this; 0 = none
+
+    # Numbers of the averaged parameters during the run, and the best checkpoint by one of them.
+    c.eval = ConfigDict()
+    c.eval.every_steps = 0  # steps between evaluations, the last one at the end; 0 = none
+    c.eval.num_samples = 5_000  # images drawn for each, always of the seeds 0, 1, 2, ...
+    c.eval.metrics = ("frechet",)  # as in `ddgan evaluate --metrics`
+    c.eval.features = "classifier"  # "inception" (of "fid", "is", "kid"), "classifier" or "pixels"
+    c.eval.protocol = "tf1"  # of "inception": "tf1" or "pytorch_fid"
+    c.eval.inception = ""  # file of its weights; "" = the one in the cache folder
+    c.eval.best = "frechet"  # number that chooses the checkpoint in WORKDIR/best; "" = none
 
     c.sampling = ConfigDict()
     c.sampling.chunk_size = 64  # images per device in one call of the compiled sampler
@@ -282,6 +293,7 @@ def tiny(config: ConfigDict) -> None:
     config.log.samples_every_steps = 2
     config.log.num_samples = 4
     config.checkpoint.save_every_steps = 2
+    config.eval.every_steps = 0
     config.sampling.chunk_size = 4
 
 

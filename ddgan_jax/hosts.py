@@ -55,6 +55,13 @@ def join(
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the processes of the job did not meet: {reason}") from error
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        # Between CPUs the first exchange opens the connections, and gives up after 30 s on a
+        # process that still compiles. Now they are together.
+        with lost_peers_end_the_process():
+            multihost_utils.sync_global_devices("joined")
 
 
 @contextlib.contextmanager

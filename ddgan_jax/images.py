@@ -30,6 +30,21 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
 
 
+def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
+    """The image of a file, uint8 (size, size, channels), fitted as images for training are.
+
+    Raises UserError if the file is missing, is no image, or has fewer pixels.
+    """
+    # Here, since reading data sets comes with it.
+    from ddgan_jax.data.images import BROKEN, decode, fit
+
+    try:
+        return fit(decode(epath.Path(path).read_bytes(), channels), size)
+    except BROKEN as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be used: {reason}") from error
+
+
 def grid(images: np.ndarray, columns: int | None = None, scale: int | None = None) -> np.ndarray:
     """uint8 images (N, H, W, C), row by row, as one image (H', W', C) with white gaps.
 
@@ -46,6 +61,16 @@ def grid(images: np.ndarray, columns: int | None = None, scale: int | None = Non
     cells = cells.reshape(rows, columns, *cells.shape[1:]).transpose(0, 2, 1, 3, 4)
     joined = cells.reshape(rows * (height + GAP), columns * (width + GAP), channels)
     return joined[:-GAP, :-GAP]
+
+
+def side_by_side(blocks: Sequence[np.ndarray]) -> np.ndarray:
+    """uint8 blocks (rows, columns, H, W, C) of equally many rows as one image, in wider gaps."""
+    rows, _, height, width, _ = blocks[0].shape
+    columns = sum(block.shape[1] for block in blocks)
+    scale = math.ceil(GOOD_SIZE / max(rows * height, columns * width))
+    grids = [grid(b.reshape(-1, *b.shape[2:]), b.shape[1], scale) for b in blocks]
+    bar = np.full((len(grids[0]), 4 * GAP, grids[0].shape[-1]), WHITE, np.uint8)
+    return np.concatenate([part for g in grids for part in (bar, g)][1:], axis=1)
 
 
 def write_png(path: str | os.PathLike, image: np.ndarray) -> None:

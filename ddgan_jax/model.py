@@ -14,7 +14,6 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax import checkpoint, parallel, randomness, sampling, train_step, weights
-from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import from_stored
 from ddgan_jax.errors import UserError
 from ddgan_jax.sampling import UNVARIED, Request, Trajectory, Variation
@@ -176,10 +175,7 @@ def from_run(
 def _raw_params(config: ConfigDict, directory: epath.Path, step: int) -> Params:
     key = randomness.run_key(config.train.seed)
     like = jax.eval_shape(functools.partial(train_step.init_state, config, key))
-    # Nothing is saved here, and no checkpoint is too many.
-    with Checkpoints(directory, keep_latest=1, keep_every_steps=1) as checkpoints:
-        _, state = checkpoints.restore(like, step, report=print)
-    return state.generator.params
+    return checkpoint.load_state(directory, like, step).generator.params
 
 
 def _about_run(workdir: epath.Path, step: int) -> dict[str, Any]:

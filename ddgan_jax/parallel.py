@@ -1,8 +1,8 @@
 """Devices, and nothing else knows them: placement of values and the mapping of a step.
 
 A step is written for one device. Here it is mapped over all of them: the state is replicated
-(an ordinary array without a leading device axis), the batch is split along its first axis, and
-inside the step the devices are the axis "data".
+(an ordinary array without a leading device axis) or, as far as it may, divided; the batch is split
+along its first axis, and inside the step the devices are the axis "data".
 
 On several hosts each process feeds its own devices and holds its own copies; `devices` is always
 the list of all of them, in the same order on every process.
@@ -13,15 +13,18 @@ step's own pmean. With the check on, gradients of replicated parameters would ar
 summed, that is, too large by the number of devices.
 """
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ddgan_jax import train_step
 from ddgan_jax.train_step import AXIS, Step
-from ddgan_jax.types import Batch, PyTree
+from ddgan_jax.types import Batch, PyTree, TrainState
 
 Devices = Sequence[jax.Device]
 
@@ -82,18 +85,58 @@ def create_replicated(create: Callable[[], PyTree], devices: Devices) -> PyTree:
     return jax.jit(create, out_shardings=replicated(devices))()
 
 
-def abstract_replicated(create: Callable[[], PyTree], devices: Devices) -> PyTree:
-    """Shapes, dtypes and layout of create_replicated(create), without computing it."""
-    layout = replicated(devices)
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout), jax.eval_shape(create)
-    )
+def abstract_state(
+    create: Callable[[], TrainState], devices: Devices, *, divided: bool = False
+) -> TrainState:
+    """Shapes, dtypes and layouts of the state create() on all devices, without computing it.
+
+    divided: each device keeps its part of those arrays that `train_step.may_be_divided`, along
+    their first axis whose size allows it; otherwise every device has all.
+    """
+
+    def place(x: jax.ShapeDtypeStruct, may_be_divided: bool) -> jax.ShapeDtypeStruct:
+        axes = [axis for axis, size in enumerate(x.shape) if size % len(devices) == 0]
+        spec = (None,) * axes[0] + (AXIS,) if divided and may_be_divided and axes else ()
+        layout = NamedSharding(mesh(devices), PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)
+
+    state = jax.eval_shape(create)
+    return jax.tree.map(place, state, train_step.may_be_divided(state))
 
 
-def map_step(step: Step, mapping: str, devices: Devices) -> Callable[..., Any]:
+def create_state(create: Callable[[], TrainState], abstract: TrainState) -> TrainState:
+    """The result of create(), made directly in its layouts by one compiled program."""
+    return jax.jit(create, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))()
+
+
+def whole(tree: PyTree, devices: Devices) -> PyTree:
+    """Arrays of any layout as arrays of which each of this process's devices has all.
+
+    All processes must call this. Nothing is copied where every device has all already.
+    """
+    if not all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
+        tree = jax.jit(lambda tree: tree, out_shardings=replicated(devices))(tree)
+    return local_copy(tree, devices)
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Arrays of any layout as numpy arrays, on every process; all of them must call this."""
+
+    def fetch(x: Any) -> np.ndarray:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+            return jax.device_get(x)
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.tree.map(fetch, tree)
+
+
+def map_step(
+    step: Step, mapping: str, devices: Devices, abstract: TrainState | None = None
+) -> Callable[..., Any]:
     """The step over all devices: (state, placed batch, key) -> (state, metrics).
 
-    mapping: "pmap" or "shard_map". The state passed in is donated: use the returned one.
+    mapping: "pmap" or "shard_map". abstract: `abstract_state` of a divided state, with "shard_map"
+    alone. The state passed in is donated: use the returned one.
     """
     if mapping == "pmap":
         return _globally(
@@ -108,11 +151,14 @@ def map_step(step: Step, mapping: str, devices: Devices) -> Callable[..., Any]:
             devices,
         )
     everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+    state = everywhere
+    if abstract is not None:
+        state = jax.tree.map(lambda x: x.sharding.spec, abstract)
     mapped = jax.shard_map(
         step,
         mesh=mesh(devices),
-        in_specs=(everywhere, divided, everywhere),
-        out_specs=(everywhere, everywhere),
+        in_specs=(state, divided, everywhere),
+        out_specs=(state, everywhere),
         check_vma=False,
     )
     return jax.jit(mapped, donate_argnums=0)
@@ -154,3 +200,27 @@ def map_examples(function: Callable[..., Any], devices: Devices) -> Callable[...
         check_vma=False,
     )
     return jax.jit(mapped)
+
+
+def in_batches(
+    call: Callable[[np.ndarray], PyTree], examples: np.ndarray, batch_size: int
+) -> PyTree:
+    """call(examples) on the host, for any number N >= 1 of them, `batch_size` at a time.
+
+    The last batch is filled up with repetitions, whose results are thrown away. call: one that
+    `map_examples` made, with its parameters; batch_size: a multiple of its number of devices.
+    """
+    parts = []
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        results = jax.device_get(call(np.resize(batch, (batch_size, *batch.shape[1:]))))
+        kept = slice(len(batch))
+        parts.append(jax.tree.map(operator.itemgetter(kept), results))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def from_first_process(value: bool) -> bool:
+    """The first process's value, on every process; all of them must call this."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))

@@ -24,13 +24,19 @@ from ddgan_jax.images import write_png
 # what a step computes.
 MAY_CHANGE = (
     "train.num_steps",
+    "train.shard_optimizer",
     "log.",
     "checkpoint.",
+    "eval.",
     "sampling.",
     "data.dir",
     "data.memory_limit_mib",
     "data.decode_threads",
 )
+
+
+# Metrics that only the files tell: they change slowly or not at all.
+_QUIET = ("ema_distance", "g_learning_rate", "d_learning_rate")
 
 
 # ------------------------------------------------------------------------- config of the run
@@ -115,6 +121,14 @@ class JsonLines:
 
     def close(self) -> None:
         """Nothing: no file is open between lines."""
+
+
+def metric_at(run_dir: str | os.PathLike, name: str, step: int | None) -> float | None:
+    """The number of that name in the line of `step` of metrics.jsonl; None if there is none."""
+    path = epath.Path(run_dir) / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = [json.loads(line) for line in lines if _step_of(line) == step]
+    return found[-1].get(name) if found else None
 
 
 def _step_of(line: str) -> float:
@@ -216,7 +230,7 @@ class Reporter(AbstractContextManager):
         Adds images_per_second: all that happened since the last call counts, grids included.
         """
         scalars = {name: float(value) for name, value in metrics.items()}
-        shown = [f"{name} {value:.3g}" for name, value in scalars.items()]
+        shown = [f"{name} {value:.3g}" for name, value in scalars.items() if name not in _QUIET]
         pace = self._pace.mark(step, time.monotonic())
         if pace:
             scalars["images_per_second"], seconds_left = pace
@@ -232,10 +246,17 @@ class Reporter(AbstractContextManager):
 
     def samples(self, step: int, grid: np.ndarray) -> None:
         """Writes a uint8 grid (H, W, C) to samples/step_<step>.png and to the event files."""
+        self._picture(step, "step", "samples", grid)
+
+    def trajectory(self, step: int, grid: np.ndarray) -> None:
+        """Likewise samples/trajectory_<step>.png."""
+        self._picture(step, "trajectory", "trajectory", grid)
+
+    def _picture(self, step: int, stem: str, tag: str, grid: np.ndarray) -> None:
         if self._active:
-            write_png(self._run_dir / "samples" / f"step_{step}.png", grid)
+            write_png(self._run_dir / "samples" / f"{stem}_{step}.png", grid)
             with write_errors(self._run_dir):
-                self._writer.write_images(step, {"samples": grid})
+                self._writer.write_images(step, {tag: grid})
 
     def message(self, text: str) -> None:
         """Prints a line; a bar stays below it."""

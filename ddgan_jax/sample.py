@@ -149,17 +149,9 @@ def _names(request: Request, variation: Variation) -> list[str]:
 
 def _read_image(path: str, config: ConfigDict) -> np.ndarray:
     """The image of a file as float32 (H, W, C) in [-1, 1], fitted to the model as in training."""
-    # Here, since reading data sets comes with it.
-    from ddgan_jax.data.images import BROKEN, decode, fit
-
     if config.data.name in mixture.SETS:
         raise UserError("--image: this model draws points")
-    try:
-        pixels = fit(
-            decode(epath.Path(path).read_bytes(), config.data.channels), config.data.image_size
-        )
-    except BROKEN as error:
-        raise UserError(f"--image={path} cannot be used: {error}") from error
+    pixels = images.read_image(path, config.data.image_size, config.data.channels)
     return pixels.astype(np.float32) / np.float32(127.5) - 1
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddgan_jax import diffusion, images, mixture, models, parallel, randomness
+from ddgan_jax.diffusion import Transition
 from ddgan_jax.errors import UserError
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.types import Params
@@ -113,6 +114,29 @@ def _slerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
     return of_a * a + of_b * b
 
 
+def make_step(config: ConfigDict) -> Callable[..., Trajectory]:
+    """step(params, x, transition, z, posterior, labels) -> Trajectory without an axis of steps.
+
+    x: (N, H, W, C), where the step begins; posterior: likewise, the noise of its posterior draw.
+    transition: its coefficients, (N,). z: (N, ...). labels: int32 (N,). A pure function.
+    """
+    generate = models.make_generate(config)
+
+    def step(
+        params: Params,
+        x: jax.Array,
+        transition: Transition,
+        z: jax.Array,
+        posterior: jax.Array,
+        labels: jax.Array,
+    ) -> Trajectory:
+        output = generate(params, x, transition.next_time, z, labels)
+        x_0, x_t = diffusion.denoise(config.objective.prediction, transition, output, x, posterior)
+        return Trajectory(x_t, x_0)
+
+    return step
+
+
 def make_denoiser(
     config: ConfigDict, start: int = 0
 ) -> Callable[[Params, Noise, jax.Array], Trajectory]:
@@ -123,7 +147,7 @@ def make_denoiser(
     third of the time. Raises UserError for a number of sampling steps that the schedule does not
     have, and for a start that leaves none of them.
     """
-    generate = models.make_generate(config)
+    one_step = make_step(config)
     schedule = diffusion.make_schedule(config, config.sampling.num_steps)
     if not 0 <= start < schedule.num_timesteps:
         raise UserError(f"start={start}: the steps are 0 to {schedule.num_timesteps - 1}")
@@ -132,16 +156,21 @@ def make_denoiser(
         def step(x: jax.Array, now: tuple) -> tuple[jax.Array, Trajectory]:
             coefficients, z, posterior = now
             coefficients = jax.tree.map(lambda c: jnp.full(len(x), c), coefficients)
-            output = generate(params, x, coefficients.next_time, z, labels)
-            x_0, x_t = diffusion.denoise(
-                config.objective.prediction, coefficients, output, x, posterior
-            )
-            return x_t, Trajectory(x_t, x_0)
+            arrived = one_step(params, x, coefficients, z, posterior, labels)
+            return arrived.x_t, arrived
 
         steps = (schedule.sampling_transitions(), noise.z, noise.posterior)
         return jax.lax.scan(step, noise.x_T, jax.tree.map(lambda a: a[start:], steps))[1]
 
     return denoise
+
+
+def entrance(step: Transition, x_0: jax.Array, noise: jax.Array) -> jax.Array:
+    """Where the forward process takes x_0 before the step, at the signal and noise of t + 1.
+
+    step: its coefficients, scalars. x_0, noise ~ N(0, I): of one shape.
+    """
+    return step.next_signal * x_0 + step.next_noise * noise
 
 
 def make_trajectory(config: ConfigDict, start: int = 0) -> Callable[..., Trajectory]:
@@ -166,8 +195,7 @@ def make_trajectory(config: ConfigDict, start: int = 0) -> Callable[..., Traject
             noise = noise._replace(z=draw_noise(variation.latent_seeds).z)
         if variation.x_0 is not None:
             first = jax.tree.map(lambda a: a[start], schedule.sampling_transitions())
-            x = first.next_signal * variation.x_0 + first.next_noise * noise.x_T
-            noise = noise._replace(x_T=x)
+            noise = noise._replace(x_T=entrance(first, variation.x_0, noise.x_T))
         return denoise(params, noise, labels)
 
     return trajectory

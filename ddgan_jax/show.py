@@ -120,6 +120,7 @@ def _memory_table(config: ConfigDict) -> str:
     state = jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
     rows = {
         "state: parameters, EMA, Adam": _bytes(state),
+        **_divided(config, state),
         "gradients of one network": max(
             _bytes(state.generator.params), _bytes(state.discriminator.params)
         ),
@@ -127,6 +128,14 @@ def _memory_table(config: ConfigDict) -> str:
     }
     lines = ["MiB per device, estimated before compilation"]
     return "\n".join(lines + [f"  {k:<28}{v / 2**20:>14,.1f}" for k, v in rows.items()])
+
+
+def _divided(config: ConfigDict, state: TrainState) -> dict[str, int]:
+    if not config.train.shard_optimizer:
+        return {}
+    marked = jax.tree.leaves(train_step.may_be_divided(state))
+    pairs = zip(jax.tree.leaves(state), marked, strict=True)
+    return {"  of it divided by devices": sum(_bytes(leaf) for leaf, may in pairs if may)}
 
 
 def activation_bytes(config: ConfigDict, state: TrainState) -> int:

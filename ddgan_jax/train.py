@@ -19,9 +19,11 @@ from ddgan_jax import (
     files,
     hosts,
     images,
+    machine,
     parallel,
     randomness,
     report,
+    run_evaluation,
     sampling,
     show,
     train_step,
@@ -61,18 +63,26 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
                 keep_every_steps=config.checkpoint.keep_every_steps,
             )
         )
-        layout = parallel.abstract_replicated(create_state, devices)
+        best = stack.enter_context(run_evaluation.Best(workdir, config))
+        divided = config.train.shard_optimizer
+        layout = parallel.abstract_state(create_state, devices, divided=divided)
         restored = checkpoints.restore(layout, report=print)
-        step, state = restored or (0, parallel.create_replicated(create_state, devices))
+        step, state = restored or (0, parallel.create_state(create_state, layout))
+        if first_process:
+            machine.record(workdir, step)
 
         # -------------------------------------------------------------- steps
         map_step = functools.partial(
-            parallel.map_step, mapping=config.train.mapping, devices=devices
+            parallel.map_step,
+            mapping=config.train.mapping,
+            devices=devices,
+            abstract=layout if divided else None,
         )
         # Two programs without a branch; each is compiled when it is first called.
         programs = {r1: map_step(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
         draw = sampling.make_drawer(config, parallel.local(devices))
         shown = sampling.overview(config)
+        picture_steps = run_evaluation.make_step_picture(config, parallel.local(devices))
         batches = stack.enter_context(
             closing(
                 data.batches(
@@ -95,6 +105,9 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
             )
         )
         out.message(_introduction(config, dataset.info, state, devices, step))
+        evaluate = None
+        if config.eval.every_steps and first_process and step < num_steps:
+            evaluate = run_evaluation.make_scores(config, dataset, draw, out.message)
 
         # --------------------------------------------------------------- loop
         metrics, unchecked = {}, {}
@@ -111,15 +124,29 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
             stopping = stop.at(step)
             last = step == num_steps or stopping
             save = last or step % config.checkpoint.save_every_steps == 0
-            if save or step % config.log.every_steps == 0:
+            evaluating = run_evaluation.is_due(config, step)
+            telling = save or evaluating or step % config.log.every_steps == 0
+            drawing = step == num_steps or step % config.log.samples_every_steps == 0
+            if telling or drawing:
+                generator = parallel.whole(state.generator._replace(opt_state=()), devices)
+            scores = {}
+            if telling:
                 report.check_finite(jax.device_get(unchecked))
                 unchecked.clear()
-                out.metrics(step, {name: float(value) for name, value in metrics.items()})
-            due = step == num_steps or step % config.log.samples_every_steps == 0
-            if due and first_process:
-                ema_params = parallel.local_copy(state.generator.ema_params, devices)
-                out.samples(step, images.picture(sampling.draw_all(draw, ema_params, shown)))
+                facts = run_evaluation.facts(config, step, generator)
+                if evaluating and evaluate:
+                    scores = evaluate(generator.ema_params)
+                line = metrics | facts | scores
+                out.metrics(step, {name: float(value) for name, value in line.items()})
+            if evaluating and best.offer(step, scores, state):
+                out.message(f"step {step} is the best so far, kept in {best.folder}")
+            if drawing and first_process:
+                drawn = sampling.draw_all(draw, generator.ema_params, shown)
+                out.samples(step, images.picture(drawn))
+                if picture_steps:
+                    out.trajectory(step, picture_steps(generator.ema_params))
             if save:
+                best.wait()  # so that a run that goes on from here finds it whole
                 checkpoints.save(step, state, config.to_dict())
             if stopping:
                 break

@@ -2,7 +2,8 @@
 
 A step updates the discriminator, then the generator against the updated discriminator on the
 same images with fresh draws, then the moving average of the generator. Devices meet only in the
-mean of gradients and metrics over the axis "data".
+mean of gradients and metrics over the axis "data", and, where each keeps a part of the optimisers'
+state (ZeRO, stage 1; Rajbhandari et al. 2020), in gathering the new parameters.
 """
 
 from collections.abc import Callable
@@ -172,15 +173,55 @@ def _apply(
 ) -> tuple[Params, PyTree, jax.Array]:
     """New parameters and optimiser state, and the norm of the gradient over all devices."""
     gradients = lax.pmean(gradients, AXIS)
-    updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
-    params = optax.apply_updates(network.params, updates)
+    moments = optax.tree.get(network.opt_state, "mu", network.params)
+    mine, my_gradients = (
+        jax.tree.map(_part_like, tree, moments) for tree in (network.params, gradients)
+    )
+    updates, opt_state = optimizer.update(my_gradients, network.opt_state, mine)
+    params = jax.tree.map(_whole_like, optax.apply_updates(mine, updates), network.params)
     return params, opt_state, optax.tree.norm(gradients)
 
 
 def _moving_average(ema: Params, params: Params, decay: float, step: jax.Array) -> Params:
     # The average starts from the parameters after the first update, not from the initial ones.
     decay = jnp.where(step == 0, 0.0, decay)
-    return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(p.dtype), ema, params)
+    mine = jax.tree.map(_part_like, params, ema)
+    return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(p.dtype), ema, mine)
+
+
+def _part_like(whole: jax.Array, part: jax.Array) -> jax.Array:
+    """This device's part of an array, where `part`, of another array, is divided among devices."""
+    axis = _divided_axis(whole, part)
+    if axis is None:
+        return whole
+    size = part.shape[axis]
+    return lax.dynamic_slice_in_dim(whole, lax.axis_index(AXIS) * size, size, axis)
+
+
+def _whole_like(part: jax.Array, whole: jax.Array) -> jax.Array:
+    """The array of which every device has a part; the inverse of `_part_like`."""
+    axis = _divided_axis(whole, part)
+    return part if axis is None else lax.all_gather(part, AXIS, axis=axis, tiled=True)
+
+
+def _divided_axis(whole: jax.Array, part: jax.Array) -> int | None:
+    sizes = zip(whole.shape, part.shape, strict=True)
+    return next((axis for axis, (size, rest) in enumerate(sizes) if size != rest), None)
+
+
+def may_be_divided(state: TrainState) -> TrainState:
+    """Which arrays of a state may be divided among devices, as booleans.
+
+    Adam's moments and the moving average: a step changes each of their numbers alone, from the
+    gradient's and the parameter's in the same place.
+    """
+    nothing, everything = (
+        jax.tree.map(lambda _, answer=answer: answer, state) for answer in (False, True)
+    )
+    return nothing._replace(
+        generator=everything.generator._replace(params=nothing.generator.params),
+        discriminator=everything.discriminator._replace(params=nothing.discriminator.params),
+    )
 
 
 def make_train_step(config: ConfigDict, *, r1: bool) -> Step:

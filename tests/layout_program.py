@@ -65,19 +65,24 @@ def main(out, config):
     def place(batch):
         return parallel.place_batch(batch, config.train.mapping, devices)
 
+    divided = config.train.shard_optimizer
+    layout = parallel.abstract_state(create_state, devices, divided=divided)
+
     def mapped(step):
-        return parallel.map_step(step, config.train.mapping, devices)
+        return parallel.map_step(step, config.train.mapping, devices, layout if divided else None)
 
     batch = place(next(batches))
-    state = parallel.create_replicated(create_state, devices)
-    gradients, _ = mapped(gradient_step(config))(state, batch, key)
+    replicated = parallel.create_replicated(create_state, devices)
+    step = parallel.map_step(gradient_step(config), config.train.mapping, devices)
+    gradients, _ = step(replicated, batch, key)
 
-    state = parallel.create_replicated(create_state, devices)
+    state = parallel.create_state(create_state, layout)
     programs = {r1: mapped(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
     for step in range(NUM_STEPS):
         state, _ = programs[train_step.has_r1(config, step)](state, batch, key)
         batch = place(next(batches))
     batches.close()
+    state = parallel.to_host(state)
 
     if parallel.is_first_process():
         draw = sampling.make_drawer(config, parallel.local(devices))
@@ -86,7 +91,7 @@ def main(out, config):
         images = sampling.draw_all(
             draw, initial.generator.params, sampling.each_class(config, SEEDS)
         )
-        trees = {"gradient": gradients, "params": parallel.local_copy(state, devices)}
+        trees = {"gradient": gradients, "params": state}
         arrays = {
             f"{kind}{jax.tree_util.keystr(path)}": np.asarray(leaf)
             for kind, tree in trees.items()
@@ -100,7 +105,8 @@ if __name__ == "__main__":
     if "--" in arguments:
         split = arguments.index("--")
         address, count, process = arguments[split + 1 :]
-        hosts.join(address, int(count), int(process))
+        # At the end the others wait for the first one's images.
+        hosts.join(address, int(count), int(process), peer_timeout=1200)
         arguments = arguments[:split]
     file, config_file, *changes = arguments
     main(file, parse_config(config_file, [f"--config.{change}" for change in changes]))

@@ -5,7 +5,21 @@ from pathlib import Path
 import jax
 import pytest
 
-from benchmarks import command, input_pipeline, measure, sampler, train_step
+from benchmarks import (
+    checkpoint,
+    command,
+    gpu_session,
+    input_pipeline,
+    measure,
+    mog25,
+    overhead,
+    peak,
+    profiling,
+    sampler,
+    startup,
+    tables,
+    train_step,
+)
 from ddgan_jax import show
 from ddgan_jax.arguments import parse_config
 from ddgan_jax.config import ConfigDict
@@ -13,7 +27,16 @@ from ddgan_jax.config_files import load_config
 from ddgan_jax.errors import UserError
 
 DIGITS = str(Path(__file__).parents[1] / "configs" / "digits_ddgan.py") + ":tiny"
-BENCHMARKS = {"train_step": train_step, "sampler": sampler, "input_pipeline": input_pipeline}
+BENCHMARKS = {
+    "train_step": train_step,
+    "sampler": sampler,
+    "input_pipeline": input_pipeline,
+    "mog25": mog25,
+    "checkpoint": checkpoint,
+    "overhead": overhead,
+    "profiling": profiling,
+}
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +218,183 @@ def test_input_pipeline_report(capsys, tmp_path):
     argv.append("--config.data.memory_limit_mib=0")
     report = run(capsys, "input_pipeline", *argv)
     assert (report["source"], report["num_examples"]) == ("files", 1797)
+
+
+# ------------------------------------------------------------------- peaks, loops, checkpoints
+
+
+def peak_report(capsys, *argv: str) -> dict:
+    assert command.run("peak", peak.__doc__, peak.FLAGS, peak.benchmark, argv) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_peak_and_the_share_of_it(capsys, tmp_path):
+    report = peak_report(capsys, "--size=32", "--copy_mib=1", "--repeats=1")
+    product = report["matmul"]["bfloat16"]
+    assert product["flops_per_second"] == pytest.approx(
+        2 * 32**3 / product["seconds_per_call"]["median"], rel=1e-3
+    )
+    assert report["copy"]["bytes"] == 2 * 2**20  # read and written
+    file = tmp_path / "peak.json"
+    file.write_text(json.dumps(report))
+    found = measure.read_peak(str(file), "bfloat16")
+    assert found == (product["flops_per_second"], report["copy"]["bytes_per_second"])
+    assert measure.read_peak(None, "float32") is None
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"matmul": 3}'])
+def test_file_that_is_no_peak_is_refused(content, tmp_path):
+    file = tmp_path / "peak.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match="not a report of benchmarks.peak"):
+        measure.read_peak(str(file), "float32")
+
+
+def test_shares_are_those_of_one_device(monkeypatch):
+    monkeypatch.setattr(measure, "time_calls", lambda call, count: measure.Seconds(2.0, 2.0))
+    monkeypatch.setattr(measure, "warm_up", lambda call: 1)
+    flops = {"counted": 30.0 * jax.device_count(), "xla": None}
+    program = measure.Program(lambda: None, 4, 1.0, flops, 5.0 * jax.device_count())
+    report = measure.measure({"x": program}, 1, None, measure.Peak(100.0, 40.0))["programs"]["x"]
+    # 2 images a second: 60 of 100 FLOP/s and 10 of 40 bytes/s.
+    assert report["share_of_matrix_peak"] == 0.6
+    assert report["share_of_memory_bandwidth"] == 0.25
+
+
+def test_mixture_report(capsys):
+    argv = [
+        *(f"--config={ROOT / 'configs' / 'mog25.py'}:tiny", "--seeds=2", "--steps_per_call=3"),
+        *("--repeats=1", "--baseline=echo 1", "--baseline_images=1"),
+    ]
+    report = run(capsys, "mog25", *argv)
+    points = 8 * 2  # of an iteration: the tiny batch of two seeds
+    assert report["programs"]["many_steps"]["images_per_call"] == 3 * points
+    assert report["iterations_per_second"] * points == pytest.approx(
+        report["images_per_second"], rel=1e-3
+    )
+
+
+def test_mixture_needs_its_data(capsys):
+    argv = [f"--config={DIGITS}"]
+    assert command.main("mog25", mog25.__doc__, mog25.FLAGS, mog25.benchmark, argv) == 2
+    assert "data.name='digits' is not one of mog25" in capsys.readouterr().err
+
+
+def test_checkpoint_report(capsys):
+    argv = [f"--config={ROOT / 'configs' / 'mog25.py'}:tiny", "--repeats=1"]
+    report = run(capsys, "checkpoint", *argv)
+    parameters = 4 * (4 * report["generator_parameters"] + 3 * report["discriminator_parameters"])
+    # Five counters besides: the step, and two in the state of each optimiser.
+    assert report["state_bytes"] == parameters + 5 * 4
+    assert report["bytes_on_disk"] > parameters / 2
+    blocks, durable = (report[f"save_{k}_seconds"]["median"] for k in ("blocks", "durable"))
+    assert 0 < blocks <= durable
+
+
+def test_overhead_report(capsys):
+    mixture = f"--config={ROOT / 'configs' / 'mog25.py'}:tiny"
+    argv = [mixture, "--config.log.every_steps=10", "--repeats=1"]
+    report = run(capsys, "overhead", *argv)
+    step = report["seconds_per_step"]["constant_batch"]["median"]
+    log = report["seconds_each_time"]["metrics"]["median"]
+    shares = report["share_of_step_time"]
+    assert shares["metrics"] == pytest.approx(log / 10 / step, rel=1e-2)
+    together = sum(value for name, value in shares.items() if name != "together")
+    assert shares["together"] == pytest.approx(together, rel=1e-3)
+
+
+def test_first_step_of_a_run_is_the_line_that_names_it(monkeypatch, tmp_path):
+    lines = [("step 10/10  loss 1", 9.0), ("step 1/10", 2.0), ("step 1/10", 3.0)]
+
+    def run_process(argv, environment, note):
+        assert environment["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path)
+        for line in lines:
+            note(*line)
+
+    monkeypatch.setattr(startup, "_run", run_process)
+    assert startup._first_step([], tmp_path, tmp_path, 1) == 2.0
+    with pytest.raises(UserError, match="did not tell of step 3"):
+        startup._first_step([], tmp_path, tmp_path, 3)
+
+
+# ------------------------------------------------------------------------------------ profiles
+
+HLO = """\
+%convolution.1 = f32[4,8]{1,0} convolution(%a, %b), metadata={op_name="jit(f)/Net/block_0/conv"}
+ROOT %fusion.2 = (f32[4], s32[]) fusion(%x), metadata={op_name="jit(f)/transpose(jvp(Net))/b_1/mul"}
+add.3 = f32[] add(%p, %q)
+"""
+
+
+def test_operations_of_a_program():
+    found = profiling.operations(HLO)
+    assert found["convolution.1"] == ("convolution", "Net/block_0", "conv")
+    assert found["fusion.2"] == ("fusion", "Net/b_1, backwards", "mul")
+    assert found["add.3"].source == "(outside of the networks)"
+
+
+# ------------------------------------------------------------------------- pages and sessions
+
+
+def test_gaps_of_a_page_are_filled_from_the_results(tmp_path):
+    (tmp_path / "a.json").write_text('{"x": {"y": [0.5, 2000000000.0]}, "name": "n"}')
+    (tmp_path / "b.json").write_text('{"z": 0.25}')
+    page = "{{a:name}} {{a:x.y.0|.0%}} {{a:x.y.1|*1e-9 .1f}} {{a:x.y.0 / b:z|.2f}} {one}"
+    assert tables.render(page, tmp_path) == "n 50% 2.0 2.00 {one}"
+
+
+@pytest.mark.parametrize(
+    "gap",
+    ["{{a:y}}", "{{b:x}}", "{{a:x|.1q}}", "{{table speed c*}}", "{{table no a}}", "{{a:x.y}}"],
+)
+def test_gap_that_nothing_fills_is_an_error(gap, tmp_path):
+    (tmp_path / "a.json").write_text('{"x": 1}')
+    with pytest.raises(UserError, match="{{"):
+        tables.render(gap, tmp_path)
+
+
+def test_page_about_performance_is_the_rendering_of_the_results():
+    template = ROOT / "docs" / "performance.template.md"
+    assert (ROOT / "docs" / "performance.md").read_text() == tables.page(
+        template, ROOT / "docs" / "results"
+    )
+
+
+def test_session_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_session, "LEAST", 0.0)
+    count = tmp_path / "count"
+    report = gpu_session.Piece("report", ("echo", '{"a": 1}'), "report.json")
+    # A run that is asked to stop once, as if its time were up, and is complete the second time.
+    script = f"echo x >> {count}; [ $(wc -l < {count}) -ge 2 ] || exit {gpu_session.STOPPED}"
+    training = gpu_session.Piece("training", ("sh", "-c", script))
+    last = gpu_session.Piece("last", ("true",))
+    assert gpu_session.session([report, training, last], tmp_path, 60) == 2
+    assert json.loads((tmp_path / "report.json").read_text()) == {"a": 1}
+    assert not (tmp_path / "training.done").exists()
+    assert gpu_session.session([training, last], tmp_path, 60) == 0
+    assert (tmp_path / "training.done").exists() and (tmp_path / "last.done").exists()
+
+
+def test_piece_that_fails_does_not_stop_the_others(tmp_path, capsys):
+    pieces = [gpu_session.Piece("bad", ("false",)), gpu_session.Piece("good", ("true",))]
+    assert gpu_session.session(pieces, tmp_path, 60) == 1
+    assert "bad ended with 1" in capsys.readouterr().out
+    assert (tmp_path / "good.done").exists()
+
+
+def test_piece_that_takes_too_long_is_asked_to_stop(tmp_path):
+    piece = gpu_session.Piece("slow", ("sleep", "60"))
+    assert not gpu_session.run(piece, tmp_path, 0.2)
+    assert not (tmp_path / "slow.done").exists()
+
+
+def test_commands_of_a_session_are_known():
+    out, runs = Path("out"), Path("runs")
+    pieces = list(gpu_session.pieces("abcde", out, runs, "data", 100))
+    assert len({piece.name for piece in pieces}) == len(pieces) > 50
+    for piece in pieces:
+        if "benchmarks." in " ".join(piece.argv):
+            assert (ROOT / f"{piece.argv[2].replace('.', '/')}.py").exists()
+        for argument in piece.argv:
+            if argument.startswith("--config="):
+                assert load_config(str(ROOT / argument.removeprefix("--config=")))

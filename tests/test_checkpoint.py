@@ -17,7 +17,7 @@ import optax
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ddgan_jax.checkpoint import Checkpoints, list_steps, load_ema
+from ddgan_jax.checkpoint import Checkpoints, list_steps, load_ema, load_state
 from ddgan_jax.errors import UserError
 from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
 
@@ -106,6 +106,22 @@ def test_restored_state_has_the_same_bits_and_types(tmp_path):
     assert (step, lines) == (7, [])
     assert_same_bits(restored, state)
     assert restored.step.dtype == jnp.int32
+
+
+def test_what_a_killed_save_has_left_goes_when_training_goes_on(tmp_path):
+    save_steps(tmp_path, 1)
+    torn = tmp_path / "2.orbax-checkpoint-tmp"
+    (tmp_path / "1").rename(torn)
+    save_steps(tmp_path, 3)
+    torn_again = tmp_path / "4.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "3", torn_again)
+    # Reading leaves it alone: it may be what somebody is writing.
+    assert load_ema(tmp_path, report=print)[0] == 3
+    state = load_state(tmp_path, abstract(make_state(0)), 3)
+    assert_same_bits(state, make_state(3))
+    assert torn_again.exists() and not torn.exists()
+    save_steps(tmp_path, 5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "5"]
 
 
 def halve(state):

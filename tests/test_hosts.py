@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[1]
 CONFIG = "configs/mog25.py:siddm_reduced"
 CHANGES = ("train.batch_size=64", "generator.width=16", "discriminator.width=16")
 REFERENCE = (1, 1)
-LAYOUTS = [((1, 8), "pmap"), ((2, 2), "shard_map"), ((4, 1), "pmap")]
+LAYOUTS = [
+    ((1, 8), ("train.mapping=pmap",)),
+    ((2, 2), ("train.mapping=shard_map", "train.shard_optimizer=True")),
+    ((4, 1), ("train.mapping=pmap",)),
+]
 
 
 def free_port() -> int:
@@ -64,10 +68,10 @@ def reference(tmp_path_factory):
     return results(tmp_path_factory.mktemp("layouts") / "reference.npz", REFERENCE)
 
 
-@pytest.mark.parametrize(("layout", "mapping"), LAYOUTS)
-def test_layouts_agree(layout, mapping, reference, tmp_path):
+@pytest.mark.parametrize(("layout", "changes"), LAYOUTS)
+def test_layouts_agree(layout, changes, reference, tmp_path):
     """Gradients to rounding, parameters along 20 steps, images bit by bit."""
-    ours = results(tmp_path / "out.npz", layout, f"train.mapping={mapping}")
+    ours = results(tmp_path / "out.npz", layout, *changes)
     assert ours.keys() == reference.keys()
     np.testing.assert_array_equal(ours["images"], reference["images"])
     # Sums over the batch in another order: rounding of 1e-6, of which the discriminator has more,

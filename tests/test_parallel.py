@@ -193,10 +193,7 @@ def test_replicated_state_is_made_everywhere():
         return {"a": jax.random.normal(jax.random.key(0), (3,)), "b": np.int32(1)}
 
     made = parallel.create_replicated(create, devices)
-    abstract = parallel.abstract_replicated(create, devices)
-    for name, value in made.items():
+    for value in made.values():
         assert value.sharding.is_fully_replicated
         assert value.sharding.device_set == set(devices)
-        assert (value.shape, value.dtype) == (abstract[name].shape, abstract[name].dtype)
-        assert value.sharding.is_equivalent_to(abstract[name].sharding, value.ndim)
     np.testing.assert_allclose(made["a"], create()["a"], rtol=1e-6)

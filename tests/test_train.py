@@ -29,6 +29,9 @@ SETTINGS = {
     "checkpoint.keep_latest": 3,
     "log.every_steps": 1,
     "log.samples_every_steps": 10,
+    "eval.every_steps": 3,
+    "eval.num_samples": 12,
+    "eval.features": "pixels",
 }
 
 
@@ -47,16 +50,16 @@ def command(method: str, workdir: Path, data_dir: Path) -> list[str]:
     ]
 
 
-def environment() -> dict[str, str]:
-    # One device, as on a laptop; the tests' own compilation cache.
-    return os.environ | {"XLA_FLAGS": QUICK_COMPILATION}
+def environment(data_dir: Path) -> dict[str, str]:
+    # One device, as on a laptop; the tests' own compilation cache, and one for all else.
+    return os.environ | {"XLA_FLAGS": QUICK_COMPILATION, "XDG_CACHE_HOME": str(data_dir / "cache")}
 
 
 def run(method: str, workdir: Path, data_dir: Path) -> subprocess.CompletedProcess:
     return subprocess.run(
         command(method, workdir, data_dir),
         cwd=ROOT,
-        env=environment(),
+        env=environment(data_dir),
         capture_output=True,
         text=True,
     )
@@ -68,6 +71,14 @@ def final_arrays(workdir: Path) -> dict[str, int]:
         (workdir / "checkpoints" / str(NUM_STEPS) / "manifest" / "metadata").read_text()
     )
     return manifest["content"]["state"] | manifest["content"]["ema"]
+
+
+def best_arrays(workdir: Path) -> tuple[list[int], list[dict]]:
+    """The steps and checksums of what the run kept as its best."""
+    folder = workdir / "best" / "checkpoints"
+    steps = checkpoint.list_steps(folder)
+    files = [folder / str(step) / "manifest" / "metadata" for step in steps]
+    return steps, [json.loads(file.read_text())["content"] for file in files]
 
 
 def metrics(workdir: Path) -> list[dict]:
@@ -123,7 +134,7 @@ def test_interrupted_run_ends_with_the_same_bits(method, tmp_path, data_dir, und
         process = subprocess.Popen(
             command(method, workdir, data_dir),
             cwd=ROOT,
-            env=environment(),
+            env=environment(data_dir),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -138,23 +149,47 @@ def test_interrupted_run_ends_with_the_same_bits(method, tmp_path, data_dir, und
     assert result.returncode == 0, result.stderr
     assert "continuing after step" in result.stdout
     assert final_arrays(workdir) == final_arrays(reference)
+    assert best_arrays(workdir) == best_arrays(reference)
 
     def losses(line: dict) -> dict:
         return {k: v for k, v in line.items() if k not in ("time", "images_per_second")}
 
     ours, theirs = metrics(workdir), metrics(reference)
     assert [losses(line) for line in ours] == [losses(line) for line in theirs]
-    grids = [path / "samples" / f"step_{NUM_STEPS}.png" for path in (workdir, reference)]
-    assert grids[0].read_bytes() == grids[1].read_bytes()
+    for kind in ("step", "trajectory"):
+        grids = [path / "samples" / f"{kind}_{NUM_STEPS}.png" for path in (workdir, reference)]
+        assert grids[0].read_bytes() == grids[1].read_bytes()
 
 
 def test_run_folder_holds_what_a_run_promises(undisturbed):
     workdir = undisturbed("ddgan")
     assert checkpoint.list_steps(workdir / "checkpoints") == [12, 16, 20]
-    assert sorted(p.name for p in (workdir / "samples").iterdir()) == ["step_10.png", "step_20.png"]
+    assert sorted(p.name for p in (workdir / "samples").iterdir()) == [
+        f"{kind}_{step}.png" for kind in ("step", "trajectory") for step in (10, 20)
+    ]
     assert [line["step"] for line in metrics(workdir)] == list(range(1, NUM_STEPS + 1))
     assert json.loads((workdir / "config.json").read_text())["train"]["num_steps"] == NUM_STEPS
     assert list(workdir.glob("events.out.tfevents.*"))
+
+
+@every_method
+def test_best_checkpoint_is_a_run_folder_of_the_best_number(
+    method, tmp_path, undisturbed, monkeypatch
+):
+    """Scored again on four devices, it has the number that the run gave it on one."""
+    workdir = undisturbed(method)
+    name = "eval/frechet_pixels_12"
+    scores = {line["step"]: line[name] for line in metrics(workdir) if name in line}
+    assert list(scores) == [3, 6, 9, 12, 15, 18, 20]
+    best = min(scores, key=scores.get)
+    assert best_arrays(workdir)[0] == [best]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    argv = ["--features=pixels", "--metrics=frechet", "--num=12", "--allow-small"]
+    argv += [f"--workdir={workdir / 'best'}", f"--out={tmp_path / 'best.json'}"]
+    assert cli.main(["evaluate", *argv]) == 0
+    rescored = json.loads((tmp_path / "best.json").read_text())
+    assert rescored["model"]["step"] == best
+    assert rescored["metrics"]["frechet_pixels_12"] == pytest.approx(scores[best], rel=1e-6)
 
 
 def config_of_run(method: str, data_dir: Path, **changes):

@@ -3,12 +3,12 @@
 What a command needs is imported when it runs, so that help and mistakes answer at once.
 """
 
-from ddgan_jax.commands import evaluation, models, training
+from ddgan_jax.commands import evaluation, figures, models, training
 from ddgan_jax.commands.command import Command, use_compilation_cache
 
 __all__ = ["COMMANDS", "Command", "use_compilation_cache"]
 
-_ALL = training.COMMANDS | models.COMMANDS | evaluation.COMMANDS
+_ALL = training.COMMANDS | models.COMMANDS | evaluation.COMMANDS | figures.COMMANDS
 # As people meet them: `ddgan --help` lists them in this order.
 _FIRST = ("train", "sample", "show", "prepare", "export")
 COMMANDS = {name: _ALL[name] for name in (*_FIRST, *sorted(set(_ALL) - set(_FIRST)))}

@@ -88,13 +88,13 @@ def import_inception(state_dict: StateDict) -> Params:
             return entry(f"{unit}.bn.bias") - scale * entry(f"{unit}.bn.running_mean")
         return entry(f"{unit}.conv.weight").transpose(2, 3, 1, 0) * scale
 
-    return jax.tree.map_with_path(value, _template())
+    return jax.tree.map_with_path(value, template())
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:
     """Name and shape of every entry that the network reads, convolutions (out, in, h, w)."""
     shapes = {}
-    for path, leaf in jax.tree.leaves_with_path(_template()):
+    for path, leaf in jax.tree.leaves_with_path(template()):
         unit, name = _unit_and_leaf(path)
         if unit == "fc":
             shapes["fc.weight"] = leaf.shape[::-1]
@@ -107,7 +107,8 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _template() -> PyTree:
+def template() -> PyTree:
+    """Shapes of the network's parameters."""
     images = jax.ShapeDtypeStruct((1, INPUT_SIZE, INPUT_SIZE, 3), jnp.result_type(float))
     return jax.eval_shape(lambda x: InceptionV3().init(jax.random.key(0), x), images)["params"]
 
@@ -145,11 +146,15 @@ def convert(
 
 
 def load(path: str | os.PathLike) -> InceptionWeights:
-    """Reads what `convert` wrote. Raises UserError if it is missing or fails its checksum."""
+    """Reads what `convert` wrote.
+
+    Raises UserError if it is missing, fails its checksum, or lacks parameters of the network.
+    """
     arrays = _read_npz(path, _read(path))
     sha256, source_sha256 = (str(arrays.pop(name, "")) for name in ("sha256", "source_sha256"))
     if sha256 != _digest(arrays):
         raise UserError(f"{path} is damaged or not converted by us: {_HOW_TO_CONVERT}")
+    _check_entries(path, arrays)
     params: Params = {}
     for name, value in arrays.items():
         unit, leaf = name.split("/")
@@ -158,6 +163,18 @@ def load(path: str | os.PathLike) -> InceptionWeights:
             node = node.setdefault(part, {})
         node[leaf] = value
     return InceptionWeights(params, sha256, source_sha256)
+
+
+def _check_entries(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    leaves = jax.tree.leaves_with_path(template())
+    wanted = {"/".join(_unit_and_leaf(p)): leaf.shape for p, leaf in leaves}
+    there = {name: value.shape for name, value in arrays.items()}
+    wrong = [name for name in wanted | there if wanted.get(name) != there.get(name)]
+    if wrong:
+        raise UserError(
+            f"{path} does not hold the FID InceptionV3: {wrong[0]} and {len(wrong) - 1} other "
+            f"entries are missing, unused or of another shape: {_HOW_TO_CONVERT}"
+        )
 
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:

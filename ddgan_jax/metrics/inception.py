@@ -11,18 +11,20 @@ Bilinear interpolation along an axis is linear in the pixels: row i of a matrix 
 output i, so that both resizes are x -> M_h x M_w^T, exact products without gathers.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ddgan_jax import parallel
 from ddgan_jax.errors import UserError
 from ddgan_jax.models.inception import INPUT_SIZE, PRECISION, InceptionV3
 from ddgan_jax.types import Params
 
-BATCH_SIZE = 32  # images in one call of the compiled network
+BATCH_SIZE = 32  # images in one call of the compiled network, over all devices
 
 
 class Features(NamedTuple):
@@ -82,18 +84,31 @@ def preprocess(images: jax.Array, protocol: str) -> jax.Array:
 
 
 # Two programs, so that another image size or protocol does not compile the network again.
-_preprocess = jax.jit(preprocess, static_argnames="protocol")
-_network = jax.jit(lambda params, x: InceptionV3().apply({"params": params}, x))
+@functools.cache
+def _preprocess_on(devices: tuple[jax.Device, ...], protocol: str) -> Callable[..., jax.Array]:
+    return parallel.map_examples(lambda _, images: preprocess(images, protocol), devices)
+
+
+@functools.cache
+def _network_on(devices: tuple[jax.Device, ...]) -> Callable[..., tuple[jax.Array, jax.Array]]:
+    return parallel.map_examples(lambda p, x: InceptionV3().apply({"params": p}, x), devices)
 
 
 def features(
-    params: Params, images: np.ndarray, protocol: str = "tf1", *, batch_size: int = BATCH_SIZE
+    params: Params,
+    images: np.ndarray,
+    protocol: str = "tf1",
+    *,
+    batch_size: int = BATCH_SIZE,
+    devices: Sequence[jax.Device] = (),
 ) -> Features:
     """Inception features of images (N, H, W, C), uint8, C = 1 (gray) or 3 (RGB), any N >= 1.
 
-    The images go through one compiled program in batches of batch_size, the last one filled up
-    with copies whose features are thrown away. params: of `interop.inception`, best on the device.
-    Raises UserError for an unknown protocol and for images of another type or shape.
+    The images go through one compiled program in batches of batch_size, which the devices share
+    (by default those of this process; the size is rounded up to a multiple of their number). The
+    last batch is filled up with copies whose features are thrown away. params: of
+    `interop.inception`, best on the devices. Raises UserError for an unknown protocol and for
+    images of another type or shape.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"there is no protocol {protocol!r}, there are {', '.join(PROTOCOLS)}")
@@ -102,12 +117,10 @@ def features(
             "features are those of uint8 images (N, H, W, 1 or 3), not of "
             f"{images.dtype} {images.shape}"
         )
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        missing = batch_size - len(batch)
-        batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
-        pool3, logits = _network(params, _preprocess(batch, protocol))
-        kept = batch_size - missing
-        parts.append((np.asarray(pool3)[:kept], np.asarray(logits)[:kept]))
-    return Features(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    devices = tuple(devices or jax.local_devices())
+    params = jax.device_put(params, parallel.replicated(devices))
+    prepare, network = _preprocess_on(devices, protocol), _network_on(devices)
+    size = -(-batch_size // len(devices)) * len(devices)
+    return Features(
+        *parallel.in_batches(lambda batch: network(params, prepare((), batch)), images, size)
+    )

@@ -33,10 +33,11 @@ class FeatureStatistics(NamedTuple):
 class Provenance(NamedTuple):
     """What statistics were made from."""
 
-    protocol: str  # of metrics.inception: tf1 or pytorch_fid
+    protocol: str  # of metrics.inception: tf1 or pytorch_fid; "none" for other networks
     weights_sha256: str  # of the weights, as interop.inception.load gives it
     dataset: str  # free text: data set and split, or run and step
-    preprocessing: str  # what was done to the images before the protocol's resize
+    preprocessing: str  # what was done to the images before they met the network
+    network: str = "inception"  # one of features.NAMES
 
 
 class SavedStatistics(NamedTuple):
@@ -46,6 +47,7 @@ class SavedStatistics(NamedTuple):
     sigma: np.ndarray  # float64 (D, D), divided by count - 1
     count: int
     provenance: Provenance
+    features: np.ndarray  # float32 (n, D), those of a random part of the set; maybe none
 
 
 def empty(dim: int) -> FeatureStatistics:
@@ -72,16 +74,23 @@ def mean_and_covariance(stats: FeatureStatistics) -> tuple[np.ndarray, np.ndarra
     return mu, (stats.outer - stats.count * np.outer(mu, mu)) / (stats.count - 1)
 
 
-def save(path: str | os.PathLike, stats: FeatureStatistics, provenance: Provenance) -> None:
+def save(
+    path: str | os.PathLike,
+    stats: FeatureStatistics,
+    provenance: Provenance,
+    features: np.ndarray | None = None,
+) -> None:
     """Writes mu, sigma, n and the provenance to an .npz file, in place of what was there.
 
-    mu and sigma have the names under which other FID programs look for them. A kill leaves no half
-    file. Raises UserError if it cannot be written.
+    features: float32 (n, D) to go with them, for the metrics that need more than mean and
+    covariance: those of a random part of the set. mu and sigma have the names under which other FID
+    programs look for them. A kill leaves no half file. Raises UserError if it cannot be written.
     """
     mu, sigma = mean_and_covariance(stats)
     text = json.dumps(provenance._asdict())
     content = io.BytesIO()
-    np.savez(content, mu=mu, sigma=sigma, n=stats.count, provenance=text)
+    kept = np.zeros((0, len(mu)), np.float32) if features is None else features
+    np.savez(content, mu=mu, sigma=sigma, n=stats.count, provenance=text, features=kept)
     write_atomically(path, content.getvalue())
 
 
@@ -91,7 +100,9 @@ def load(path: str | os.PathLike) -> SavedStatistics:
         content = io.BytesIO(epath.Path(path).read_bytes())
         with np.load(content) as file:
             provenance = Provenance(**json.loads(str(file["provenance"])))
-            return SavedStatistics(file["mu"], file["sigma"], int(file["n"]), provenance)
+            return SavedStatistics(
+                file["mu"], file["sigma"], int(file["n"]), provenance, file["features"]
+            )
     except OSError as error:
         raise UserError(f"cannot read statistics {path}: {error.strerror or error}") from error
     except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -102,8 +113,8 @@ def load(path: str | os.PathLike) -> SavedStatistics:
 
 
 def require_comparable(a: Provenance, b: Provenance) -> None:
-    """Raises UserError naming protocol, weights or preprocessing if they differ."""
-    compared = ("protocol", "weights_sha256", "preprocessing")
+    """Raises UserError naming network, protocol, weights or preprocessing if they differ."""
+    compared = ("network", "protocol", "weights_sha256", "preprocessing")
     pairs = [(name, getattr(a, name), getattr(b, name)) for name in compared]
     different = [f"{name} {x} and {y}" for name, x, y in pairs if x != y]
     if different:

@@ -12,6 +12,7 @@ from ddgan_jax import mixture
 from ddgan_jax.config import DISCRIMINATORS, GENERATORS, base_config
 from ddgan_jax.config_files import leaves
 from ddgan_jax.errors import UserError
+from ddgan_jax.validation.evaluation import check_evaluation
 from ddgan_jax.validation.fields import (
     BELOW_ONE,
     NOT_NEGATIVE,
@@ -49,11 +50,14 @@ def validate(config: ConfigDict, num_devices: int | None = None) -> None:
     _check_data(config)
     check_choice(config, "train.compute_dtype", ("float32", "bfloat16"))
     check_choice(config, "train.mapping", ("pmap", "shard_map"))
+    if config.train.shard_optimizer and config.train.mapping != "shard_map":
+        raise UserError("train.shard_optimizer needs train.mapping=shard_map")
     for path, checks in _CHECKS_BY_NAME.items():
         checks[get(config, path)](config)
     _check_objective(config)
     _check_classes(config)
     _check_learning_rates(config.optimizer)
+    check_evaluation(config)
     _check_batch(config, num_devices)
 
 
@@ -81,6 +85,8 @@ _RANGES = {
     "checkpoint.save_every_steps": POSITIVE,
     "checkpoint.keep_latest": POSITIVE,
     "checkpoint.keep_every_steps": NOT_NEGATIVE,
+    "eval.every_steps": NOT_NEGATIVE,
+    "eval.num_samples": POSITIVE,
     "sampling.chunk_size": POSITIVE,
     "sampling.num_steps": NOT_NEGATIVE,
     "diffusion.num_timesteps": POSITIVE,

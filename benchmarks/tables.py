@@ -1,0 +1,267 @@
+"""Renders docs/performance.md: its words from a template, every number from a result file.
+
+    python -m benchmarks.tables --results=docs/results --out=docs/performance.md
+
+The template, docs/performance.template.md, holds
+
+- `{{FILE:KEY.KEY}}` or `{{FILE:KEY.KEY|FORMAT}}`: a value in docs/results/FILE.json; FORMAT is
+  Python's, for instance `.1%`, `.3g` or `,.0f`; `*1e-9 .1f` multiplies first;
+- `{{FILE:KEY / FILE:KEY|FORMAT}}`: the quotient of two values;
+- `{{table NAME FILE*}}`: one of the tables of this module, of the files that match, and
+  `{{table NAME FILE.KEY}}` where a table is of a part of one file.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.scaling import markdown_table
+from ddgan_jax.arguments import Flag, parse_flags
+from ddgan_jax.errors import UserError
+from ddgan_jax.files import write_atomically
+
+FLAGS = (
+    Flag("template", "FILE", "Markdown with gaps", "docs/performance.template.md"),
+    Flag("results", "FOLDER", "JSON reports of the benchmarks", "docs/results"),
+    Flag("out", "FILE", "Markdown file to write", "docs/performance.md"),
+)
+
+_GAP = re.compile(r"\{\{(.+?)\}\}")
+_NOTICE = "<!-- Written by `python -m benchmarks.tables` from {template}. -->\n\n"
+Report = dict[str, Any]
+
+
+def render(template: str, results: Path) -> str:
+    """The template with its gaps filled. Raises UserError for a gap that nothing fills."""
+
+    def fill(match: re.Match[str]) -> str:
+        try:
+            if match[1].startswith("table "):
+                _, kind, pattern = match[1].split()
+                return _TABLES[kind](_matching(results, pattern))
+            return _number(match[1], results)
+        except (KeyError, ValueError, TypeError, OSError) as error:
+            raise UserError(f"{{{{{match[1]}}}}}: {error!r}") from error
+
+    return _GAP.sub(fill, template)
+
+
+def page(template: Path, results: Path) -> str:
+    """The whole page, with a line that says where it comes from."""
+    return _NOTICE.format(template=template.name) + render(template.read_text(), results)
+
+
+def _number(gap: str, results: Path) -> str:
+    expression, _, form = gap.partition("|")
+    value, *divisor = (_lookup(part.strip(), results) for part in expression.split(" / "))
+    if divisor:
+        value /= divisor[0]
+    if scaled := re.fullmatch(r"\*(\S+) (.*)", form):
+        value, form = value * float(scaled[1]), scaled[2]
+    return format(value, form)
+
+
+def _lookup(path: str, results: Path) -> Any:
+    file, _, keys = path.partition(":")
+    value = json.loads((results / f"{file}.json").read_text())
+    for key in keys.split("."):
+        value = value[int(key) if isinstance(value, list) else key]
+    return value
+
+
+def _matching(results: Path, pattern: str) -> list[Report]:
+    file, _, key = pattern.partition(".")
+    reports = [json.loads(path.read_text()) for path in sorted(results.glob(f"{file}.json"))]
+    if not reports:
+        raise ValueError(f"no file {pattern} in {results}")
+    return [report[key] for report in reports] if key else reports
+
+
+# --------------------------------------------------------------------------------------- tables
+
+
+def _setting(report: Report) -> str:
+    """The config of a report and what was changed in it, short."""
+    name = Path(report["config"].partition(":")[0]).stem
+    variant = report["config"].partition(":")[2]
+    return f"{name}:{variant}" if variant else name
+
+
+def _speed_table(reports: Sequence[Report]) -> str:
+    """Train steps and samplers: a row for each program."""
+    rows = []
+    for report in reports:
+        for name, program in report["programs"].items():
+            what = {"with_r1": "step with R1", "without_r1": "step", "sample": "sampler"}[name]
+            what += f", NFE {report['nfe']}" if "nfe" in report else ""
+            counted, xla = (program["flops_per_image"].get(k) for k in ("counted", "xla"))
+            rows.append(
+                [
+                    _setting(report),
+                    what,
+                    report["compute_dtype"],
+                    f"{report['batch_size']}",
+                    f"{program['seconds_per_image']['median']:.3g}",
+                    f"{program['cpu_seconds_per_image']['median']:.3g}",
+                    f"{program['images_per_second']:.3g}",
+                    f"{counted / 1e9:.3g}",
+                    f"{xla / 1e9:.3g}" if xla else "-",
+                    _percent(program.get("share_of_matrix_peak")),
+                    _percent(program.get("share_of_memory_bandwidth")),
+                    f"{program['compile_seconds']:.3g}",
+                    f"{(report['peak_device_bytes'] or report['peak_rss_bytes']) / 2**30:.2f}",
+                ]
+            )
+    head = ["config", "program", "dtype", "batch", "s per image", "CPU s per image", "images/s"]
+    head += ["GFLOP per image, counted", "XLA's", "of matrix peak", "of memory bandwidth"]
+    return markdown_table([*head, "compile s", "peak GiB"], rows)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.0%}"
+
+
+def _pipeline_table(reports: Sequence[Report]) -> str:
+    """Input pipelines: a row for each."""
+    rows = [
+        [
+            _setting(report),
+            report["source"],
+            f"{report['batch_size']}",
+            f"{report['images_per_second']:,.0f}",
+            f"{1e6 * report['cpu_seconds_per_image']:.3g}",
+        ]
+        for report in reports
+    ]
+    return markdown_table(["config", "read from", "batch", "images/s", "CPU us per image"], rows)
+
+
+def _overhead_table(reports: Sequence[Report]) -> str:
+    """What a run adds to its steps: a row for each config."""
+    rows = [
+        [
+            _setting(report),
+            f"{report['batch_size']}",
+            f"{report['seconds_per_step']['constant_batch']['median']:.3g}",
+            f"{report['real_data_over_constant']['median']:.3f}",
+            *(
+                f"{report['seconds_each_time'][name]['median']:.3g} / {every:,}"
+                for name, every in report["every_steps"].items()
+            ),
+            f"{report['share_of_step_time']['together']:.2%}",
+        ]
+        for report in reports
+    ]
+    head = ["config", "batch", "s per step", "real data / constant batch"]
+    events = ["log: s / every steps", "grid", "checkpoint", "all three, of the step time"]
+    return markdown_table([*head, *events], rows)
+
+
+def _mixture_table(reports: Sequence[Report]) -> str:
+    """The loop of the 25 Gaussians: a row for each batch size."""
+    rows = [
+        [
+            f"{report['batch_size']:,}",
+            f"{report['seeds']}",
+            f"{report['iterations_per_second']:.4g}",
+            f"{1e3 * report['cpu_seconds_per_iteration']:.3g}",
+            _percent(report["programs"]["many_steps"].get("share_of_matrix_peak")),
+            f"{report['baseline']['ratio']['median']:.2f}" if "baseline" in report else "-",
+            f"{report['baseline']['cpu_ratio']['median']:.2f}" if "baseline" in report else "-",
+        ]
+        for report in reports
+    ]
+    head = ["batch", "seeds", "iterations/s", "CPU ms per iteration", "of matrix peak"]
+    return markdown_table([*head, "times the baseline, wall", "CPU"], rows)
+
+
+def _checkpoint_table(reports: Sequence[Report]) -> str:
+    """Checkpoints: a row for each config."""
+    rows = [
+        [
+            _setting(report),
+            f"{(report['generator_parameters'] + report['discriminator_parameters']) / 1e6:.1f} M",
+            f"{report['state_bytes'] / 1e6:,.0f}",
+            f"{report['bytes_on_disk'] / 1e6:,.0f}",
+            *(
+                f"{report[f'{name}_seconds']['median']:.3g}"
+                for name in ("save_blocks", "save_durable", "restore", "load_ema")
+            ),
+        ]
+        for report in reports
+    ]
+    head = ["config", "parameters", "state, MB", "on disk, MB", "save: training waits, s"]
+    return markdown_table([*head, "until durable, s", "restore, s", "EMA alone, s"], rows)
+
+
+def _startup_table(reports: Sequence[Report]) -> str:
+    """From a command to the first step: a row for each config."""
+    rows = [
+        [_setting(report)]
+        + [f"{report['first_step_seconds'][k]['median']:.3g}" for k in ("cold", "warm", "resumed")]
+        for report in reports
+    ]
+    head = ["config", "empty cache, s", "compiled before, s", "going on from a checkpoint, s"]
+    return markdown_table(head, rows)
+
+
+def _profile_table(parts: Sequence[Sequence[Report]]) -> str:
+    """One table of a profile."""
+    [lines] = parts
+    rows = [
+        [line["name"] or "(none)", f"{line['share']:.1%}", f"{line['operations_per_call']:,}"]
+        for line in lines
+    ]
+    return markdown_table(["operations", "share of the time", "per call"], rows)
+
+
+def _levers_table(parts: Sequence[Sequence[Report]]) -> str:
+    """What was tried: a row for each change."""
+    [levers] = parts
+    rows = [
+        [
+            lever["change"],
+            lever["program"],
+            f"{lever['before_ms']:,.4g}",
+            f"{lever['after_ms']:,.4g}",
+            f"{lever['gain']:.2f}",
+            f"{lever['pairs']}",
+            lever["verdict"],
+        ]
+        for lever in levers
+    ]
+    head = ["change", "program", "CPU ms before", "after", "gain", "pairs", "verdict"]
+    return markdown_table(head, rows)
+
+
+_TABLES: dict[str, Callable[[Sequence[Any]], str]] = {
+    "levers": _levers_table,
+    "speed": _speed_table,
+    "pipeline": _pipeline_table,
+    "overhead": _overhead_table,
+    "mixture": _mixture_table,
+    "checkpoint": _checkpoint_table,
+    "startup": _startup_table,
+    "profile": _profile_table,
+}
+
+
+def main() -> int:
+    """Writes the page."""
+    values, _ = parse_flags("python -m benchmarks.tables", FLAGS, sys.argv[1:])
+    try:
+        text = page(Path(values.template), Path(values.results))
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+    write_atomically(values.out, text.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f"benchmarks.tables: {error}")

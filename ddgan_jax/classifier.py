@@ -1,0 +1,211 @@
+"""Classifiers of the data set at hand: trained at first use, kept in the cache folder.
+
+Their features compare images where the Inception weights are missing, or know nothing of the
+domain; that of single digits counts the modes of Stacked MNIST. A tenth of the set is held out of
+the training and gives the accuracy, which belongs beside every number that comes from one.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from ddgan_jax import cache, data, parallel, weights
+from ddgan_jax.config_files import from_dict
+from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
+from ddgan_jax.data.order import permutation
+from ddgan_jax.errors import UserError
+from ddgan_jax.files import write_atomically
+from ddgan_jax.models.classifier import classify, init_params
+from ddgan_jax.types import Batch, Params, PyTree
+
+FORMAT = "ddgan_jax classifier 1"  # changes with the network and its training
+BATCH_SIZE = 128
+FEWEST_STEPS, MOST_STEPS, EPOCHS = 200, 1_500, 15  # so many epochs, within these bounds
+LEARNING_RATE = 2e-3  # at the top of one cycle
+HELD_OUT = 0.1  # part of the set
+SPLIT = 2  # the purpose of an order of examples, beside those of data.order
+
+Report = Callable[[str], None]
+
+
+class Trained(NamedTuple):
+    """params: on the host, float32. about: what JSON can hold: the data set, accuracy, checksum."""
+
+    params: Params
+    about: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+    """Some examples of a set, by their ids there, as a set of its own."""
+
+    source: Dataset
+    ids: np.ndarray
+
+    @property
+    def info(self) -> DatasetInfo:
+        """That of the source, with another number of examples."""
+        return dataclasses.replace(self.source.info, num_examples=len(self.ids))
+
+    def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Dataset.read`."""
+        return self.source.read(self.ids[ids])
+
+
+def of_dataset(dataset: Dataset, report: Report, *, steps: int = 0) -> Trained:
+    """The classifier of a labelled set: from the cache folder, or trained now and put there.
+
+    report: takes lines of progress. steps: of training, 0: by the size of the set. Raises
+    UserError for a set without classes, and for a damaged file.
+    """
+    info = dataset.info
+    if info.num_classes < 2:
+        raise UserError(
+            f"the images of {info.name} have no classes that a classifier could learn: use "
+            "--features=pixels"
+        )
+    steps = steps or min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * info.num_examples // BATCH_SIZE))
+    name = f"{info.name.replace('/', '_')}-{cache.fingerprint(dataset)}-{steps}.npz"
+    path = cache.folder() / "classifiers" / name
+    if path.exists():
+        return load(path)
+    report(f"training a classifier of {info.name}, once: {steps:,} steps, kept in {path}")
+    trained = train(dataset, report, steps=steps)
+    save(path, trained)
+    return trained
+
+
+def of_stacked_digits(config: ConfigDict, report: Report) -> Trained:
+    """The classifier of single MNIST digits, laid out as in the channels of stacked_mnist.
+
+    config: of a run on stacked_mnist. Raises UserError as `of_dataset`, or if mnist is missing.
+    """
+    whole = from_dict(config.to_dict())
+    whole.data.max_examples = 0
+    stacked = data.open_dataset(whole)
+    if not isinstance(stacked, StackedDataset):
+        raise UserError(f"modes are counted on stacked_mnist, not on {config.data.name}")
+    digits = stacked.gray[..., None]
+    info = DatasetInfo("mnist", len(digits), digits.shape[1], 1, 10)
+    return of_dataset(ArrayDataset(info, digits, stacked.digits), report)
+
+
+def label_stacks(params: Params, images: np.ndarray) -> np.ndarray:
+    """Labels 100 R + 10 G + B, int (N,), of images uint8 (N, 32, 32, 3), by their digits."""
+    digits = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3], 1)
+    red, green, blue = _predict(params, digits).reshape(-1, 3).T
+    return 100 * red + 10 * green + blue
+
+
+# ------------------------------------------------------------------------------------ training
+
+
+def train(dataset: Dataset, report: Report, *, steps: int, seed: int = 0) -> Trained:
+    """Trains on nine tenths of the set, a pure function of the set, `steps` and the seed."""
+    info = dataset.info
+    order = permutation(0, (SPLIT,), info.num_examples)
+    held_out, rest = np.split(order, [max(1, round(info.num_examples * HELD_OUT))])
+    optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, LEARNING_RATE), weight_decay=0.01)
+    shape = (info.image_size, info.image_size, info.channels)
+    params = init_params(jax.random.key(seed), shape, info.num_classes)
+    state = (params, optimizer.init(params))
+    step = jax.jit(partial(_step, optimizer), donate_argnums=0)
+    batches = data.batches(Part(dataset, rest), batch_size=BATCH_SIZE, seed=seed, start_step=0)
+    with contextlib.closing(batches):
+        for number in range(1, steps + 1):
+            state, loss = step(state, next(batches))
+            if number % max(1, steps // 5) == 0:
+                report(f"  step {number:,} of {steps:,}, loss {float(loss):.3f}")
+    params = jax.device_get(state[0])
+    accuracy = _accuracy(params, Part(dataset, held_out))
+    report(f"  accuracy {accuracy:.2%} on {len(held_out):,} images that it was not trained on")
+    about = {
+        "format": FORMAT,
+        "dataset": info.name,
+        "images": list(shape),
+        "classes": info.num_classes,
+        "accuracy": accuracy,
+        "held_out": len(held_out),
+        "train_steps": steps,
+        "seed": seed,
+        "weights_sha256": sha256(params),
+    }
+    return Trained(params, about)
+
+
+def _step(
+    optimizer: optax.GradientTransformation, state: tuple[Params, PyTree], batch: Batch
+) -> tuple[tuple[Params, PyTree], jax.Array]:
+    params, opt_state = state
+
+    def loss_of(params: Params) -> jax.Array:
+        logits = classify(params, batch["image"])[1]
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
+        return losses.mean()
+
+    loss, gradients = jax.value_and_grad(loss_of)(params)
+    updates, opt_state = optimizer.update(gradients, opt_state, params)
+    return (optax.apply_updates(params, updates), opt_state), loss
+
+
+def _accuracy(params: Params, dataset: Dataset) -> float:
+    correct, count = 0, dataset.info.num_examples
+    for start in range(0, count, BATCH_SIZE):
+        images, labels = dataset.read(np.arange(start, min(start + BATCH_SIZE, count)))
+        correct += int((_predict(params, images) == labels).sum())
+    return correct / count
+
+
+def _predict(params: Params, images: np.ndarray) -> np.ndarray:
+    return parallel.in_batches(lambda batch: _best_class(params, batch), images, BATCH_SIZE)
+
+
+@jax.jit
+def _best_class(params: Params, images: jax.Array) -> jax.Array:
+    return jnp.argmax(classify(params, images)[1], axis=-1)
+
+
+# --------------------------------------------------------------------------------------- files
+
+
+def save(path: str | os.PathLike, trained: Trained) -> None:
+    """Writes one .npz, whole or not at all. Raises UserError if it cannot be written."""
+    content = io.BytesIO()
+    np.savez(content, about=json.dumps(dict(trained.about)), **weights.named(trained.params))
+    write_atomically(path, content.getvalue())
+
+
+def load(path: str | os.PathLike) -> Trained:
+    """Reads what `save` wrote. Raises UserError for a file that is missing, damaged or not ours."""
+    try:
+        with np.load(io.BytesIO(Path(path).read_bytes())) as file:
+            arrays = dict(file)
+        about = json.loads(str(arrays.pop("about")))
+        params = weights.nested(arrays)
+        whole = (about["format"], about["weights_sha256"]) == (FORMAT, sha256(params))
+    except OSError as error:
+        raise UserError(f"cannot read the classifier {path}: {error.strerror or error}") from error
+    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no classifier of ours: move it, to train it again") from error
+    if not whole:
+        raise UserError(f"{path} does not match its checksum: move it, to train it again")
+    return Trained(params, about)
+
+
+def sha256(params: Params) -> str:
+    """Checksum of parameters, by their names, shapes and values."""
+    return hashlib.sha256(weights.to_safetensors(params)).hexdigest()

@@ -1,0 +1,108 @@
+"""Quality against sampling time: every result in the plot, and only those that mean the same."""
+
+import json
+
+import pytest
+
+from ddgan_jax import cli
+from ddgan_jax.errors import UserError
+from ddgan_jax.figures import tradeoff
+
+pytestmark = pytest.mark.quick
+
+
+def write_result(path, *, value=3.9, seconds=0.2, metric="fid", **changes):
+    """A result file; changes are spelled group__field=value."""
+    content = {
+        "metrics": {metric: value},
+        "samples": {"count": 50_000, "images": f"samples of {path.stem}"},
+        "features": {"network": "inception", "protocol": "pytorch_fid", "weights_sha256": "67"},
+        "reference": {"dataset": "cifar10", "count": 50_000, "file": str(path)},
+        "model": {"folder": f"runs/{path.stem}"},
+        "sampling": {"denoising_steps": 4, "seconds_per_100_images": seconds, "device": "V100"},
+    }
+    for name, new in changes.items():
+        group, _, field = name.partition("__")
+        content[group][field] = new
+    path.write_text(json.dumps(content))
+    return tradeoff.read(path, metric)
+
+
+def test_a_plot_holds_every_result_and_the_papers_where_asked(tmp_path):
+    results = [write_result(tmp_path / "a.json"), write_result(tmp_path / "b.json", seconds=2.5)]
+    plain, published = (tradeoff.chart(results, "fid", published=p) for p in (False, True))
+    for chart in (plain, published):
+        assert "a, 4 steps: 0.2, 3.9" in chart and "b, 4 steps: 2.5, 3.9" in chart
+    for point in tradeoff.PUBLISHED:
+        tip = f"{point.name}: {point.seconds:g}, {point.fid:g}"
+        assert tip in published and tip not in plain
+    assert tradeoff.find(f"{tmp_path}/a.json,{tmp_path}") == [
+        tmp_path / name for name in ("a.json", "a.json", "b.json")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"samples__count": 5_000}, "samples.count is 50000 in .*a.json and 5000 in .*b.json"),
+        ({"features__protocol": "tf1"}, "features.protocol is pytorch_fid in .* and tf1 in"),
+        ({"features__weights_sha256": "0"}, "features.weights_sha256 is 67 in .* and 0 in"),
+        ({"reference__dataset": "stl10"}, "reference.dataset is cifar10 in .* and stl10 in"),
+    ],
+)
+def test_numbers_that_do_not_mean_the_same_are_not_mixed(tmp_path, change, message):
+    results = [write_result(tmp_path / "a.json"), write_result(tmp_path / "b.json", **change)]
+    with pytest.raises(UserError, match=message):
+        tradeoff.chart(results, "fid")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "frechet_classifier"}, "is of the FID, not of frechet_classifier"),
+        ({"features__protocol": "tf1"}, "features.protocol is pytorch_fid in the paper, tf1 in"),
+        ({"samples__count": 10_000}, "samples.count is 50000 in the paper, 10000 in these"),
+        ({"reference__dataset": "digits"}, "numbers are of cifar10"),
+    ],
+)
+def test_the_papers_numbers_stand_only_beside_their_like(tmp_path, change, message):
+    result = write_result(tmp_path / "a.json", **change)
+    with pytest.raises(UserError, match=message):
+        tradeoff.chart([result], change.get("metric", "fid"), published=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff{", "cannot be read: it is not JSON"),
+        (b"[1]", "is no result file of `ddgan evaluate`: it has no metrics"),
+        (b'{"metrics": {"is": 9.0}}', "has no metric 'fid'; --metric: is"),
+        (b'{"metrics": {"fid": 9.0}, "sampling": null}', "has no sampling time"),
+    ],
+)
+def test_files_that_are_no_results(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        tradeoff.read(tmp_path / "a.json", "fid")
+
+
+def test_the_command_writes_an_svg_file(tmp_path, capsys):
+    write_result(tmp_path / "a.json", metric="frechet_pixels_1000")
+    out = tmp_path / "out.svg"
+    argv = [f"--results={tmp_path}/a.json", "--metric=frechet_pixels_1000", f"--out={out}"]
+    assert cli.main(["figure", "tradeoff", *argv]) == 0
+    assert out.read_text().startswith("<svg") and f"1 results in {out}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--results=none"], "there is no result file at 'none'"),
+        (["--results=none", "--out=a.png"], "cannot write a.png: name an .svg"),
+        ([], "--results is missing"),
+    ],
+)
+def test_mistakes_are_one_line(argv, message, capsys):
+    assert cli.main(["figure", "tradeoff", *argv]) == 2
+    output, errors = capsys.readouterr()
+    assert message in errors and errors.count("\n") == 1 and output == ""
