@@ -156,7 +156,8 @@ State: parameters, their average and Adam's two moments, plus the gradients of t
 Activations: what the backward pass keeps for one image, before the compiler fuses or drops any of
 it, an upper estimate (`ddgan show` prints the same). Of a device's memory {share:.0%} count. Each
 cell: images that fit at once, and the `train.microbatches` that makes the batch of a device fit
-(none needed: 1). Rematerialisation is `remat_resolutions` of both U-Nets; NCSN++ has none."""
+(none needed: 1). Rematerialisation is `remat_resolutions` of both U-Nets; NCSN++ has none.
+All is for float32; bfloat16 needs less for activations and the same for the state."""
 
 
 def _steps_table(shapes: Shapes) -> str:
@@ -224,14 +225,13 @@ def _memory_table(shapes: Shapes) -> str:
         images = facts["batch_size"] // DEVICES[name]
         gradients = max(facts["parameter_bytes"].values())
         state = f"{(facts['state_bytes'] + gradients) / 1e9:.2f}"
-        for dtype, variants in facts["activation_bytes_per_image"].items():
-            for remat, size in variants.items():
-                if not size:  # the estimate is too coarse for two small MLPs, which fit anywhere
-                    continue
-                cells = [_fit(facts, size, images, memory * 1e9) for memory in MEMORY_GB]
-                label = f"{size / 1e6:,.4g}"
-                rows.append([name, dtype, remat or "-", state, label, f"{images:,}", *cells])
-    head = ["config", "dtype", "remat", "state and gradients, GB", "activations, MB per image"]
+        for remat, size in facts["activation_bytes_per_image"].items():
+            if not size:  # the estimate is too coarse for two small MLPs, which fit anywhere
+                continue
+            cells = [_fit(facts, size, images, memory * 1e9) for memory in MEMORY_GB]
+            label = f"{size / 1e6:,.4g}"
+            rows.append([name, remat or "-", state, label, f"{images:,}", *cells])
+    head = ["config", "remat", "state and gradients, GB", "activations, MB per image"]
     sizes = [f"{memory} GB" for memory in MEMORY_GB]
     return markdown_table([*head, "images per device", *sizes], rows)
 

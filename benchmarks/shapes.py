@@ -78,17 +78,12 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
                 yield from _equations(inner)
 
 
-def activations(config: ConfigDict) -> dict[str, dict[str, int]]:
-    """`show.activation_bytes` by compute dtype and by the resolutions that are rematerialised.
+def activations(config: ConfigDict) -> dict[str, int]:
+    """`show.activation_bytes` in float32 by the resolutions that are rematerialised.
 
-    The latter as in "32,16"; "" for none, and for networks that cannot.
+    They are named as in "32,16"; "" for none, and for networks that cannot.
     """
-    found = {}
-    for dtype in ("float32", "bfloat16"):
-        config = config.copy_and_resolve_references()
-        config.train.compute_dtype = dtype
-        found[dtype] = {name: _activation_bytes(c) for name, c in _variants(config)}
-    return found
+    return {name: _activation_bytes(variant) for name, variant in _variants(config)}
 
 
 def _variants(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:

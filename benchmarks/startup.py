@@ -56,6 +56,7 @@ def benchmark(values: flags.FlagValues, overrides: Sequence[str]) -> measure.Rep
             warm.append(_first_step(arguments, Path(folder) / f"warm{number}", cache, 1))
             resumed.append(_first_step(arguments, run, cache, number + 2))
     return {
+        "config": values.config,
         "repeats": values.repeats,
         "import_beyond_jax_seconds": {
             module: measure.spread([_import_seconds(module) for _ in repeats])

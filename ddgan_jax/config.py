@@ -92,7 +92,7 @@ def base_config() -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.every_steps = 0  # steps between evaluations, the last one at the end; 0 = none
     c.eval.num_samples = 5_000  # images drawn for each, always of the seeds 0, 1, 2, ...
-    c.eval.metrics = ("frechet",)  # as in `ddgan evaluate --metrics`
+    c.eval.metrics = "frechet"  # as in `ddgan evaluate --metrics`, e.g. "fid,prdc"
     c.eval.features = "classifier"  # "inception" (of "fid", "is", "kid"), "classifier" or "pixels"
     c.eval.protocol = "tf1"  # of "inception": "tf1" or "pytorch_fid"
     c.eval.inception = ""  # file of its weights; "" = the one in the cache folder

@@ -16,21 +16,11 @@ import optax
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import (
-    classifier,
-    features,
-    images,
-    mixture,
-    parallel,
-    reference,
-    report,
-    sampling,
-    scoring,
-    train_step,
-)
+from ddgan_jax import images, mixture, parallel, report, sampling, train_step
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config_files import from_dict
 from ddgan_jax.data.datasets import Dataset
+from ddgan_jax.evaluation import classifier, features, reference, scoring
 from ddgan_jax.types import GeneratorState, Params, TrainState
 
 PREFIX = "eval/"
@@ -53,23 +43,24 @@ def make_scores(
     network and the statistics of the training set; raises UserError if that cannot be done.
     """
     wanted, count = config.eval, config.eval.num_samples
+    metrics = wanted.metrics.split(",")
     network = features.open_network(
-        wanted.features if scoring.needs_network(wanted.metrics) else "pixels",
+        wanted.features if scoring.needs_network(metrics) else "pixels",
         lambda: dataset,
         protocol=wanted.protocol,
         inception_file=wanted.inception,
         report=message,
     )
-    keep = count if scoring.needs_vectors(wanted.metrics) else 0
+    keep = count if scoring.needs_vectors(metrics) else 0
     real, label = None, None
-    if scoring.needs_reference(wanted.metrics):
+    if scoring.needs_reference(metrics):
         split = config.data.split
         real = reference.from_cache(dataset, network, split=split, keep=keep, report=message)
-    if "modes" in wanted.metrics:
+    if "modes" in metrics:
         digits = classifier.of_stacked_digits(config, message)
         label = functools.partial(classifier.label_stacks, digits.params)
     request = sampling.each_class(config, range(count))
-    names = scoring.value_names(wanted.metrics, network.name, count)
+    names = scoring.value_names(metrics, network.name, count)
 
     def scores(params: Params) -> dict[str, float]:
         fake = reference.gather(
@@ -77,10 +68,10 @@ def make_scores(
             network,
             total=count,
             keep=keep,
-            logits=scoring.needs_logits(wanted.metrics),
+            logits=scoring.needs_logits(metrics),
             label=label,
         )
-        values = scoring.compute(wanted.metrics, fake, real)
+        values = scoring.compute(metrics, fake, real)
         return {f"{PREFIX}{names[plain]}": float(values[plain]) for plain in names}
 
     return scores
@@ -144,7 +135,8 @@ class Best(AbstractContextManager):
         wanted = config.eval
         if not (wanted.every_steps and wanted.best):
             return
-        names = scoring.value_names(wanted.metrics, wanted.features, wanted.num_samples)
+        metrics = wanted.metrics.split(",")
+        names = scoring.value_names(metrics, wanted.features, wanted.num_samples)
         self._name = f"{PREFIX}{names[wanted.best]}"
         self._checkpoints = Checkpoints(
             self.folder / "checkpoints", keep_latest=1, keep_every_steps=0

@@ -8,16 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import classifier, data, metrics
+from ddgan_jax import data, metrics
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo, StackedDataset
 from ddgan_jax.errors import UserError
-from ddgan_jax.reference import data_config
+from ddgan_jax.evaluation import classifier
+from ddgan_jax.evaluation.reference import data_config
 
 STEPS = 40  # enough for 97 %; 210, as the digits get by themselves, bring 99 %
 
 TRAIN = f"""
-from ddgan_jax import classifier, data
-from ddgan_jax.reference import data_config
+from ddgan_jax import data
+from ddgan_jax.evaluation import classifier
+from ddgan_jax.evaluation.reference import data_config
 classifier.of_dataset(data.open_dataset(data_config("digits")), print, steps={STEPS})
 """
 

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax import classifier, cli, evaluate, given, metrics, models, results, scoring
+from ddgan_jax import cli, metrics, models
 from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation import classifier, evaluate, given, results, scoring
+from ddgan_jax.evaluation.reference import Gathered
 from ddgan_jax.metrics import statistics
 from ddgan_jax.model import Model
-from ddgan_jax.reference import Gathered
 from tests.methods import config_of, random_params
 
 # ---- names

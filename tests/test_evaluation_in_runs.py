@@ -55,7 +55,7 @@ def test_the_best_is_kept_and_only_that(tmp_path):
 
 
 def test_of_a_number_that_should_be_large(tmp_path):
-    changes = {"eval__metrics": ("prdc", "frechet"), "eval__best": "recall"}
+    changes = {"eval__metrics": "prdc,frechet", "eval__best": "recall"}
     name = "eval/recall_pixels_8"
     assert run(tmp_path, {5: 0.1, 10: 0.3, 15: 0.2}, name, **changes) == [5, 10]
 
@@ -120,10 +120,10 @@ def test_facts_of_a_state():
     [
         ({"eval__features": "vgg"}, "eval.features='vgg' is not one of inception, classifier"),
         ({"eval__protocol": "clean"}, "eval.protocol='clean' is not one of tf1, pytorch_fid"),
-        ({"eval__metrics": ("fid",)}, "fid is the name of a number from Inception features"),
-        ({"eval__metrics": ("frechte",)}, "no metric 'frechte'; did you mean frechet"),
-        ({"eval__metrics": ("kernel",)}, "kernel needs at least 1,000 images, there are 8"),
-        ({"eval__metrics": ("modes",)}, "modes are counted on data.name='stacked_mnist'"),
+        ({"eval__metrics": "fid"}, "fid is the name of a number from Inception features"),
+        ({"eval__metrics": "frechte"}, "no metric 'frechte'; did you mean frechet"),
+        ({"eval__metrics": "kernel"}, "kernel needs at least 1,000 images, there are 8"),
+        ({"eval__metrics": "modes"}, "modes are counted on data.name='stacked_mnist'"),
         ({"eval__best": "recall"}, "eval.best='recall' is not one of frechet"),
         ({"eval__num_samples": 0}, "eval.num_samples=0 must be positive"),
         ({"eval__every_steps": -1}, "eval.every_steps=-1 must not be negative"),
@@ -138,7 +138,7 @@ def test_settings_that_cannot_work(changes, message):
 @pytest.mark.quick
 def test_settings_that_work():
     validate(config())
-    validate(config(eval__every_steps=0, eval__metrics=("fid",)))  # off: nothing is computed
+    validate(config(eval__every_steps=0, eval__metrics="fid"))  # off: nothing is computed
 
 
 def test_picture_of_the_steps():

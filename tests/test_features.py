@@ -8,10 +8,11 @@ import pytest
 
 from benchmarks import command, measure
 from benchmarks import features as benchmark
-from ddgan_jax import cache, features, metrics, parallel, reference
-from ddgan_jax.classifier import Trained, save, sha256
+from ddgan_jax import metrics, parallel
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo
 from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation import cache, features, reference
+from ddgan_jax.evaluation.classifier import Trained, save, sha256
 from ddgan_jax.interop import inception as interop
 from ddgan_jax.metrics import inception, statistics
 from ddgan_jax.models.classifier import init_params

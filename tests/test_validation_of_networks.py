@@ -127,3 +127,12 @@ def test_a_batch_that_does_not_fit_the_devices(make, batch_size, num_devices, pa
     for works in re.findall(r"\d+", advice.split("use")[1]):
         config.train.batch_size = int(works)
         validation.validate(config, num_devices)
+
+
+def test_neighbours_must_be_on_one_device():
+    """Otherwise who is compared with whom, and with it the numbers, would depend on the devices."""
+    config = config_with(train__batch_size=16)
+    validation.validate(config, num_devices=8)
+    config.discriminator.stddev_groups = "neighbours"
+    validation.validate(config, num_devices=4)
+    assert refusal(config, num_devices=8).endswith("the discriminator); use 32")

@@ -15,7 +15,7 @@ _DEFAULT_METRICS = {
 
 def _evaluate(values: flags.FlagValues) -> None:
     use_compilation_cache()
-    from ddgan_jax.evaluate import Options, evaluate_command
+    from ddgan_jax.evaluation.evaluate import Options, evaluate_command
 
     _check_network(values)
     if values.num is not None and values.num < 1:
@@ -49,7 +49,8 @@ def _reference(values: flags.FlagValues) -> None:
         raise UserError("name one data set, with --dataset=NAME or with --config=FILE")
     if values.num < 0 or values.keep < 0:
         raise UserError("--num and --keep must not be negative")
-    from ddgan_jax import data, features, reference
+    from ddgan_jax import data
+    from ddgan_jax.evaluation import features, reference
 
     if values.config is not None:
         config = parse_config(values.config, [])
@@ -86,8 +87,8 @@ def _reference(values: flags.FlagValues) -> None:
 
 
 def _check_network(values: flags.FlagValues) -> None:
-    from ddgan_jax import features
     from ddgan_jax.arguments import parse_names
+    from ddgan_jax.evaluation import features
 
     if len(parse_names("features", values.features, features.NAMES)) > 1:
         raise UserError(f"--features={values.features}: one at a time")
@@ -95,7 +96,7 @@ def _check_network(values: flags.FlagValues) -> None:
 
 
 def _import_inception(values: flags.FlagValues) -> None:
-    from ddgan_jax.features import default_inception_file
+    from ddgan_jax.evaluation.features import default_inception_file
     from ddgan_jax.interop.inception import convert
 
     out = values.out or default_inception_file()

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation.scoring import HIGHER_IS_BETTER
 from ddgan_jax.figures.charts import Series, scatter_chart
-from ddgan_jax.scoring import HIGHER_IS_BETTER
 
 # Fields of a result that decide what its numbers mean; of features all do. Where statistics lie,
 # and which run was scored, do not.

@@ -141,10 +141,13 @@ def _check_batch(config: ConfigDict, num_devices: int | None) -> None:
         return
     batch_size, parts = config.train.batch_size, config.train.microbatches
     group = _EXAMPLES_PER_GROUP.get(config.discriminator.name, 1)
+    # Smaller groups, where a device sees fewer images, would depend on the number of devices.
+    may_be_smaller = config.discriminator.get("stddev_groups") != "neighbours"
 
     def works(batch_size: int) -> bool:
         at_once, rest = divmod(batch_size, num_devices * parts)
-        return rest == 0 and at_once > 0 and at_once % min(at_once, group) == 0
+        size = min(at_once, group) if may_be_smaller else group
+        return rest == 0 and at_once > 0 and at_once % size == 0
 
     if works(batch_size):
         return

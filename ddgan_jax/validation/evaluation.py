@@ -10,7 +10,7 @@ from ddgan_jax.validation.fields import check_choice
 def check_evaluation(config: ConfigDict) -> None:
     """Refuses config.eval, if it is switched on, where its numbers could not be computed."""
     # Here, since it brings numpy and JAX along.
-    from ddgan_jax import features, scoring
+    from ddgan_jax.evaluation import features, scoring
 
     wanted = config.eval
     check_choice(config, "eval.features", features.NAMES)
@@ -19,13 +19,14 @@ def check_evaluation(config: ConfigDict) -> None:
         return
     if config.data.name in mixture.SETS:
         raise UserError(f"eval.every_steps > 0 is for images, not for data.name={config.data.name}")
+    metrics = wanted.metrics.split(",")
     try:
-        scoring.check(wanted.metrics, wanted.features)
-        scoring.check_count(wanted.metrics, wanted.num_samples, allow_small=True)
+        scoring.check(metrics, wanted.features)
+        scoring.check_count(metrics, wanted.num_samples, allow_small=True)
     except UserError as error:
         raise UserError(f"eval.metrics={wanted.metrics}: {error}") from error
-    if "modes" in wanted.metrics and config.data.name != "stacked_mnist":
+    if "modes" in metrics and config.data.name != "stacked_mnist":
         raise UserError("eval.metrics: modes are counted on data.name='stacked_mnist'")
     if wanted.best:
-        numbers = scoring.value_names(wanted.metrics, wanted.features, wanted.num_samples)
+        numbers = scoring.value_names(metrics, wanted.features, wanted.num_samples)
         check_choice(config, "eval.best", numbers)

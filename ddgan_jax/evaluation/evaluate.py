@@ -21,21 +21,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import (
-    classifier,
-    data,
-    features,
-    given,
-    mixture,
-    reference,
-    results,
-    sampling,
-    scoring,
-    weights,
-)
+from ddgan_jax import data, mixture, sampling, weights
 from ddgan_jax.config_files import from_dict
 from ddgan_jax.errors import UserError
-from ddgan_jax.features import FeatureNetwork
+from ddgan_jax.evaluation import classifier, features, given, reference, results, scoring
+from ddgan_jax.evaluation.features import FeatureNetwork
 from ddgan_jax.files import is_bucket, write_atomically
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import SavedStatistics

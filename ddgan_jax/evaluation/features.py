@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddgan_jax import cache, parallel
+from ddgan_jax import parallel
+from ddgan_jax.evaluation import cache
 from ddgan_jax.metrics.statistics import Provenance
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def classifier(
     dataset: "Dataset", devices: Sequence[jax.Device], report: Callable[[str], None]
 ) -> FeatureNetwork:
     """A classifier of the set: trained at first use, see `classifier.of_dataset`."""
-    from ddgan_jax import classifier as classifiers
+    from ddgan_jax.evaluation import classifier as classifiers
     from ddgan_jax.models.classifier import classify
 
     trained = classifiers.of_dataset(dataset, report)

@@ -23,11 +23,12 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ddgan_jax import cache, data, parallel, weights
+from ddgan_jax import data, parallel, weights
 from ddgan_jax.config_files import from_dict
 from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
 from ddgan_jax.data.order import permutation
 from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation import cache
 from ddgan_jax.files import write_atomically
 from ddgan_jax.models.classifier import classify, init_params
 from ddgan_jax.types import Batch, Params, PyTree

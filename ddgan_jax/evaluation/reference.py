@@ -15,13 +15,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddgan_jax import cache, features
 from ddgan_jax.config import base_config
 from ddgan_jax.data import catalog
 from ddgan_jax.data.datasets import Dataset
 from ddgan_jax.data.order import permutation
 from ddgan_jax.errors import UserError
-from ddgan_jax.features import FeatureNetwork
+from ddgan_jax.evaluation import cache, features
+from ddgan_jax.evaluation.features import FeatureNetwork
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import FeatureStatistics, SavedStatistics
 

@@ -16,7 +16,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.statistics import SavedStatistics, mean_and_covariance
 
 if TYPE_CHECKING:
-    from ddgan_jax.reference import Gathered
+    from ddgan_jax.evaluation.reference import Gathered
 
 STANDARD = 50_000  # generated images behind a published number
 STANDARD_MODES = 26_000  # of Stacked MNIST
