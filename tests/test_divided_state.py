@@ -134,10 +134,10 @@ def test_pmap_cannot():
 
 
 def test_networks_of_a_config_have_the_arrays_to_divide():
-    """More than nine tenths of SIDDM's moments and averages for CIFAR-10, on eight devices."""
+    """More than nine tenths of SIDDM's moments and averages for CIFAR-10, on four devices."""
     config = load_config(f"{ROOT}/configs/cifar10_siddm.py")
     create = functools.partial(train_step.init_state, config, jax.random.key(0))
-    abstract = parallel.abstract_state(create, jax.devices()[:8], divided=True)
+    abstract = parallel.abstract_state(create, DEVICES, divided=True)
     sizes = {True: 0, False: 0}
     marked = may_be_divided(abstract)
     for array, may in zip(jax.tree.leaves(abstract), jax.tree.leaves(marked), strict=True):

@@ -13,6 +13,8 @@ import numpy as np
 # What a permutation is for. Part of its key, so that no two purposes ever share an order.
 EPOCH = 0
 STACK = 1
+HELD_OUT_ORDER = 2  # from the training of a classifier
+REFERENCE_ORDER = 3  # real images that generated ones are compared with
 
 
 @functools.lru_cache(maxsize=8)

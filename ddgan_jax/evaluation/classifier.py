@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 from ddgan_jax import data, parallel, weights
 from ddgan_jax.config_files import from_dict
 from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
-from ddgan_jax.data.order import permutation
+from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import cache
 from ddgan_jax.files import write_atomically
@@ -38,7 +38,6 @@ BATCH_SIZE = 128
 FEWEST_STEPS, MOST_STEPS, EPOCHS = 200, 1_500, 15  # so many epochs, within these bounds
 LEARNING_RATE = 2e-3  # at the top of one cycle
 HELD_OUT = 0.1  # part of the set
-SPLIT = 2  # the purpose of an order of examples, beside those of data.order
 
 Report = Callable[[str], None]
 
@@ -118,7 +117,7 @@ def label_stacks(params: Params, images: np.ndarray) -> np.ndarray:
 def train(dataset: Dataset, report: Report, *, steps: int, seed: int = 0) -> Trained:
     """Trains on nine tenths of the set, a pure function of the set, `steps` and the seed."""
     info = dataset.info
-    order = permutation(0, (SPLIT,), info.num_examples)
+    order = permutation(0, (HELD_OUT_ORDER,), info.num_examples)
     held_out, rest = np.split(order, [max(1, round(info.num_examples * HELD_OUT))])
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, LEARNING_RATE), weight_decay=0.01)
     shape = (info.image_size, info.image_size, info.channels)

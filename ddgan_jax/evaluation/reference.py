@@ -18,14 +18,13 @@ from tqdm import tqdm
 from ddgan_jax.config import base_config
 from ddgan_jax.data import catalog
 from ddgan_jax.data.datasets import Dataset
-from ddgan_jax.data.order import permutation
+from ddgan_jax.data.order import REFERENCE_ORDER, permutation
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import cache, features
 from ddgan_jax.evaluation.features import FeatureNetwork
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import FeatureStatistics, SavedStatistics
 
-ORDER = 3  # the purpose of an order of examples, beside those of data.order and classifier
 KEPT = 50_000  # features that `ddgan reference` keeps unless told otherwise
 
 
@@ -91,7 +90,7 @@ def of_dataset(
 ) -> tuple[Gathered, statistics.Provenance]:
     """The features of `num` images of a set, 0: of all. split: how provenance calls its part."""
     info = dataset.info
-    order = permutation(0, (ORDER,), info.num_examples)
+    order = permutation(0, (REFERENCE_ORDER,), info.num_examples)
     ids = order[: num or len(order)]
     part = f", {len(ids)} of them" if len(ids) < len(order) else ""
     size = info.image_size
