@@ -14,8 +14,9 @@ Nothing is squared and rooted again, so singular covariances, those of fewer exa
 cost no accuracy, and the distance of a set to itself is zero to the last few bits. A matrix square
 root or the eigenvalues of S_a S_b err by 1e-4 there.
 
-The factor is the centred features themselves, X / sqrt(N - 1), if they are few; otherwise, and
-where only S is known, diag(sqrt w) V^T from S = V diag(w) V^T.
+The factor is the centred features themselves, X / sqrt(N - 1), if they are few. Otherwise, and
+where only S is known, it is that of Cholesky where S is far from singular, and if it is not
+diag(sqrt w) V^T from S = V diag(w) V^T, which takes thirty times as long.
 """
 
 import numpy as np
@@ -23,6 +24,9 @@ import numpy as np
 from ddgan_jax.errors import UserError
 
 _ROWS = 4096  # examples that are turned into float64 at a time
+# Smallest over largest pivot. Rounding moves eigenvalues by 1e-16 of the largest; the roots of those
+# near zero would feel it.
+_FAR_FROM_SINGULAR = 1e-6
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -70,6 +74,13 @@ def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _factor(sigma: np.ndarray) -> np.ndarray:
     """F (R, D) with F^T F = sigma, of rank R: eigenvalues that are rounding errors are left out."""
+    try:
+        factor = np.linalg.cholesky(sigma, upper=True)
+        pivots = np.square(np.diagonal(factor))
+        if pivots.min() > _FAR_FROM_SINGULAR * pivots.max():
+            return factor
+    except np.linalg.LinAlgError:  # singular, up to rounding
+        pass
     values, vectors = np.linalg.eigh(sigma)
     kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
     return np.sqrt(values[kept])[:, None] * vectors[:, kept].T
