@@ -140,33 +140,38 @@ def _divided(config: ConfigDict, state: TrainState) -> dict[str, int]:
 
 def activation_bytes(config: ConfigDict, state: TrainState) -> int:
     """Bytes that the larger backward pass (with R1 if there is) keeps for one image."""
-    batch_size = 4
+    # What it keeps once, such as parameters in the compute dtype, is the same for any batch.
+    few, more = 4, 8
+    kept = [_kept_bytes(config, state, batch_size) for batch_size in (few, more)]
+    return max(b - a for a, b in zip(*kept, strict=True)) // (more - few)
+
+
+def _kept_bytes(config: ConfigDict, state: TrainState, batch_size: int) -> tuple[int, int]:
+    """Of the generator's and the discriminator's backward pass."""
     objective = make_objective(config)
     inputs = abstract_inputs(config, batch_size)
-    x_0, labels = inputs["x"], inputs["labels"]
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
-    draws = jax.eval_shape(lambda keys: objective.draw(keys, x_0.shape[1:]), keys)
+    draws = jax.eval_shape(lambda keys: objective.draw(keys, inputs["x"].shape[1:]), keys)
+    examples = inputs["x"], inputs["labels"], draws
     generator, discriminator = state.generator.params, state.discriminator.params
+    r1 = config.objective.r1_gamma > 0
 
-    def residuals(loss: Callable[..., Any], params: Params, *args: Any) -> int:
-        # The backward function is a tree whose leaves are what it needs: parameters included.
-        backward = jax.eval_shape(
-            lambda p, *a: jax.vjp(lambda p: loss(p, *a), p, has_aux=True)[1], params, *args
-        )
-        return _bytes(backward) - _bytes((params, *args))
+    def residuals(loss: Callable[..., Any], *arguments: Any) -> int:
+        def backward(params: Params, *others: Any) -> Any:
+            return jax.vjp(lambda p: loss(p, *others), params, has_aux=True)[1]
 
-    largest = max(
-        residuals(objective.generator_loss, generator, discriminator, x_0, labels, draws),
+        # The backward function is a tree whose leaves are what it needs.
+        return _bytes(jax.eval_shape(backward, *arguments))
+
+    return (
+        residuals(objective.generator_loss, generator, discriminator, *examples),
         residuals(
-            lambda *a: objective.discriminator_loss(*a, r1=config.objective.r1_gamma > 0),
+            lambda *arguments: objective.discriminator_loss(*arguments, r1=r1),
             discriminator,
             generator,
-            x_0,
-            labels,
-            draws,
+            *examples,
         ),
     )
-    return max(largest, 0) // batch_size
 
 
 def _bytes(tree: PyTree) -> int:

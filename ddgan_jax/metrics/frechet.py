@@ -24,8 +24,8 @@ import numpy as np
 from ddgan_jax.errors import UserError
 
 _ROWS = 4096  # examples that are turned into float64 at a time
-# Smallest over largest pivot. Rounding moves eigenvalues by 1e-16 of the largest; the roots of those
-# near zero would feel it.
+# Smallest over largest pivot: rounding moves eigenvalues by 1e-16 of the largest, and the roots of
+# those near zero would feel it.
 _FAR_FROM_SINGULAR = 1e-6
 
 
