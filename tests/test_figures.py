@@ -36,11 +36,11 @@ def model(request):
     return make_model(request.param)
 
 
-@pytest.fixture
-def believing(monkeypatch):
+@pytest.fixture(params=["siddm"])
+def believing(request, monkeypatch):
     """A model whose generator predicts what it sees: all changes are those of the noise."""
     monkeypatch.setattr(models, "build_generator", lambda config: SimpleNamespace(apply=believe))
-    return Model(config_in_steps("siddm"), {}, 7, "ema", {})
+    return Model(config_in_steps(request.param), {}, 7, "ema", {})
 
 
 def believe(variables, x, *rest, **dropout):
@@ -282,7 +282,12 @@ def command(believing, monkeypatch, tmp_path):
         (["edit", "--workdir=w", "--input=given.png", "--strokes=3"], "mean L2 from the input: "),
     ],
 )
-def test_a_command_writes_its_picture_and_prints_its_numbers(command, capsys, argv, printed):
+@pytest.mark.parametrize("believing", SMALLEST, indirect=True)
+def test_a_command_writes_its_picture_and_prints_its_numbers(
+    believing, command, capsys, argv, printed
+):
+    classes = believing.config.data.num_classes > 0
+    argv = [flag for flag in argv if classes or not flag.startswith("--label")]
     assert command(*argv, "--out=out.png") == 0
     assert printed in capsys.readouterr().out
     assert np.asarray(Image.open("out.png")).std() > 0

@@ -39,6 +39,11 @@ def test_a_plot_holds_every_result_and_the_papers_where_asked(tmp_path):
     assert tradeoff.find(f"{tmp_path}/a.json,{tmp_path}") == [
         tmp_path / name for name in ("a.json", "a.json", "b.json")
     ]
+    (tmp_path / "run" / "evaluations").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text("{}")
+    of_run = tmp_path / "run" / "evaluations" / "c.json"
+    write_result(of_run)
+    assert tradeoff.find(f"{tmp_path}/run") == [of_run]
 
 
 @pytest.mark.parametrize(

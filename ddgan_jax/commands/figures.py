@@ -39,13 +39,17 @@ def _open_set(model: "Model", data_dir: str) -> "Dataset":
     return data.open_dataset(model.config)
 
 
-def _request(values: flags.FlagValues) -> tuple["Model", "np.ndarray", "np.ndarray"]:
-    """The model, and the seeds and labels of the images: every seed for each of the labels."""
+def _request(values: flags.FlagValues) -> tuple["Model", "np.ndarray", "np.ndarray | None"]:
+    """The model, and the seeds and labels of the images: every seed for each of the labels.
+
+    No labels for a model without classes.
+    """
     seeds, labels = parse_seeds(values.seeds), parse_labels(values.labels)
     from ddgan_jax import sampling
 
     model = _open(values, len(seeds))
-    return model, *sampling.each_class(model.config, seeds, labels)
+    request = sampling.each_class(model.config, seeds, labels)
+    return model, request.seeds, request.labels if model.config.data.num_classes else None
 
 
 def _denoising(values: flags.FlagValues) -> None:

@@ -52,13 +52,14 @@ OF_THE_PAPER = {"features.protocol": "pytorch_fid", "samples.count": 50_000}
 
 
 def find(patterns: str) -> list[Path]:
-    """The files of "a.json,runs/*/evaluations/*.json"; of folders, those in them.
+    """The files of "a.json,runs/x"; of folders, those in them, of run folders their evaluations.
 
     Raises UserError for a part that names nothing.
     """
     found: list[Path] = []
     for pattern in patterns.split(","):
         paths = [Path(path) for path in sorted(glob.glob(pattern))]
+        paths = [p / "evaluations" if (p / "evaluations").is_dir() else p for p in paths]
         files = [f for p in paths for f in (sorted(p.glob("*.json")) if p.is_dir() else [p])]
         if not files:
             raise UserError(f"--results: there is no result file at {pattern!r}")
