@@ -39,6 +39,12 @@ def test_a_plot_holds_every_result_and_the_papers_where_asked(tmp_path):
     assert tradeoff.find(f"{tmp_path}/a.json,{tmp_path}") == [
         tmp_path / name for name in ("a.json", "a.json", "b.json")
     ]
+    of_one_run = [
+        write_result(tmp_path / f"{n}.json", model__folder="runs/x", model__step=n)
+        for n in (1000, 2000)
+    ]
+    chart = tradeoff.chart(of_one_run, "fid")
+    assert "x, 4 steps after 1,000: " in chart and "x, 4 steps after 2,000: " in chart
     (tmp_path / "run" / "evaluations").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text("{}")
     of_run = tmp_path / "run" / "evaluations" / "c.json"

@@ -27,6 +27,7 @@ class Result(NamedTuple):
 
     source: str
     name: str  # of the run, and its denoising steps
+    train_step: int | None
     seconds: float  # for 100 images
     value: float
     device: str
@@ -82,12 +83,14 @@ def read(path: Path, metric: str) -> Result:
     sampling = _part(content, "sampling")
     if not isinstance(seconds := sampling.get("seconds_per_100_images"), int | float):
         raise UserError(f"{path} has no sampling time: it must be of samples drawn by the program")
-    folder = Path(_part(content, "model").get("folder") or path.stem)
+    model = _part(content, "model")
+    folder = Path(model.get("folder") or path.stem)
     steps = sampling.get("denoising_steps")
     parts = {key: _part(content, key) for key in ("features", *COMPARED)}
     return Result(
         source=str(path),
         name=f"{folder.name}, {steps} step{'s' * (steps != 1)}" if steps else folder.name,
+        train_step=model.get("step"),
         seconds=float(seconds),
         value=float(metrics[metric]),
         device=str(sampling.get("device", "")),
@@ -127,7 +130,12 @@ def chart(results: Sequence[Result], metric: str, *, published: bool = False) ->
     require_comparable(results)
     devices = {result.device for result in results}
     several = len(devices) > 1
-    labels = [f"{r.name} ({r.device})" if several else r.name for r in results]
+    names = [r.name for r in results]
+    if len(set(names)) < len(names):  # the same run at several train steps
+        names = [f"{r.name} after {r.train_step:,}" if r.train_step else r.name for r in results]
+    labels = [
+        f"{name} ({r.device})" if several else name for name, r in zip(names, results, strict=True)
+    ]
     where = "" if several or devices == {""} else f" on {devices.pop()}"
     series = [Series("these results", [(r.seconds, r.value) for r in results], labels)]
     if published:
