@@ -27,6 +27,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import classifier, features, given, reference, results, scoring
 from ddgan_jax.evaluation.features import FeatureNetwork
 from ddgan_jax.files import is_bucket, write_atomically
+from ddgan_jax.interop.inception import PUBLISHED_SHA256
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import SavedStatistics
 from ddgan_jax.model import Model
@@ -139,7 +140,7 @@ def evaluate(source: Source, options: Options, *, report: Callable[[str], None])
         "samples": {
             "count": source.count,
             "images": source.name,
-            "comparable_with_published_numbers": _comparable(options, source.count),
+            "comparable_with_published_numbers": _comparable(options, network, source.count),
         },
         "features": dict(network.identity),
         "reference": _about_reference(real, options),
@@ -162,11 +163,11 @@ def _about_modes(classifier: Mapping[str, Any], count: int) -> dict[str, Any]:
     return {"count": used, "kl_floor": floor, "classifier": about}
 
 
-def _comparable(options: Options, count: int) -> bool:
-    standard = all(count >= scoring.standard_count(name) for name in options.metrics)
-    return standard and (
-        options.features == "inception" or not scoring.needs_network(options.metrics)
-    )
+def _comparable(options: Options, network: FeatureNetwork, count: int) -> bool:
+    published = network.identity.get("source_sha256") == PUBLISHED_SHA256
+    if scoring.needs_network(options.metrics) and not published:
+        return False
+    return all(count >= scoring.standard_count(name) for name in options.metrics)
 
 
 def _needed(data_config: ConfigDict | None) -> ConfigDict:

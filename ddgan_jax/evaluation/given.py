@@ -84,7 +84,8 @@ def _array(path: Path) -> Given:
         if path.suffix == ".npz":
             images = images["images"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as an array of images: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read as an array of images: {reason}") from error
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
         raise UserError(f"{path} is {images.shape}: it must be (N, H, W) or (N, H, W, 1 or 3)")

@@ -126,17 +126,18 @@ def convert(
 ) -> None:
     """Writes our float32 .npz of a published .pth, or of an .npz of its state dict.
 
-    expected_sha256: of the file at `path`; None takes any. Raises UserError for a file that is
-    missing, another or damaged, and for a .pth where PyTorch is not installed.
+    expected_sha256: of a .pth, None takes any; no checksum of an .npz is published, so that any is
+    taken. Raises UserError for a file that is missing, another or damaged, and for a .pth where
+    PyTorch is not installed.
     """
     content = _read(path)
     source_sha256 = hashlib.sha256(content).hexdigest()
-    if expected_sha256 not in (None, source_sha256):
+    is_npz = epath.Path(path).suffix == ".npz"
+    if not is_npz and expected_sha256 not in (None, source_sha256):
         raise UserError(
             f"{path} is not the expected file: its SHA-256 is {source_sha256}, not "
             f"{expected_sha256}; fetch {PUBLISHED_URL} again"
         )
-    is_npz = epath.Path(path).suffix == ".npz"
     state_dict = _read_npz(path, content) if is_npz else _read_pth(path, content)
     params = jax.tree.map(np.float32, import_inception(state_dict))
     arrays = {"/".join(_unit_and_leaf(p)): v for p, v in jax.tree.leaves_with_path(params)}
