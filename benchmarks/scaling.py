@@ -138,7 +138,9 @@ Written by `python -m benchmarks.scaling`; every number comes from the shapes of
 _MODEL = """\
 A step averages the gradients of the discriminator, updates it, averages the gradients of the
 generator, and updates that: two all-reduces of float32 numbers, beside which the metrics are
-nothing. The state is replicated and is not communicated.
+nothing. A replicated state is not communicated. With `train.shard_optimizer` every chip also gathers
+the new parameters, half an all-reduce more unless the compiler reduces to parts in the first place:
+the tables leave that out.
 
 - Time of an all-reduce of B bytes over n chips: that of a ring, 2 (n - 1) / n x B / bandwidth.
   Where n chips are more than one group (a node of GPUs, a pod of TPUs), the groups reduce inside
@@ -157,7 +159,8 @@ Activations: what the backward pass keeps for one image, before the compiler fus
 it, an upper estimate (`ddgan show` prints the same). Of a device's memory {share:.0%} count. Each
 cell: images that fit at once, and the `train.microbatches` that makes the batch of a device fit
 (none needed: 1). Rematerialisation is `remat_resolutions` of both U-Nets; NCSN++ has none.
-All is for float32; bfloat16 needs less for activations and the same for the state."""
+All is for float32; bfloat16 needs less for activations and the same for the state. The state is
+taken as replicated: `train.shard_optimizer` divides about two thirds of it among the devices."""
 
 
 def _steps_table(shapes: Shapes) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from ddgan_jax import metrics
 from ddgan_jax.errors import UserError
-from ddgan_jax.metrics import statistics
+from ddgan_jax.metrics import frechet, statistics
 from ddgan_jax.metrics.statistics import Provenance
 
 pytestmark = pytest.mark.quick
@@ -246,3 +246,21 @@ else:
     raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("smallest", [1.0, 1e-2, 3e-6])
+def test_both_ways_to_the_trace_agree(smallest, monkeypatch):
+    """Cholesky and eigenvalues where both covariances are regular, singular values otherwise."""
+    random = np.random.default_rng(3)
+    scales = np.geomspace(smallest, 1, 32)
+
+    def covariance():
+        rotation = np.linalg.qr(random.standard_normal((32, 32)))[0]
+        return (rotation * scales) @ rotation.T
+
+    mu, (a, b) = np.zeros(32), (covariance(), covariance())
+    pairs = [(a, b), (a, a)]
+    quick = [frechet.frechet_distance_from_statistics(mu, x, mu, y) for x, y in pairs]
+    monkeypatch.setattr(frechet, "_FAR_FROM_SINGULAR", np.inf)
+    exact = [frechet.frechet_distance_from_statistics(mu, x, mu, y) for x, y in pairs]
+    np.testing.assert_allclose(quick, exact, rtol=0, atol=1e-10 * np.trace(a))
