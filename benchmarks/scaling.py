@@ -138,8 +138,8 @@ Written by `python -m benchmarks.scaling`; every number comes from the shapes of
 _MODEL = """\
 A step averages the gradients of the discriminator, updates it, averages the gradients of the
 generator, and updates that: two all-reduces of float32 numbers, beside which the metrics are
-nothing. A replicated state is not communicated. With `train.shard_optimizer` every chip also gathers
-the new parameters, half an all-reduce more unless the compiler reduces to parts in the first place:
+nothing. A replicated state is not communicated. With `train.shard_optimizer` every chip gathers the
+new parameters too, half an all-reduce more unless the compiler reduces to parts in the first place;
 the tables leave that out.
 
 - Time of an all-reduce of B bytes over n chips: that of a ring, 2 (n - 1) / n x B / bandwidth.
