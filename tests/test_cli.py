@@ -323,6 +323,9 @@ def test_compilation_cache_is_on_unless_the_user_chose_another(monkeypatch, tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     commands.use_compilation_cache()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "ddgan_jax" / "jax")
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    commands.use_compilation_cache("gs://bucket/run")
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "gs://bucket/run/jax_cache"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     commands.use_compilation_cache()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"

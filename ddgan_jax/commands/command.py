@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ddgan_jax.arguments import Flag
+from ddgan_jax.files import is_bucket
 
 
 class Command(NamedTuple):
@@ -23,14 +24,17 @@ class Command(NamedTuple):
     when_interrupted: str = "interrupted"
 
 
-def use_compilation_cache() -> None:
-    """Let JAX keep compiled programs on disk; call before jax is imported.
+def use_compilation_cache(workdir: str = "") -> None:
+    """Let JAX keep compiled programs; call before jax is imported.
 
     They lie in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/ddgan_jax/jax, and are found
-    again by the next run with the same config and devices: it starts in seconds. Everything is
-    kept however fast it compiled. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
+    again by the next run with the same config and devices: it starts in seconds. With a run folder
+    in a bucket they lie in WORKDIR/jax_cache: only the first host of a pod writes them, and all may
+    be new after a preemption. Everything is kept however fast it compiled.
+    JAX_ENABLE_COMPILATION_CACHE=false switches it off.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "ddgan_jax" / "jax"))
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = f"{workdir}/jax_cache" if is_bucket(workdir) else str(home / "ddgan_jax" / "jax")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")

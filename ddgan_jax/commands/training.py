@@ -8,7 +8,7 @@ from ddgan_jax.config import ConfigDict
 
 
 def _train(values: flags.FlagValues, config: ConfigDict) -> None:
-    use_compilation_cache()
+    use_compilation_cache(values.workdir)
     from ddgan_jax import hosts
 
     hosts.join(
