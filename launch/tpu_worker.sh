@@ -32,8 +32,9 @@ setup() { # setup COMMAND
 start() { # start ARGS
     local arguments
     printf -v arguments '%q ' "$@"
+    flock "$run/stopping" true # a `stop` that still goes on is not meant for this run
     exec 9>>"$run/lock"
-    if ! flock --nonblock 9; then
+    if ! flock --timeout 2 9; then # longer than `running` holds it
         [[ $(<"$run/arguments") == "$arguments" ]] && return
         echo "another run is going on: ddgan $(<"$run/arguments")" >&2
         exit 2
@@ -65,10 +66,12 @@ poll() {
 }
 
 stop() {
+    exec 8>>"$run/stopping"
+    flock 8
     running || return 0
     touch "$run/stopped"
     until [[ -s $run/pid ]]; do sleep 0.2; done
-    kill -TERM "$(<"$run/pid")"
+    kill -TERM "$(<"$run/pid")" || true # it may just have ended
     while running; do sleep 1; done
 }
 
