@@ -1,4 +1,4 @@
-"""What a command is, and where compiled programs are kept."""
+"""What a command is, the flags that several have, and where compiled programs are kept."""
 
 import os
 from collections.abc import Callable
@@ -22,6 +22,20 @@ class Command(NamedTuple):
     run: Callable[..., None]
     takes_config: bool = False
     when_interrupted: str = "interrupted"
+
+
+WORKDIR = Flag("workdir", "FOLDER", "run folder of `ddgan train`")
+EXPORT = Flag("export", "FOLDER", "of `ddgan export`, or hf://user/repository")
+STEP = Flag("step", "N", "train step of the checkpoint; without it the latest", kind="integer")
+DENOISING_STEPS = Flag(
+    "denoising_steps", "N", "another number than in training; schedule 'cosine' only", 0, "integer"
+)
+DATA_DIR = Flag(
+    "data_dir",
+    "FOLDER",
+    "of prepared sets; without it $TFDS_DATA_DIR or ~/tensorflow_datasets",
+    "",
+)
 
 
 def use_compilation_cache(workdir: str = "") -> None:

@@ -3,7 +3,15 @@
 from absl import flags
 
 from ddgan_jax.arguments import Flag, parse_config
-from ddgan_jax.commands.command import Command, use_compilation_cache
+from ddgan_jax.commands.command import (
+    DATA_DIR,
+    DENOISING_STEPS,
+    EXPORT,
+    STEP,
+    WORKDIR,
+    Command,
+    use_compilation_cache,
+)
 from ddgan_jax.errors import UserError
 
 _DEFAULT_METRICS = {
@@ -119,12 +127,6 @@ _NETWORK_FLAGS = (
         "",
     ),
 )
-_DATA_DIR_FLAG = Flag(
-    "data_dir",
-    "FOLDER",
-    "of prepared sets; without it $TFDS_DATA_DIR or ~/tensorflow_datasets",
-    "",
-)
 
 COMMANDS = {
     "evaluate": Command(
@@ -138,8 +140,8 @@ COMMANDS = {
             "set at first use, or of --features=pixels."
         ),
         flags=(
-            Flag("workdir", "FOLDER", "run folder of `ddgan train`"),
-            Flag("export", "FOLDER", "of `ddgan export`, or hf://user/repository"),
+            WORKDIR,
+            EXPORT,
             Flag("images", "PATH", "instead of a model: folder, .npy or .npz of images"),
             Flag(
                 "metrics",
@@ -150,16 +152,8 @@ COMMANDS = {
             *_NETWORK_FLAGS,
             Flag("num", "N", "images; without it 50000 (26000 for modes alone)", kind="integer"),
             Flag("allow_small", "", "fewer images: the numbers' names say it", False, "switch"),
-            Flag(
-                "step", "N", "train step of the checkpoint; without it the latest", kind="integer"
-            ),
-            Flag(
-                "denoising_steps",
-                "N",
-                "another number than in training; schedule 'cosine' only",
-                0,
-                "integer",
-            ),
+            STEP,
+            DENOISING_STEPS,
             Flag(
                 "reference",
                 "FILE",
@@ -168,7 +162,7 @@ COMMANDS = {
             ),
             Flag("dataset", "NAME", "real images; without it those of the model's training", ""),
             Flag("split", "SPLIT", "of the data set; without it that of the training", ""),
-            _DATA_DIR_FLAG,
+            DATA_DIR,
             Flag("out", "FILE", "the JSON file; without it in WORKDIR/evaluations", ""),
         ),
         examples=(
@@ -200,7 +194,7 @@ COMMANDS = {
             ),
             Flag("image_size", "N", "pixels, if not those of the set", 0, "integer"),
             Flag("channels", "N", "1 or 3, if not those of the set", 0, "integer"),
-            _DATA_DIR_FLAG,
+            DATA_DIR,
         ),
         examples=(
             "ddgan reference --dataset=cifar10 --out=cifar10_train.npz",

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING
 from absl import flags
 
 from ddgan_jax.arguments import Flag, parse_labels, parse_names, parse_seeds
-from ddgan_jax.commands.command import Command, use_compilation_cache
+from ddgan_jax.commands.command import (
+    DENOISING_STEPS,
+    EXPORT,
+    STEP,
+    WORKDIR,
+    Command,
+    use_compilation_cache,
+)
 from ddgan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -163,18 +170,7 @@ def _report(values: flags.FlagValues) -> None:
     print(f"the report of {values.workdir} in {values.out}")
 
 
-_MODEL = (
-    Flag("workdir", "FOLDER", "run folder of `ddgan train`"),
-    Flag("export", "FOLDER", "of `ddgan export`, or hf://user/repository"),
-    Flag("step", "N", "train step of the checkpoint; without it the latest", kind="integer"),
-    Flag(
-        "denoising_steps",
-        "N",
-        "another number than in training; schedule 'cosine' only",
-        0,
-        "integer",
-    ),
-)
+_MODEL = (WORKDIR, EXPORT, STEP, DENOISING_STEPS)
 _SEEDS = (
     Flag("seeds", "LIST", "one image per seed, e.g. 0-7 or 1,5,10-20", "0-7"),
     Flag("labels", "LIST", "classes, each with every seed; without it they take turns", ""),

@@ -5,7 +5,14 @@ from pathlib import Path
 from absl import flags
 
 from ddgan_jax.arguments import Flag, parse_labels, parse_names, parse_seeds
-from ddgan_jax.commands.command import Command, use_compilation_cache
+from ddgan_jax.commands.command import (
+    DENOISING_STEPS,
+    EXPORT,
+    STEP,
+    WORKDIR,
+    Command,
+    use_compilation_cache,
+)
 from ddgan_jax.errors import UserError
 
 
@@ -74,8 +81,8 @@ COMMANDS = {
             "little memory; the same command again goes on where it was interrupted."
         ),
         flags=(
-            Flag("workdir", "FOLDER", "run folder of `ddgan train`"),
-            Flag("export", "FOLDER", "of `ddgan export`, or hf://user/repository"),
+            WORKDIR,
+            EXPORT,
             Flag("seeds", "LIST", "one image per seed, e.g. 0-63 or 1,5,10-20", "0-63"),
             Flag("num", "N", "the seeds 0 to N - 1", kind="integer"),
             Flag(
@@ -90,16 +97,8 @@ COMMANDS = {
                 "grid .png, or .npz, .npy, .array_record, folder of PNGs",
                 "grid.png",
             ),
-            Flag(
-                "step", "N", "train step of the checkpoint; without it the latest", kind="integer"
-            ),
-            Flag(
-                "denoising_steps",
-                "N",
-                "another number than in training; schedule 'cosine' only",
-                0,
-                "integer",
-            ),
+            STEP,
+            DENOISING_STEPS,
             Flag("interpolate", "N", "images between each two neighbouring seeds", 0, "integer"),
             Flag("latent_seed", "N", "all images get the latents z of this seed", kind="integer"),
             Flag("image", "FILE", "begin with this image, made noisy, instead of with noise"),
@@ -128,11 +127,9 @@ COMMANDS = {
         ),
         flags=(
             Flag("out", "FOLDER", "the export, which must not exist", required=True),
-            Flag("workdir", "FOLDER", "run folder of `ddgan train`"),
+            WORKDIR,
             Flag("export", "FOLDER", "instead: an export to be written again, e.g. with --dtype"),
-            Flag(
-                "step", "N", "train step of the checkpoint; without it the latest", kind="integer"
-            ),
+            STEP,
             Flag("weights", "KIND", "ema: the moving average, or raw", "ema"),
             Flag("dtype", "TYPE", "f32 or bf16; without it as they are stored", ""),
             Flag(

@@ -3,7 +3,7 @@
 from absl import flags
 
 from ddgan_jax.arguments import Flag, parse_integers, parse_names, parse_seeds
-from ddgan_jax.commands.command import Command, use_compilation_cache
+from ddgan_jax.commands.command import DATA_DIR, Command, use_compilation_cache
 from ddgan_jax.config import ConfigDict
 
 
@@ -115,12 +115,7 @@ COMMANDS = {
                 "name of the set: cifar10, mnist, any of TFDS, or your own",
                 required=True,
             ),
-            Flag(
-                "data_dir",
-                "FOLDER",
-                "where prepared sets lie; without it $TFDS_DATA_DIR or ~/tensorflow_datasets",
-                "",
-            ),
+            DATA_DIR,
             Flag("archive", "PATH", "published archive of cifar10 or mnist"),
             Flag("images", "FOLDER", "PNG or JPEG files, one sub-folder per class"),
             Flag(
