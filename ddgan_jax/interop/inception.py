@@ -11,7 +11,6 @@ folded in float64. `convert` does so once, and writes a file that needs no PyTor
 import hashlib
 import io
 import os
-import pickle
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from etils import epath
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.files import write_atomically
+from ddgan_jax.interop import pytorch_files
 from ddgan_jax.models.inception import INPUT_SIZE, InceptionV3
 from ddgan_jax.types import Params, PyTree
 
@@ -36,17 +36,6 @@ PUBLISHED_URL = (
 )
 EPSILON = 1e-3  # of the batch normalisations
 _HOW_TO_CONVERT = f"fetch {PUBLISHED_URL} and run: ddgan import inception --from=FILE"
-
-# What torch.load raises on other bytes, and what a pickle of something else lacks.
-_NOT_A_STATE_DICT = (
-    pickle.UnpicklingError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 class InceptionWeights(NamedTuple):
@@ -205,15 +194,7 @@ def _read_npz(path: str | os.PathLike, content: bytes) -> dict[str, np.ndarray]:
 
 
 def _read_pth(path: str | os.PathLike, content: bytes) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(
-            f"reading {path} needs PyTorch once, none of the rest does: "
-            'pip install "ddgan-jax[torch]"'
-        ) from error
-    try:
-        state_dict = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        return {name: value.numpy() for name, value in state_dict.items()}
-    except _NOT_A_STATE_DICT as error:
-        raise UserError(f"{path} is damaged or not a state dict of PyTorch") from error
+    state_dict = pytorch_files.load(content, path)
+    if isinstance(state_dict, dict) and all(isinstance(v, np.ndarray) for v in state_dict.values()):
+        return state_dict
+    raise UserError(f"{path} holds no state dict of PyTorch")

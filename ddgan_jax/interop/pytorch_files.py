@@ -34,16 +34,21 @@ _BROKEN = (
 
 
 def read(path: str | os.PathLike) -> Any:
-    """The content of a file of torch.save: tensors as numpy arrays, a Namespace as a dict.
-
-    Arrays own their memory, also those that shared it in the file; bfloat16 becomes float32.
-    Raises UserError where PyTorch is not installed, and for a file that is missing, damaged, or
-    holds anything but numbers in plain containers.
-    """
+    """The content of a file of torch.save, see `load`. Raises UserError also if it is missing."""
     try:
         content = epath.Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    return load(content, path)
+
+
+def load(content: bytes, path: str | os.PathLike) -> Any:
+    """What torch.save wrote as these bytes: tensors as numpy arrays, a Namespace as a dict.
+
+    Arrays own their memory, also those that shared it in the file; bfloat16 becomes float32. path:
+    for the message of the UserError that is raised where PyTorch is not installed, and for bytes
+    that are damaged, or hold anything but numbers in plain containers.
+    """
     try:
         import torch
     except ImportError as error:
