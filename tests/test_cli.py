@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ddgan_jax import arguments, cli, commands
+from ddgan_jax import arguments, cli
 from ddgan_jax.config_files import load_config
 from ddgan_jax.errors import UserError
 
@@ -316,16 +316,3 @@ def test_labels(text, labels):
 def test_labels_that_are_none(text):
     with pytest.raises(UserError, match=re.escape(f"--labels={text}")):
         arguments.parse_labels(text)
-
-
-def test_compilation_cache_is_on_unless_the_user_chose_another(monkeypatch, tmp_path):
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    commands.use_compilation_cache()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "ddgan_jax" / "jax")
-    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-    commands.use_compilation_cache("gs://bucket/run")
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "gs://bucket/run/jax_cache"
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
-    commands.use_compilation_cache()
-    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"

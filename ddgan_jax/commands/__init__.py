@@ -4,9 +4,9 @@ What a command needs is imported when it runs, so that help and mistakes answer 
 """
 
 from ddgan_jax.commands import evaluation, figures, models, training
-from ddgan_jax.commands.command import Command, use_compilation_cache
+from ddgan_jax.commands.command import Command
 
-__all__ = ["COMMANDS", "Command", "use_compilation_cache"]
+__all__ = ["COMMANDS", "Command"]
 
 _ALL = training.COMMANDS | models.COMMANDS | evaluation.COMMANDS | figures.COMMANDS
 # As people meet them: `ddgan --help` lists them in this order.

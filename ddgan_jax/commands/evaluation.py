@@ -2,6 +2,7 @@
 
 from absl import flags
 
+from ddgan_jax import compiler
 from ddgan_jax.arguments import Flag, parse_config
 from ddgan_jax.commands.command import (
     DATA_DIR,
@@ -10,7 +11,6 @@ from ddgan_jax.commands.command import (
     STEP,
     WORKDIR,
     Command,
-    use_compilation_cache,
 )
 from ddgan_jax.errors import UserError
 
@@ -22,7 +22,7 @@ _DEFAULT_METRICS = {
 
 
 def _evaluate(values: flags.FlagValues) -> None:
-    use_compilation_cache()
+    compiler.set_up()
     from ddgan_jax.evaluation.evaluate import Options, evaluate_command
 
     _check_network(values)
@@ -51,7 +51,7 @@ def _evaluate(values: flags.FlagValues) -> None:
 
 
 def _reference(values: flags.FlagValues) -> None:
-    use_compilation_cache()
+    compiler.set_up()
     _check_network(values)
     if (values.dataset is None) == (values.config is None):
         raise UserError("name one data set, with --dataset=NAME or with --config=FILE")

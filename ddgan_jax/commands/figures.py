@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
+from ddgan_jax import compiler
 from ddgan_jax.arguments import Flag, parse_labels, parse_names, parse_seeds
 from ddgan_jax.commands.command import (
     DENOISING_STEPS,
@@ -11,7 +12,6 @@ from ddgan_jax.commands.command import (
     STEP,
     WORKDIR,
     Command,
-    use_compilation_cache,
 )
 from ddgan_jax.errors import UserError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def _open(values: flags.FlagValues, count: int) -> "Model":
     """The model that the flags name, to draw `count` images at a time."""
-    use_compilation_cache()
+    compiler.set_up()
     import jax
 
     from ddgan_jax import mixture, sample

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from absl import flags
 
+from ddgan_jax import compiler
 from ddgan_jax.arguments import Flag, parse_labels, parse_names, parse_seeds
 from ddgan_jax.commands.command import (
     DENOISING_STEPS,
@@ -11,13 +12,12 @@ from ddgan_jax.commands.command import (
     STEP,
     WORKDIR,
     Command,
-    use_compilation_cache,
 )
 from ddgan_jax.errors import UserError
 
 
 def _sample(values: flags.FlagValues) -> None:
-    use_compilation_cache()
+    compiler.set_up()
     if values.num is not None and (values["seeds"].present or values.num < 1):
         raise UserError("--num=N is short for --seeds=0-(N-1): a positive number, and no --seeds")
     seeds = parse_seeds(values.seeds) if values.num is None else range(values.num)
@@ -43,7 +43,7 @@ def _sample(values: flags.FlagValues) -> None:
 
 
 def _export(values: flags.FlagValues) -> None:
-    use_compilation_cache()
+    compiler.set_up()
     seeds = parse_seeds(values.seeds)
     (kind,) = parse_names("weights", values.weights, ("ema", "raw"))
     from ddgan_jax import export, sample
@@ -62,7 +62,7 @@ def _export(values: flags.FlagValues) -> None:
 
 
 def _import_nvlabs(values: flags.FlagValues) -> None:
-    use_compilation_cache()
+    compiler.set_up()
     from ddgan_jax.interop.nvlabs_checkpoints import import_command
 
     import_command(

@@ -2,13 +2,14 @@
 
 from absl import flags
 
+from ddgan_jax import compiler
 from ddgan_jax.arguments import Flag, parse_integers, parse_names, parse_seeds
-from ddgan_jax.commands.command import DATA_DIR, Command, use_compilation_cache
+from ddgan_jax.commands.command import DATA_DIR, Command
 from ddgan_jax.config import ConfigDict
 
 
 def _train(values: flags.FlagValues, config: ConfigDict) -> None:
-    use_compilation_cache(values.workdir)
+    compiler.set_up(values.workdir)
     from ddgan_jax import hosts
 
     hosts.join(
@@ -44,7 +45,7 @@ def _prepare(values: flags.FlagValues) -> None:
 
 
 def _mog25(values: flags.FlagValues) -> None:
-    use_compilation_cache()
+    compiler.set_up()
     from ddgan_jax.experiments import mog25, mog25_cells
 
     mog25.run(
