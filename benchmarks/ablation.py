@@ -18,10 +18,10 @@ import jax
 import numpy as np
 from sklearn.svm import SVC
 
+from benchmarks import command
 from benchmarks.command import CONFIG_FLAGS
 from ddgan_jax import data, metrics, parallel, randomness, sampling, train_step
 from ddgan_jax.arguments import Flag, parse_config, parse_flags
-from ddgan_jax.errors import UserError
 from ddgan_jax.files import write_atomically
 from ddgan_jax.validation import validate
 
@@ -119,7 +119,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"benchmarks.ablation: {error}")
+    sys.exit(command.exit_code("ablation", main))

@@ -77,9 +77,9 @@ def run(
     compiler.use_cpu_flags()
     # Libraries (Grain's workers) ask absl's own registry of flags, which stays empty.
     flags.FLAGS.mark_as_parsed()
-    program = f"benchmarks.{name}"
-    try:
-        values, overrides = parse_flags(f"python -m {program}", known, argv)
+
+    def print_report() -> int:
+        values, overrides = parse_flags(f"python -m benchmarks.{name}", known, argv)
         if values.repeats < 1:
             raise UserError(f"--repeats={values.repeats} must be positive")
         if "baseline" in values and values.baseline:
@@ -87,7 +87,7 @@ def run(
             os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
         report = {
             "benchmark": name,
-            "command": shlex.join(["python", "-m", program, *argv]),
+            "command": shlex.join(["python", "-m", f"benchmarks.{name}", *argv]),
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "machine": machine(),
             "versions": versions(),
@@ -95,14 +95,22 @@ def run(
             **benchmark(values, overrides),
             **peak_memory(),
         }
+        print(json.dumps(report, indent=2))
+        return 0
+
+    return exit_code(name, print_report)
+
+
+def exit_code(name: str, main: Callable[[], int]) -> int:
+    """What main() returns; after a mistake of the user one line on standard error, and 2."""
+    try:
+        return main()
     except UserError as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"benchmarks.{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return USER_ERROR
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        print(f"benchmarks.{name}: interrupted", file=sys.stderr)
         return INTERRUPTED
-    print(json.dumps(report, indent=2))
-    return 0
 
 
 def _overrides(path: str, config: ConfigDict) -> Report:

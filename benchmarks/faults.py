@@ -21,9 +21,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from benchmarks import command
 from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.checkpoint import list_steps
-from ddgan_jax.errors import UserError
 from ddgan_jax.files import write_atomically
 
 NUM_STEPS = 400
@@ -179,7 +179,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"benchmarks.faults: {error}")
+    sys.exit(command.exit_code("faults", main))

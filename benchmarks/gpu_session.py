@@ -22,6 +22,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import command
 from benchmarks.scaling import DEVICES
 from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.config_files import load_config
@@ -226,7 +227,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"benchmarks.gpu_session: {error}")
+    sys.exit(command.exit_code("gpu_session", main))

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks.chips import CHIPS, Chip
 from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.errors import UserError
@@ -291,7 +292,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"benchmarks.scaling: {error}")
+    sys.exit(command.exit_code("scaling", main))

@@ -17,12 +17,12 @@ import jax
 import numpy as np
 from jax.extend import core
 
+from benchmarks import command
 from benchmarks.measure import progress
 from ddgan_jax import show, train_step
 from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config_files import load_config
-from ddgan_jax.errors import UserError
 from ddgan_jax.files import write_atomically
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -130,7 +130,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"benchmarks.shapes: {error}")
+    sys.exit(command.exit_code("shapes", main))

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import command
 from benchmarks.scaling import markdown_table
 from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.errors import UserError
@@ -261,7 +262,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except UserError as error:
-        sys.exit(f"benchmarks.tables: {error}")
+    sys.exit(command.exit_code("tables", main))
