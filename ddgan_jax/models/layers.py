@@ -101,16 +101,28 @@ def num_groups(channels: int) -> int:
     return min(channels // 4, 32)
 
 
-def group_normalise(x: jax.Array, groups: int, epsilon: float = 1e-6) -> jax.Array:
-    """Zero mean and unit (biased) variance over each group of channels; (B, H, W, C), >= float32.
+def group_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float = 1e-6
+) -> jax.Array:
+    """Zero mean and unit (biased) variance over each group of channels, then scale and bias.
 
-    The variance is that of the centred values; E[x^2] - E[x]^2 would lose digits.
+    x: (B, H, W, C). scale, bias: float32 or wider, (C,) or (B, 1, 1, C). Returns x's shape, at
+    least float32. The variance is that of the centred values; E[x^2] - E[x]^2 would lose digits.
     """
-    b, h, w, c = x.shape
-    grouped = at_least_float32(x).reshape(b, h, w, groups, c // groups)
-    centred = grouped - grouped.mean((1, 2, 4), keepdims=True)
-    variance = jnp.square(centred).mean((1, 2, 4), keepdims=True)
-    return (centred * jax.lax.rsqrt(variance + epsilon)).reshape(b, h, w, c)
+    x = at_least_float32(x)
+    centred = x - _group_mean(x, groups)
+    variance = _group_mean(jnp.square(centred), groups)
+    return centred * (jax.lax.rsqrt(variance + epsilon) * scale) + bias
+
+
+def _group_mean(x: jax.Array, groups: int) -> jax.Array:
+    # One number per channel, (B, 1, 1, C), and by a product with zeros and ones: a broadcast from
+    # groups to channels would be fused into the loop over the pixels, which then has an index to
+    # divide for every entry (measured on a CPU, with SiLU: 3 times as long, also backwards).
+    size = x.shape[-1] // groups
+    spread = jnp.repeat(jnp.eye(groups, dtype=x.dtype), size, axis=1)
+    means = x.mean((1, 2)).reshape(-1, groups, size).mean(2)
+    return jnp.dot(means, spread, precision="highest")[:, None, None, :]
 
 
 class GroupNorm(nn.Module):
@@ -121,7 +133,7 @@ class GroupNorm(nn.Module):
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        return (group_normalise(x, num_groups(channels)) * scale + bias).astype(x.dtype)
+        return group_norm(x, scale, bias, num_groups(channels)).astype(x.dtype)
 
 
 class AdaptiveGroupNorm(nn.Module):
@@ -143,7 +155,7 @@ class AdaptiveGroupNorm(nn.Module):
             name="style",
         )(latent)
         scale, bias = jnp.split(at_least_float32(style)[:, None, None, :], 2, axis=-1)
-        return (group_normalise(x, num_groups(channels)) * scale + bias).astype(x.dtype)
+        return group_norm(x, scale, bias, num_groups(channels)).astype(x.dtype)
 
 
 def _ones_then_zeros(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:

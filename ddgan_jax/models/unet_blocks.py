@@ -16,7 +16,7 @@ from ddgan_jax.models.layers import (
     Dtype,
     Initializer,
     at_least_float32,
-    group_normalise,
+    group_norm,
 )
 
 NUM_GROUPS = 32  # of every normalisation: all widths are multiples of it
@@ -62,11 +62,10 @@ class GroupNorm(nn.Module):
         shape = (x.shape[-1],)
         gain = self.param("scale", nn.initializers.ones, shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-        normed = group_normalise(x, NUM_GROUPS, _EPSILON) * gain + bias
         if modulation is not None:
             scale, shift = map(at_least_float32, modulation)
-            normed = normed * (1 + scale) + shift
-        return normed.astype(x.dtype)
+            gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
+        return group_norm(x, gain, bias, NUM_GROUPS, _EPSILON).astype(x.dtype)
 
 
 class ResBlock(nn.Module):
