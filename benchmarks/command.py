@@ -135,7 +135,7 @@ def machine() -> Report:
     devices = jax.devices()
     return {
         "processor": _processor_name(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind,

@@ -97,6 +97,18 @@ def _benchmarks(out: Path) -> Iterator[Piece]:
             *(f"--config.diffusion.num_timesteps={steps}", "--num=100"),
         )
         yield benchmark("sampler", f"speed_nfe_{steps}", *flags)
+    for dtype in ("float32", "bfloat16"):
+        theirs = (
+            f"{sys.executable} benchmarks/cifar10_torch.py {{}} --device=cuda --compute={dtype}"
+        )
+        setting = (_config("cifar10_ddgan"), f"--config.train.compute_dtype={dtype}")
+        step = f"--baseline={theirs.format('step')} --batch=64 --calls=20"
+        batch = "--config.train.batch_size=64"
+        yield benchmark("train_step", f"torch_step_{dtype}", *setting, batch, "--r1=no", step)
+        step += " --r1"
+        yield benchmark("train_step", f"torch_step_r1_{dtype}", *setting, batch, "--r1=yes", step)
+        sample = f"--baseline={theirs.format('sample')} --batch=100 --calls=20"
+        yield benchmark("sampler", f"torch_sampler_{dtype}", *setting, "--num=100", sample)
     for what in ("train_step", "sampler"):
         flags = ("--config.train.compute_dtype=bfloat16", "--config.train.batch_size=64")
         profile = (_config("cifar10_ddgan"), f"--what={what}", "--num=64", *flags)

@@ -16,11 +16,10 @@ from ddgan_jax import cli, export, model, models, parallel, report, train_step
 from ddgan_jax.config_files import load_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
-from ddgan_jax.interop.nvlabs_checkpoints import PUBLISHED, import_content
+from ddgan_jax.interop.nvlabs_checkpoints import import_content
 from tests import golden_cases as golden
 from tests import test_golden_training as trajectories
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 CONTENT = golden.FOLDER / "content.pth"
 GENERATOR = golden.FOLDER / "netG_tiny.pth"
 LOSSES, TABLES = trajectories.TOLERANCES[np.float32]
@@ -360,17 +359,6 @@ def test_without_pytorch_the_message_says_how_to_get_it(monkeypatch):
 
 
 # ---- options
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_options_are_the_shipped_configs(name):
-    ours = load_config(str(CONFIGS / f"{name}_ddgan.py"))
-    theirs = nvlabs.config_from_args(nvlabs_checkpoints.read_args(name))
-    for section in ("diffusion", "objective", "generator", "discriminator", "optimizer"):
-        assert theirs[section].to_dict() == ours[section].to_dict(), section
-    for field in ("name", "image_size", "channels", "flip"):
-        assert theirs.data[field] == ours.data[field], field
-    assert theirs.train.num_steps == ours.train.num_steps
 
 
 @pytest.mark.parametrize(

@@ -297,7 +297,6 @@ def test_bfloat16_networks():
     for full, half in zip(*outputs.values(), strict=True):
         assert full.dtype == half.dtype == np.float32
         error = jnp.sqrt(jnp.square(full - half).mean() / jnp.square(full).mean())
-        print("ERR", error)
         assert 1e-4 < error < 0.02  # the lower bound: it was another computation
 
 

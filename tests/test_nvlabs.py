@@ -9,77 +9,22 @@ import pytest
 
 from ddgan_jax.config_files import load_config
 from ddgan_jax.errors import UserError
-from ddgan_jax.interop import nvlabs
+from ddgan_jax.interop import nvlabs, nvlabs_checkpoints
 from tests import golden_cases as golden
 
 pytestmark = pytest.mark.quick
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-# The commands that the authors published, as the official parser reads them.
-_CHURCH = {
-    "dataset": "lsun",
-    "image_size": 256,
-    "num_channels": 3,
-    "num_channels_dae": 64,
-    "ch_mult": [1, 1, 2, 2, 4, 4],
-    "num_timesteps": 4,
-    "num_res_blocks": 2,
-    "batch_size": 8,
-    "num_epoch": 500,
-    "ngf": 64,
-    "embedding_type": "positional",
-    "use_ema": True,
-    "ema_decay": 0.999,
-    "r1_gamma": 1.0,
-    "z_emb_dim": 256,
-    "lr_d": 1e-4,
-    "lr_g": 1.6e-4,
-    "lazy_reg": 10,
-    "num_process_per_node": 8,
-}
-_CELEBA = _CHURCH | {
-    "dataset": "celeba_256",
-    "num_timesteps": 2,
-    "batch_size": 4,
-    "num_epoch": 800,
-    "r1_gamma": 2.0,
-    "lr_g": 2e-4,
-}
-del _CELEBA["ema_decay"]
-_CIFAR = {
-    "dataset": "cifar10",
-    "num_channels": 3,
-    "num_channels_dae": 128,
-    "num_timesteps": 4,
-    "num_res_blocks": 2,
-    "batch_size": 64,
-    "num_epoch": 1800,
-    "ngf": 64,
-    "nz": 100,
-    "z_emb_dim": 256,
-    "n_mlp": 4,
-    "embedding_type": "positional",
-    "use_ema": True,
-    "ema_decay": 0.9999,
-    "r1_gamma": 0.02,
-    "lr_d": 1.25e-4,
-    "lr_g": 1.6e-4,
-    "lazy_reg": 15,
-    "num_process_per_node": 4,
-    "ch_mult": [1, 2, 2, 2],
-}
-PUBLISHED = {"cifar10": _CIFAR, "lsun_church256": _CHURCH, "celebahq256": _CELEBA}
-
 # ---- options
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", nvlabs_checkpoints.PUBLISHED)
 @pytest.mark.parametrize("kind", [dict, lambda args: argparse.Namespace(**args)])
 def test_published_commands_are_the_shipped_configs(name, kind):
     """Everything that the method consists of; where images come from is our own choice."""
     ours = load_config(str(CONFIGS / f"{name}_ddgan.py"))
-    theirs = nvlabs.config_from_args(kind(PUBLISHED[name]))
+    theirs = nvlabs.config_from_args(kind(nvlabs_checkpoints.read_args(name)))
     for section in ("diffusion", "objective", "generator", "discriminator", "optimizer"):
         assert theirs[section].to_dict() == ours[section].to_dict(), section
     for field in ("name", "image_size", "channels", "flip"):
