@@ -96,13 +96,11 @@ def _speed_table(reports: Sequence[Report]) -> str:
     rows = []
     for report in reports:
         for name, program in report["programs"].items():
-            what = {"with_r1": "step with R1", "without_r1": "step", "sample": "sampler"}[name]
-            what += f", NFE {report['nfe']}" if "nfe" in report else ""
             counted, xla = (program["flops_per_image"].get(k) for k in ("counted", "xla"))
             rows.append(
                 [
                     _setting(report),
-                    what,
+                    _program_name(name, report),
                     report["compute_dtype"],
                     f"{report['batch_size']}",
                     f"{program['seconds_per_image']['median']:.3g}",
@@ -119,6 +117,11 @@ def _speed_table(reports: Sequence[Report]) -> str:
     head = ["config", "program", "dtype", "batch", "s per image", "CPU s per image", "images/s"]
     head += ["GFLOP per image, counted", "XLA's", "of matrix peak", "of memory bandwidth"]
     return markdown_table([*head, "compile s", "peak GiB"], rows)
+
+
+def _program_name(name: str, report: Report) -> str:
+    what = {"with_r1": "step with R1", "without_r1": "step", "sample": "sampler"}[name]
+    return what + (f", NFE {report['nfe']}" if "nfe" in report else "")
 
 
 def _percent(share: float | None) -> str:
@@ -179,6 +182,33 @@ def _mixture_table(reports: Sequence[Report]) -> str:
     return markdown_table([*head, "times the baseline, wall", "CPU"], rows)
 
 
+def _baseline_table(reports: Sequence[Report]) -> str:
+    """The same work by another program, in alternation: a row for each report."""
+    rows = []
+    for report in reports:
+        baseline = report["baseline"]
+        [name] = report["programs"]
+        rows.append(
+            [
+                _program_name(name, report),
+                report["compute_dtype"],
+                f"{report['batch_size']}",
+                re.search(r"--threads=(\d+)|$", baseline["command"])[1] or "-",
+                *(f"{r['seconds_per_image']:.3g}" for r in (report, _medians(baseline))),
+                f"{baseline['ratio']['median']:.2f}",
+                *(f"{r['cpu_seconds_per_image']:.3g}" for r in (report, _medians(baseline))),
+                f"{baseline['cpu_ratio']['median']:.2f}",
+                f"{baseline['cpu_ratio']['min']:.2f} to {baseline['cpu_ratio']['max']:.2f}",
+            ]
+        )
+    head = ["program", "dtype", "batch", "threads", "s per image", "PyTorch's", "ratio"]
+    return markdown_table([*head, "CPU s per image", "PyTorch's", "ratio", "of the pairs"], rows)
+
+
+def _medians(figures: Report) -> Report:
+    return {key: value["median"] for key, value in figures.items() if isinstance(value, dict)}
+
+
 def _checkpoint_table(reports: Sequence[Report]) -> str:
     """Checkpoints: a row for each config."""
     rows = [
@@ -234,11 +264,12 @@ def _levers_table(parts: Sequence[Sequence[Report]]) -> str:
         ]
         for lever in levers
     ]
-    head = ["change", "program", "CPU ms before", "after", "gain", "pairs", "verdict"]
+    head = ["change", "program", "CPU ms before", "after", "gain", "times", "verdict"]
     return markdown_table(head, rows)
 
 
 _TABLES: dict[str, Callable[[Sequence[Any]], str]] = {
+    "baseline": _baseline_table,
     "levers": _levers_table,
     "speed": _speed_table,
     "pipeline": _pipeline_table,
