@@ -116,13 +116,13 @@ def group_norm(
 
 
 def _group_mean(x: jax.Array, groups: int) -> jax.Array:
-    # One number per channel, (B, 1, 1, C), and by a product with zeros and ones: a broadcast from
+    # One number per channel, (B, 1, 1, C), spread by a sum over zeros and itself: a broadcast from
     # groups to channels would be fused into the loop over the pixels, which then has an index to
     # divide for every entry (measured on a CPU, with SiLU: 3 times as long, also backwards).
     size = x.shape[-1] // groups
     spread = jnp.repeat(jnp.eye(groups, dtype=x.dtype), size, axis=1)
     means = x.mean((1, 2)).reshape(-1, groups, size).mean(2)
-    return jnp.dot(means, spread, precision="highest")[:, None, None, :]
+    return (means[:, :, None] * spread).sum(1)[:, None, None, :]
 
 
 class GroupNorm(nn.Module):
