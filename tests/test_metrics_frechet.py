@@ -250,7 +250,7 @@ else:
 
 @pytest.mark.parametrize("smallest", [1.0, 1e-2, 3e-6])
 def test_both_ways_to_the_trace_agree(smallest, monkeypatch):
-    """Cholesky and eigenvalues where both covariances are regular, singular values otherwise."""
+    """Cholesky and eigenvalues where these are above rounding, singular values otherwise."""
     random = np.random.default_rng(3)
     scales = np.geomspace(smallest, 1, 32)
 
@@ -262,5 +262,17 @@ def test_both_ways_to_the_trace_agree(smallest, monkeypatch):
     pairs = [(a, b), (a, a)]
     quick = [frechet.frechet_distance_from_statistics(mu, x, mu, y) for x, y in pairs]
     monkeypatch.setattr(frechet, "_FAR_FROM_SINGULAR", np.inf)
+    monkeypatch.setattr(frechet, "_ABOVE_ROUNDING", np.inf)
     exact = [frechet.frechet_distance_from_statistics(mu, x, mu, y) for x, y in pairs]
     np.testing.assert_allclose(quick, exact, rtol=0, atol=1e-10 * np.trace(a))
+
+
+@pytest.mark.parametrize("dim", [10, 20, 40, 60])
+def test_pivots_that_hide_a_singular_covariance(dim):
+    """Kahan's triangle: its smallest singular value is far below the smallest of its pivots."""
+    sine, cosine = np.sin(1.2), np.cos(1.2)
+    above = np.triu(np.ones((dim, dim)), 1)
+    factor = sine ** np.arange(dim)[:, None] * (np.eye(dim) - cosine * above)
+    mu, sigma = np.zeros(dim), factor.T @ factor
+    distance = frechet.frechet_distance_from_statistics(mu, sigma, mu, sigma)
+    assert abs(distance) < 1e-10 * np.trace(sigma)
