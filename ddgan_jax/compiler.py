@@ -19,7 +19,10 @@ CPU_FLAGS = {
 
 
 def set_up(workdir: str = "") -> None:
-    """Both of the below; every command that computes calls it first. workdir: of the run, if any"""
+    """`keep_programs` and `use_cpu_flags`; what every command that computes calls first.
+
+    workdir: of the run, if there is one.
+    """
     keep_programs(workdir)
     use_cpu_flags()
 
