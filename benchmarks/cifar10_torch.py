@@ -11,7 +11,7 @@ operations, images (B, C, H, W), FIR filters as depthwise convolutions. A step w
 the published program, which back-propagates D's loss on generated images through G too; --detach
 leaves that out. Mirroring images and turning bytes into floats are left to a data loader.
 --compute=float32 is what PyTorch makes of it: on a GPU convolutions in TF32, matrix products in
-full; "tf32" has it in both, as JAX does; "bfloat16" is torch.autocast. Prints one line of JSON.
+full; "tf32" has it in both; "bfloat16" is torch.autocast. Prints one line of JSON.
 """
 
 import argparse
@@ -34,10 +34,9 @@ from torch.nn import functional
 from torch.optim import swa_utils
 
 BETA_MIN, BETA_MAX = 0.1, 20.0
-R1_GAMMA = 0.02
+R1_GAMMA, EMA_DECAY = 0.02, 0.9999
 GENERATOR_LEARNING_RATE, DISCRIMINATOR_LEARNING_RATE = 1.6e-4, 1.25e-4
 ADAM_BETAS = (0.5, 0.9)
-EMA_DECAY = 0.9999
 
 
 class Sizes(NamedTuple):
@@ -76,6 +75,7 @@ class Network(dict[str, Tensor]):
             return self.forward(x, *inputs).to(x.dtype)
 
     def parameter(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """The parameter of that name, of the shape given, and of the dtype and device of `like`."""
         if name not in self:
             # As small as ours, since after a few steps on large logits all gradients are zero.
             small = name.endswith(("conv_1/kernel", "output_conv/kernel"))
@@ -94,12 +94,13 @@ class Network(dict[str, Tensor]):
         return functional.conv2d(x, kernel[:, :, None, None], offset)
 
     def conv(self, name: str, x: Tensor, features: int, stride: int = 1, pad: int = 1) -> Tensor:
+        """3x3 convolution, (B, C, H, W) -> (B, features, ..)."""
         kernel = self.parameter(f"{name}/kernel", x, features, x.shape[1], 3, 3)
         bias = self.parameter(f"{name}/bias", x, features)
         return functional.conv2d(x, kernel, bias, stride, pad)
 
     def group_norm(self, name: str, x: Tensor, latent: Tensor | None = None) -> Tensor:
-        """Scale and bias are parameters, or linear in the latent embedding."""
+        """x (B, C, H, W) normalised; scale and bias are parameters, or linear in latent (B, Z)."""
         channels, groups = x.shape[1], min(x.shape[1] // 4, 32)
         if latent is None:
             scale, bias = (self.parameter(f"{name}/{s}", x, channels) for s in ("scale", "bias"))
@@ -111,7 +112,7 @@ class Network(dict[str, Tensor]):
         return functional.group_norm(joined, len(x) * groups, scale, bias, 1e-6).view_as(x)
 
     def embed_time(self, t: Tensor, like: Tensor, dim: int, width: int, act: Callable) -> Tensor:
-        """Sines and cosines (B, dim), through two layers (B, width)."""
+        """Sines and cosines (B, dim) of t (B,), through two layers (B, width), of like's dtype."""
         half = torch.arange(dim // 2, device=like.device, dtype=like.dtype)
         angles = t[:, None] * torch.exp(half * (-math.log(10_000) / (dim // 2 - 1)))
         h = torch.cat([angles.sin(), angles.cos()], 1)
@@ -128,8 +129,8 @@ class Generator(Network):
         levels = [base * multiplier for multiplier in sizes.channel_multipliers]
         latent = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
         for i in range(sizes.latent_layers + 1):
-            latent = self.dense(f"latent_mapping/dense_{i}", latent, sizes.latent_embedding_dim)
-            latent = functional.silu(latent)
+            h = self.dense(f"latent_mapping/dense_{i}", latent, sizes.latent_embedding_dim)
+            latent = functional.silu(h)
         context = self.embed_time(t, x, base, 4 * base, functional.silu), latent
 
         h, pyramid = self.conv("input_conv", x, base), x
@@ -162,7 +163,7 @@ class Generator(Network):
     def block(
         self, name: str, x: Tensor, features: int, context: tuple, resample: Callable | None = None
     ) -> Tensor:
-        """A residual block that is told the time and styled by the latent."""
+        """A residual block told the time and styled by the latent: (B, features, ..), resampled."""
         embedding, latent = context
         h = functional.silu(self.group_norm(f"{name}/norm_0", x, latent))
         if resample:
@@ -176,7 +177,7 @@ class Generator(Network):
         return residual_sum(x, h)
 
     def attention(self, name: str, x: Tensor, everywhere: bool = False) -> Tensor:
-        """Each pixel attends to all, at the resolutions that have attention."""
+        """Each pixel of (B, C, H, W) attends to all, at the resolutions that have attention."""
         c, size = x.shape[1:3]
         if not everywhere and size not in self.sizes.attention_resolutions:
             return x
@@ -203,25 +204,24 @@ class Discriminator(Network):
                 h, x = downsample(h), downsample(x)
             h = self.conv(f"{name}/conv_1", h, features)
             x = residual_sum(self.dense(f"{name}/shortcut", x, features, bias=False), h)
-        x = torch.cat([x, minibatch_stddev(x)], 1)
-        pooled = act(self.conv("output_conv", x, 8 * base)).sum((2, 3))
-        return self.dense("output", pooled, 1)[:, 0]
+        h = self.conv("output_conv", torch.cat([x, minibatch_stddev(x)], 1), 8 * base)
+        return self.dense("output", act(h).sum((2, 3)), 1)[:, 0]
 
 
 def residual_sum(x: Tensor, h: Tensor) -> Tensor:
-    """(x + h) / sqrt(2)."""
+    """(x + h) / sqrt(2), of one shape."""
     return (x + h).mul_(math.sqrt(0.5))
 
 
 @functools.cache
 def fir_kernel(channels: int, gain: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The filter (1, 3, 3, 1) / 8 along both axes, times `gain`, for each channel."""
+    """The filter (1, 3, 3, 1) / 8 along both axes, times `gain`: (channels, 1, 4, 4)."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device, dtype=dtype) / 8
     return (gain * torch.outer(taps, taps)).repeat(channels, 1, 1, 1)
 
 
 def fir(convolve: Callable, gain: int, stride: int, padding: int, x: Tensor) -> Tensor:
-    """x filtered channel by channel."""
+    """x (B, C, H, W) filtered channel by channel."""
     kernel = fir_kernel(x.shape[1], gain, x.device, x.dtype)
     return convolve(x, kernel, None, stride, padding, groups=x.shape[1])
 
@@ -264,13 +264,13 @@ def mix(schedule: Tensors, t: Tensor, **images: Tensor) -> Tensor:
 
 
 def denoised(schedule: Tensors, t: Tensor, x_0: Tensor, x_tp1: Tensor, noise: Tensor) -> Tensor:
-    """A sample of q(x_t | x_{t+1}, x_0)."""
+    """A sample of q(x_t | x_{t+1}, x_0) for t (B,); images and noise (B, C, H, W)."""
     return mix(schedule, t, posterior_x_0=x_0, posterior_x_tp1=x_tp1, posterior_std=noise)
 
 
 @torch.no_grad()
 def sample(g: Generator, schedule: Tensors, x: Tensor, z: Tensor, noise: Tensor) -> Tensor:
-    """Images from x_T, like it. z, noise: of the T steps, the noisiest first."""
+    """Images from x_T (B, C, H, W). z (T, B, L), noise (T, B, C, H, W): the noisiest step first."""
     for t, z_t, noise_t in zip(reversed(range(len(z))), z, noise, strict=True):
         times = torch.full((len(x),), t, device=x.device)
         x = denoised(schedule, times, g(x, times, z_t), x, noise_t)
@@ -328,7 +328,7 @@ class Trainer:
         return {name: term.detach() for name, term in terms.items()}
 
     def noised(self, x_0: Tensor, draws: Tensors) -> tuple[Tensor, Tensor]:
-        """x_t and x_{t+1}."""
+        """x_t and x_{t+1}, like x_0."""
         x_t = mix(self.schedule, draws["t"], signal=x_0, noise=draws["noise_t"])
         return x_t, mix(self.schedule, draws["t"], step_signal=x_t, step_noise=draws["noise_tp1"])
 
@@ -339,7 +339,7 @@ class Trainer:
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; ends with one line and exit code 2 if there is no GPU to obey them."""
+    """The arguments; ends with one line and exit code 2 if they cannot be obeyed."""
     parser = argparse.ArgumentParser(
         prog="cifar10_torch", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -353,6 +353,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--device", choices=("cpu", "cuda"), default="cpu", help="where it runs (cpu)")
     add("--compute", choices=("float32", "tf32", "bfloat16"), default="float32", help="see above")
     args = parser.parse_args(argv)
+    if args.batch % min(max(args.batch, 1), 4) or min(args.batch, args.calls, args.threads) < 1:
+        parser.exit(2, "cifar10_torch: N is at least 1, and above 4 images a multiple of 4\n")
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.exit(2, "cifar10_torch: --device=cuda: PyTorch finds no GPU\n")
     return args
@@ -365,8 +367,8 @@ def main(argv: Sequence[str] | None = None, sizes: Sizes = CIFAR10) -> None:
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = args.compute == "tf32"
-    bfloat16 = args.compute == "bfloat16"
-    generator, discriminator = Generator(sizes, bfloat16), Discriminator(sizes, bfloat16)
+    half = args.compute == "bfloat16"
+    generator, discriminator = Generator(sizes, half), Discriminator(sizes, half)
     shape = (args.batch, sizes.channels, sizes.image_size, sizes.image_size)
     x_0 = 2 * torch.rand(shape, device=args.device) - 1
     with torch.no_grad():  # the first use makes the parameters

@@ -98,17 +98,15 @@ def _benchmarks(out: Path) -> Iterator[Piece]:
         )
         yield benchmark("sampler", f"speed_nfe_{steps}", *flags)
     for dtype in ("float32", "bfloat16"):
-        theirs = (
-            f"{sys.executable} benchmarks/cifar10_torch.py {{}} --device=cuda --compute={dtype}"
-        )
         setting = (_config("cifar10_ddgan"), f"--config.train.compute_dtype={dtype}")
-        step = f"--baseline={theirs.format('step')} --batch=64 --calls=20"
-        batch = "--config.train.batch_size=64"
-        yield benchmark("train_step", f"torch_step_{dtype}", *setting, batch, "--r1=no", step)
-        step += " --r1"
-        yield benchmark("train_step", f"torch_step_r1_{dtype}", *setting, batch, "--r1=yes", step)
-        sample = f"--baseline={theirs.format('sample')} --batch=100 --calls=20"
-        yield benchmark("sampler", f"torch_sampler_{dtype}", *setting, "--num=100", sample)
+        theirs = f"--baseline={sys.executable} benchmarks/cifar10_torch.py"
+        how = f"--device=cuda --compute={dtype} --calls=20"
+        for r1, name, flag in (("no", "step", ""), ("yes", "step_r1", " --r1")):
+            ours = (*setting, "--config.train.batch_size=64", f"--r1={r1}")
+            baseline = f"{theirs} step --batch=64 {how}{flag}"
+            yield benchmark("train_step", f"torch_{name}_{dtype}", *ours, baseline)
+        baseline = f"{theirs} sample --batch=100 {how}"
+        yield benchmark("sampler", f"torch_sampler_{dtype}", *setting, "--num=100", baseline)
     for what in ("train_step", "sampler"):
         flags = ("--config.train.compute_dtype=bfloat16", "--config.train.batch_size=64")
         profile = (_config("cifar10_ddgan"), f"--what={what}", "--num=64", *flags)
