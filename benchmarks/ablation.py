@@ -22,7 +22,7 @@ from benchmarks import command
 from benchmarks.command import CONFIG_FLAGS
 from ddgan_jax import data, metrics, parallel, randomness, sampling, train_step
 from ddgan_jax.arguments import Flag, parse_config, parse_flags
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.validation import validate
 
 _C = {"objective.afd_regression": True}

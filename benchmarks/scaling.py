@@ -17,7 +17,7 @@ from benchmarks import command
 from benchmarks.chips import CHIPS, Chip
 from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 
 FLAGS = (
     Flag("results", "FOLDER", "where shapes.json and devices.json lie", "docs/results"),

@@ -23,7 +23,7 @@ from ddgan_jax import show, train_step
 from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config_files import load_config
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FLAGS = (

@@ -22,7 +22,7 @@ from benchmarks import command
 from benchmarks.scaling import markdown_table
 from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 
 FLAGS = (
     Flag("template", "FILE", "Markdown with gaps", "docs/performance.template.md"),

@@ -8,7 +8,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from ddgan_jax.files import is_bucket
+from ddgan_jax.files.paths import is_bucket
 
 # Train step of cifar10_ddgan.py, 4 images, two cores with AVX-512: together 0.87 of the time. The
 # newer convolutions that the second leaves out need 1.6 times as long for weight gradients.

@@ -1,4 +1,6 @@
-"""The one exception that a user is meant to read."""
+"""The exceptions that a user is meant to read, and how text from outside is shown."""
+
+LONGEST_SHOWN = 60  # characters of a value in a message
 
 
 class UserError(Exception):
@@ -7,3 +9,41 @@ class UserError(Exception):
     The message is one line that says what is wrong and what to do. The command line prints it
     without a traceback and exits with code 2; everything else is a bug and keeps its traceback.
     """
+
+
+class BusyError(UserError):
+    """A place that another process holds now: the same command will do later.
+
+    The command line exits with code 75, upon which launchers start the command again.
+    """
+
+
+def printable(text: str) -> str:
+    r"""Return the text with control characters and bytes that are no text as escapes, "\x1b".
+
+    Names of files come from anybody, and a terminal obeys the control characters in them. Line
+    ends, tabs and the carriage returns of progress bars stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t\r" else _escaped(c) for c in text)
+
+
+def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
+    """Return a value for a message: in one line, printable, and cut to `longest` characters."""
+    text = printable(" ".join(str(value).split()))
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def reason(error: BaseException) -> str:
+    """Return what an exception says, for the end of a message: its first line, or its name."""
+    text = getattr(error, "strerror", None) or str(error)
+    lines = [line for line in str(text).splitlines() if line.strip()]
+    return shown(lines[0], 200) if lines else type(error).__name__
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no UTF-8, as Python holds it
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

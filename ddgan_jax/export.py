@@ -17,7 +17,7 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ import ddgan_jax
 from ddgan_jax import images, mixture, model_card, models, show, stablehlo, weights
 from ddgan_jax.config import from_stored
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import write_errors
+from ddgan_jax.files.atomic import whole_folder
 from ddgan_jax.model import Model, from_run
 
 FORMAT = "ddgan_jax export"
@@ -130,40 +130,6 @@ def is_export(folder: epath.Path) -> bool:
     with contextlib.suppress(OSError, ValueError, AttributeError):
         return json.loads((folder / "config.json").read_text()).get("format") == FORMAT
     return False
-
-
-@contextlib.contextmanager
-def whole_folder(
-    out: str | os.PathLike, *, replace: Callable[[epath.Path], bool] | None = None
-) -> Iterator[epath.Path]:
-    """A folder to fill, which becomes `out` when the context ends without an error.
-
-    replace: whether what is at `out` may go; None: nothing may. Raises UserError if something is
-    there that stays, or the folder cannot be written.
-    """
-    out = epath.Path(out)
-    unfinished, old = (out.parent / f".{out.name}.{word}" for word in ("unfinished", "old"))
-    if old.exists() and not out.exists():  # a kill between the two renamings below
-        old.rename(out)
-    if out.exists() and replace is None:
-        raise UserError(f"{out} exists already: name another folder, or use --force")
-    if out.exists() and not replace(out):
-        raise UserError(f"{out} exists and is no export, --force would lose it: name another")
-    with write_errors(out):
-        for left_over in (unfinished, old):  # by a kill
-            if left_over.exists():
-                left_over.rmtree()
-        unfinished.mkdir(parents=True)
-        try:
-            yield unfinished
-            if out.exists():
-                out.rename(old)
-            unfinished.rename(out)
-            if old.exists():
-                old.rmtree()
-        finally:
-            if unfinished.exists():
-                unfinished.rmtree()
 
 
 # ------------------------------------------------------------------------------------ contents

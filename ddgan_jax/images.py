@@ -10,7 +10,7 @@ from etils import epath
 from PIL import Image
 
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 
 GAP = 2  # pixels between the images of a grid
 WHITE = 255

@@ -8,7 +8,7 @@ import jax
 from etils import epath
 
 import ddgan_jax
-from ddgan_jax.files import append_line, write_errors
+from ddgan_jax.files.atomic import append_line, write_errors
 
 FILE = "machine.jsonl"
 

@@ -16,7 +16,8 @@ from ddgan_jax.config import ConfigDict, from_stored
 from ddgan_jax.config_files import from_json, leaves, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.event_files import SummaryWriter, metric_writers
-from ddgan_jax.files import append_line, is_bucket, write_atomically, write_errors
+from ddgan_jax.files.atomic import append_line, write_atomically, write_errors
+from ddgan_jax.files.paths import is_bucket
 from ddgan_jax.images import write_png
 
 # Fields, and with a dot at the end groups of fields, that may differ when a run goes on. They say

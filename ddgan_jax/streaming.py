@@ -27,7 +27,7 @@ from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import write_atomically, write_errors
+from ddgan_jax.files.atomic import write_atomically, write_errors
 from ddgan_jax.report import Pace, duration
 
 SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal

@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import (
     data,
-    files,
     hosts,
     images,
     machine,
@@ -29,6 +28,7 @@ from ddgan_jax import (
     train_step,
 )
 from ddgan_jax.checkpoint import Checkpoints
+from ddgan_jax.files.locks import only_writer
 from ddgan_jax.stopping import stop_requests
 from ddgan_jax.types import TrainState
 from ddgan_jax.validation import validate
@@ -51,7 +51,7 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
     with ExitStack() as stack:
         stack.enter_context(hosts.lost_peers_end_the_process())
         if first_process:
-            stack.enter_context(files.only_writer(workdir))
+            stack.enter_context(only_writer(workdir, run_folder=True))
             report.write_config(workdir, config)
         # -------------------------------------------------------------- state
         key = randomness.run_key(config.train.seed)

@@ -11,7 +11,8 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ddgan_jax.config import base_config
 from ddgan_jax.config_files import from_json
-from ddgan_jax.files import append_line, only_writer
+from ddgan_jax.files.atomic import append_line
+from ddgan_jax.files.locks import only_writer
 from ddgan_jax.images import write_images
 from ddgan_jax.report import Reporter, check_same_run, write_config
 

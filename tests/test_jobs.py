@@ -14,7 +14,7 @@ import pytest
 
 from ddgan_jax import checkpoint
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import only_writer
+from ddgan_jax.files.locks import only_writer
 from ddgan_jax.hosts import RUN_AGAIN
 from tests.processes import QUICK_COMPILATION
 
@@ -165,13 +165,13 @@ def test_silent_peer_ends_the_job_in_time(tmp_path):
 
 def test_run_folder_has_one_writer(tmp_path):
     """The second is refused while the first lives; the lock goes with it, however it ends."""
-    holder = "import sys, time; from ddgan_jax.files import only_writer\n"
+    holder = "import sys, time; from ddgan_jax.files.locks import only_writer\n"
     holder += "with only_writer(sys.argv[1]): print('held', flush=True); time.sleep(600)"
     first = subprocess.Popen([sys.executable, "-c", holder, tmp_path], stdout=subprocess.PIPE)
     try:
         assert first.stdout.readline() == b"held\n"
         with (
-            pytest.raises(UserError, match="another process is training in"),
+            pytest.raises(UserError, match="another process is writing"),
             only_writer(tmp_path),
         ):
             pass

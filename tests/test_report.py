@@ -17,7 +17,7 @@ from ddgan_jax import report
 from ddgan_jax.config import base_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.event_files import SummaryWriter, metric_writers
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.report import (
     MAY_CHANGE,
     Pace,

@@ -152,21 +152,21 @@ def _edit(values: flags.FlagValues) -> None:
 def _tradeoff(values: flags.FlagValues) -> None:
     if not values.out.lower().endswith(".svg"):
         raise UserError(f"cannot write {values.out}: name an .svg")
-    from ddgan_jax import files
     from ddgan_jax.figures import charts, tradeoff
+    from ddgan_jax.files import atomic
 
     results = [tradeoff.read(path, values.metric) for path in tradeoff.find(values.results)]
     chart = tradeoff.chart(results, values.metric, published=values.published)
-    files.write_atomically(values.out, charts.standalone(chart).encode())
+    atomic.write_atomically(values.out, charts.standalone(chart).encode())
     print(f"{len(results)} results in {values.out}")
 
 
 def _report(values: flags.FlagValues) -> None:
-    from ddgan_jax import files
+    from ddgan_jax.files import atomic
     from ddgan_jax.page import contents, run_folder
 
     page = contents.render(run_folder.read(values.workdir))
-    files.write_atomically(values.out, page.encode())
+    atomic.write_atomically(values.out, page.encode())
     print(f"the report of {values.workdir} in {values.out}")
 
 

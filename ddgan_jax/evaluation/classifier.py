@@ -29,7 +29,7 @@ from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedD
 from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import cache
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.models.classifier import classify, init_params
 from ddgan_jax.types import Batch, Params, PyTree
 

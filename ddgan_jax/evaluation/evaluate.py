@@ -26,7 +26,8 @@ from ddgan_jax.config_files import from_dict
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import classifier, features, given, reference, results, scoring
 from ddgan_jax.evaluation.features import FeatureNetwork
-from ddgan_jax.files import is_bucket, write_atomically
+from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.files.paths import is_bucket
 from ddgan_jax.interop.inception import PUBLISHED_SHA256
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import SavedStatistics

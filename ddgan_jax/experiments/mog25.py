@@ -27,7 +27,7 @@ from ddgan_jax import images, metrics, mixture, sampling, train_step
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments.mog25_cells import PAPER, cell_config
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.objective import Metrics
 from ddgan_jax.types import Params, TrainState
 

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.interop import pytorch_files
 from ddgan_jax.models.inception import INPUT_SIZE, InceptionV3
 from ddgan_jax.types import Params, PyTree

@@ -19,7 +19,7 @@ import numpy as np
 from etils import epath
 
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import write_atomically
+from ddgan_jax.files.atomic import write_atomically
 
 
 class FeatureStatistics(NamedTuple):

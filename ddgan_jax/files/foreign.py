@@ -1,0 +1,220 @@
+"""Bytes that this process did not write: the one way in.
+
+A file may be damaged, may come from a stranger, or may be something else than its name says. Its
+readers go through here, and by that
+
+- only regular files are opened, never a pipe or a device, and never one that a file names by a
+  path: `member` takes plain names inside a folder;
+- sizes are bounded before anything is allocated;
+- whatever a reader raises becomes one UserError with the file's name and what is wrong;
+- types and ranges of values are checked against a declared type, and JSON has no NaN.
+
+Nothing that a file holds is called, imported or unpickled.
+"""
+
+import contextlib
+import math
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
+from etils import epath
+
+from ddgan_jax.errors import UserError, printable, reason, shown
+from ddgan_jax.files.paths import is_bucket
+
+T = TypeVar("T")
+
+LARGEST_JSON = 64 * 2**20  # bytes of a whole JSON file
+LARGEST_LINE = 2**20  # bytes of a line of a log
+DEEPEST = 50  # levels of nesting
+MOST_NAMED = 3  # lines of a log that are named as skipped
+
+
+# ------------------------------------------------------------------------------------- errors
+
+
+@contextlib.contextmanager
+def reading(source: str | os.PathLike, what: str) -> Iterator[None]:
+    """Turn whatever goes wrong inside the context into a UserError that names the file.
+
+    what: what the file should be, for "x.npz is damaged, or no file of statistics". To be put
+    around the decoding of foreign bytes and nothing else: a bug of ours inside would be taken for
+    damage.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read {shown(source, 300)}: there is no such file") from error
+    except OSError as error:
+        raise UserError(f"cannot read {shown(source, 300)}: {reason(error)}") from error
+    except MemoryError as error:
+        raise UserError(f"{shown(source, 300)} needs more memory than there is") from error
+    except RecursionError as error:
+        raise UserError(f"{shown(source, 300)} is no {what}: it is nested too deeply") from error
+    except Exception as error:
+        raise UserError(
+            f"{shown(source, 300)} is damaged, or no {what} ({reason(error)})"
+        ) from error
+
+
+def half_of_memory() -> int:
+    """Return half of this machine's memory in bytes: the most that one file may unfold to."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+# ------------------------------------------------------------------------------------- bytes
+
+
+@contextlib.contextmanager
+def open_regular(path: str | os.PathLike, what: str = "file") -> Iterator[BinaryIO]:
+    """Open a regular file for reading; raise UserError for a folder, a pipe or a device.
+
+    An OSError inside the context, and whatever else goes wrong there, becomes a UserError as in
+    `reading`.
+    """
+    with reading(path, what):
+        # Opening a pipe would wait for a writer.
+        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(number, "rb") as file:
+            mode = os.fstat(number).st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+                raise UserError(f"cannot read {shown(path, 300)}: it is {kind}")
+            yield file
+
+
+def read_bytes(path: str | os.PathLike, what: str = "file", *, most: int | None = None) -> bytes:
+    """Return the content of a regular file, or of an object in a bucket.
+
+    most: bytes, None: `half_of_memory`. Raises UserError for what cannot be read, and for more.
+    """
+    most = half_of_memory() if most is None else most
+    if is_bucket(path):
+        with reading(path, what):
+            path = epath.Path(path)
+            _check_size(path, path.stat().length, most)
+            return path.read_bytes()
+    with open_regular(path, what) as file:
+        _check_size(path, os.fstat(file.fileno()).st_size, most)
+        content = file.read(most + 1)  # files of the system may have no size and yet an end
+        _check_size(path, len(content), most)
+        return content
+
+
+def _check_size(path: str | os.PathLike, size: int, most: int) -> None:
+    if size > most:
+        raise UserError(f"{shown(path, 300)} is too large: {size:,} bytes, at most {most:,}")
+
+
+def member(folder: str | os.PathLike, name: str) -> epath.Path:
+    """Return the file of that name inside a folder, where the name comes from a file.
+
+    Raises UserError for anything but a plain name: no path, no parent folder.
+    """
+    plain = isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+    if not plain:
+        raise UserError(f"{shown(folder, 300)} names the file {shown(name)}, which is not in it")
+    return epath.Path(folder) / name
+
+
+# ------------------------------------------------------------------------------------- values
+
+
+def decode_json(
+    content: bytes, kind: Callable[..., T] | Any = dict[str, Any], *, source: str | os.PathLike
+) -> T:
+    """Return the value that JSON bytes hold, of the type `kind`: a msgspec type.
+
+    Numbers are finite. Raises UserError, naming `source` and the place in it, for anything else.
+    """
+    with reading(source, "JSON"):
+        _check_size(source, len(content), LARGEST_JSON)
+        try:
+            return _finite(msgspec.json.decode(content, type=kind), source)
+        except msgspec.ValidationError as error:
+            raise UserError(f"{shown(source, 300)}: {reason(error)}") from error
+        except msgspec.DecodeError as error:
+            raise UserError(f"{shown(source, 300)} is not JSON ({reason(error)})") from error
+
+
+def read_json(path: str | os.PathLike, kind: Callable[..., T] | Any = dict[str, Any]) -> T:
+    """Return what a JSON file holds; see `decode_json`. Raises UserError also if it is missing."""
+    return decode_json(read_bytes(path, "JSON file", most=LARGEST_JSON), kind, source=path)
+
+
+def convert(value: Any, kind: Callable[..., T] | Any, *, source: str | os.PathLike) -> T:
+    """Return a value that some file held as the msgspec type `kind`.
+
+    Raises UserError, naming `source` and the place in it, for a value of another type or range.
+    """
+    with reading(source, "file of that kind"):
+        try:
+            return _finite(msgspec.convert(value, kind), source)
+        except msgspec.ValidationError as error:
+            raise UserError(f"{shown(source, 300)}: {reason(error)}") from error
+
+
+def _finite(value: T, source: str | os.PathLike) -> T:
+    """Return the value; refuse numbers that are not finite, and nesting that nobody means.
+
+    JSON has no infinity, but a type such as `float` takes an integer too large for one as such.
+    """
+    waiting: list[tuple[Any, int]] = [(value, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise UserError(f"{shown(source, 300)} is nested more than {DEEPEST} levels deep")
+        if isinstance(node, float) and not math.isfinite(node):
+            raise UserError(f"{shown(source, 300)} holds a number that is not finite")
+        if isinstance(node, msgspec.Struct):
+            node = msgspec.structs.asdict(node)
+        if isinstance(node, Mapping):
+            waiting += ((child, depth + 1) for child in node.values())
+        elif isinstance(node, list | tuple):
+            waiting += ((child, depth + 1) for child in node)
+    return value
+
+
+def read_log(
+    path: str | os.PathLike,
+    kind: Callable[..., T] | Any = dict[str, Any],
+    *,
+    report: Callable[[str], None],
+) -> list[T]:
+    """Return the lines of a log, one JSON value of the type `kind` each; a missing log has none.
+
+    A log never blocks anybody: lines that a kill has torn, or that are no such value, are left
+    out, and one line to `report` names them. So is a log that cannot be read at all.
+    """
+    try:
+        if not epath.Path(path).exists():
+            return []
+        content = read_bytes(path, "log")
+    except (UserError, OSError) as error:
+        report(f"went on without {shown(path, 300)}: {reason(error)}")
+        return []
+    found, skipped = [], []
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            if len(line) > LARGEST_LINE:
+                raise UserError("too long")
+            found.append(decode_json(line, kind, source=path))
+        except UserError as error:
+            skipped.append((number, reason(error).removeprefix(f"{printable(str(path))}")))
+    if skipped:
+        named = "; ".join(f"line {number}{_why(text)}" for number, text in skipped[:MOST_NAMED])
+        more = len(skipped) - MOST_NAMED
+        rest = f" and {more:,} more" if more > 0 else ""
+        report(f"skipped what is no line of a log in {shown(path, 300)}: {named}{rest}")
+    return found
+
+
+def _why(text: str) -> str:
+    return f" ({text.strip(' :')})" if text.strip(" :") else ""

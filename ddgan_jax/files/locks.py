@@ -1,0 +1,96 @@
+"""Holding a place against a second process that would write there.
+
+Buckets (gs://...) have no locks: there it is the launcher's business. Some file systems have none
+either, such as Lustre without the option `flock`: there the program goes on and says so.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ddgan_jax.errors import BusyError, reason, shown
+from ddgan_jax.files.atomic import write_errors
+from ddgan_jax.files.paths import LONGEST_NAME, is_bucket
+
+RUN_LOCK = ".lock"  # in a run folder
+PATIENCE = 2.0  # seconds to wait for a process that is just ending
+# How a file system without locks answers.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
+
+
+@contextlib.contextmanager
+def only_writer(place: str | os.PathLike, *, run_folder: bool = False) -> Iterator[None]:
+    """Hold a file's or a folder's place, whose parents are made, against a second process.
+
+    The system lets go when this process ends, however it ends. run_folder: the place is made and
+    the lock stays in it; otherwise the lock lies beside the place and goes at the end. Raises
+    BusyError if another process holds the place, UserError if the lock cannot be written.
+    """
+    if is_bucket(place):
+        yield
+        return
+    lock = Path(place) / RUN_LOCK if run_folder else _lock_beside(Path(place))
+    with write_errors(place):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    with _held(lock, place) as file:
+        try:
+            yield
+        finally:
+            if file is not None and not run_folder:
+                with contextlib.suppress(OSError):
+                    lock.unlink()
+
+
+@contextlib.contextmanager
+def _held(lock: Path, place: str | os.PathLike) -> Iterator[IO | None]:
+    """Give the locked file; None where the file system has no locks."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        with write_errors(place):
+            file = lock.open("a")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > end:
+                    raise BusyError(
+                        f"another process is writing {shown(place, 300)}: wait for it, or name "
+                        "another place"
+                    ) from error
+                time.sleep(0.05)
+                continue
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                print(
+                    f"{shown(place, 300)} cannot be locked ({reason(error)}): see to it that no "
+                    "other process writes there",
+                    file=sys.stderr,
+                )
+                yield None
+                return
+            if _still_there(file, lock):
+                yield file
+                return
+            # The process before us removed the file between our opening and our locking of it.
+
+
+def _still_there(file: IO, lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), lock.stat())
+    except OSError:
+        return False
+
+
+def _lock_beside(place: Path) -> Path:
+    name = f".{place.name}.lock"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()}.lock"
+    return place.parent / name

@@ -1,0 +1,131 @@
+"""Paths that people write: checked and expanded in one place, before anything is opened."""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+
+from etils import epath
+
+from ddgan_jax.errors import UserError, shown
+
+# Object storage that etils can open, with the packages one of which it needs for that.
+BUCKETS = {
+    "gs": ("gcsfs", "tensorflow"),
+    "s3": ("s3fs", "tensorflow"),
+    "az": ("adlfs", "tensorflow"),
+}
+LONGEST_NAME = 255  # bytes of one name, on every file system in common use
+LONGEST_PATH = 4095  # bytes that Linux takes at once
+_SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*)://")
+_PATTERN = re.compile(r"[\[\]*?]")
+
+
+def is_bucket(path: str | os.PathLike) -> bool:
+    """Return whether a path names object storage, such as gs://bucket/run."""
+    return "://" in os.fspath(path)
+
+
+def user_path(text: str | os.PathLike, what: str = "the path") -> epath.Path:
+    """Return the place that a person wrote, with ~ and ~user expanded.
+
+    what: how messages call the path, such as "workdir". Whether anything is there is not looked
+    at. Raises UserError for a path that no file system could hold, for a home folder that is not
+    known, and for a URL that this program cannot open.
+    """
+    written = os.fspath(text)
+    if not written:
+        raise UserError(f"{what} is empty: name a file or a folder")
+    if "\0" in written:
+        raise UserError(f"{what}={shown(written)} holds a zero byte, which no name may")
+    if scheme := _SCHEME.match(written):
+        _check_bucket(written, scheme[1].lower(), what)
+        return epath.Path(written)
+    path = os.path.expanduser(written)
+    if written.startswith("~") and path == written:
+        user = written.split("/")[0]
+        raise UserError(
+            f"{what}={shown(written)}: the home folder of {shown(user)} is not known; name the "
+            f"folder in full, or ./{shown(user)} if that is its name"
+        )
+    _check_length(path, what)
+    return epath.Path(path)
+
+
+def _check_bucket(url: str, scheme: str, what: str) -> None:
+    if scheme not in BUCKETS:
+        raise UserError(
+            f"{what}={shown(url)}: {scheme}:// is no place that this program can open; name a "
+            f"folder, or one in {', '.join(f'{known}://' for known in BUCKETS)}"
+        )
+    if not any(importlib.util.find_spec(package) for package in BUCKETS[scheme]):
+        package = BUCKETS[scheme][0]
+        raise UserError(f"{what}={shown(url)} needs {package}: pip install {package}")
+
+
+def _check_length(path: str, what: str) -> None:
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise UserError(f"{what}={shown(path)} holds characters that no name may") from error
+    if len(encoded) > LONGEST_PATH or max(map(len, encoded.split(b"/"))) > LONGEST_NAME:
+        raise UserError(
+            f"{what}={shown(path)} is too long: a name has at most {LONGEST_NAME} bytes, a whole "
+            f"path {LONGEST_PATH}"
+        )
+
+
+def run_folder_path(text: str | os.PathLike, what: str = "workdir") -> epath.Path:
+    """Return the place of a run folder as `user_path` does.
+
+    The checkpoint library takes the path of a run for a pattern and for UTF-8. Raises UserError
+    where that would go wrong: what it wrote there, it could not find again.
+    """
+    path = user_path(text, what)
+    whole = os.path.abspath(path) if not is_bucket(path) else os.fspath(path)
+    if found := _PATTERN.search(whole):
+        raise UserError(
+            f"{what}={shown(whole)} holds {found[0]}, which the checkpoint library takes for a "
+            "pattern: name a run folder without any of [ ] * ?"
+        )
+    try:
+        whole.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{what}={shown(whole)} is not UTF-8, as the checkpoint library needs it: name "
+            "another run folder"
+        ) from error
+    return path
+
+
+def entries(folder: str | os.PathLike, before: str = "", after: str = "") -> list[epath.Path]:
+    """Return what a folder holds under names that begin and end so, sorted by name.
+
+    Names are compared and never taken for patterns. A folder that is missing, or that may not be
+    read, holds nothing.
+    """
+    folder = epath.Path(folder)
+    try:
+        found = list(folder.iterdir())
+    except OSError:
+        return []
+    fitting = (
+        path
+        for path in found
+        if path.name.startswith(before)
+        and path.name.endswith(after)
+        and len(path.name) >= len(before) + len(after)
+    )
+    return sorted(fitting, key=lambda path: path.name)
+
+
+def cache_folder() -> Path | None:
+    """Return the folder for what is made once and kept; it need not exist.
+
+    It is $XDG_CACHE_HOME/ddgan_jax, by default ~/.cache/ddgan_jax, and None where there is no home
+    folder: then nothing is kept.
+    """
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home) / "ddgan_jax"
+    home = os.path.expanduser("~")
+    return None if home == "~" else Path(home) / ".cache" / "ddgan_jax"
