@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeVar
 import msgspec
 from etils import epath
 
-from ddgan_jax.errors import UserError, printable, reason, shown
+from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files.paths import is_bucket
 
 T = TypeVar("T")
@@ -182,39 +182,48 @@ def _finite(value: T, source: str | os.PathLike) -> T:
 
 def read_log(
     path: str | os.PathLike,
-    kind: Callable[..., T] | Any = dict[str, Any],
+    kind: Callable[..., Any] | Any = dict[str, Any],
     *,
+    make: Callable[[Any], T] = lambda value: value,
     report: Callable[[str], None],
 ) -> list[T]:
     """Return the lines of a log, one JSON value of the type `kind` each; a missing log has none.
 
     A log never blocks anybody: lines that a kill has torn, or that are no such value, are left
-    out, and one line to `report` names them. So is a log that cannot be read at all.
+    out, and one line to `report` names them. So is a log that cannot be read at all. make: what
+    the list holds, from a value; it raises UserError for a line to leave out.
     """
     try:
-        if not epath.Path(path).exists():
-            return []
-        content = read_bytes(path, "log")
+        content = read_bytes(path, "log") if epath.Path(path).exists() else b""
     except (UserError, OSError) as error:
         report(f"went on without {shown(path, 300)}: {reason(error)}")
         return []
+    lines = log_lines(content, kind, make=make, source=path, report=report)
+    return [value for _, value in lines]
+
+
+def log_lines(
+    content: bytes,
+    kind: Callable[..., Any] | Any = dict[str, Any],
+    *,
+    make: Callable[[Any], T] = lambda value: value,
+    source: str | os.PathLike,
+    report: Callable[[str], None],
+) -> list[tuple[bytes, T]]:
+    """Return the lines of a log as they stand there, each with its value; see `read_log`."""
     found, skipped = [], []
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            if len(line) > LARGEST_LINE:
-                raise UserError("too long")
-            found.append(decode_json(line, kind, source=path))
+            _check_size("the line", len(line), LARGEST_LINE)
+            found.append((line, make(decode_json(line, kind, source=source))))
         except UserError as error:
-            skipped.append((number, reason(error).removeprefix(f"{printable(str(path))}")))
+            text = str(error).removeprefix(shown(source, 300)).strip(" :")
+            skipped.append(f"line {number} ({text})")
     if skipped:
-        named = "; ".join(f"line {number}{_why(text)}" for number, text in skipped[:MOST_NAMED])
         more = len(skipped) - MOST_NAMED
         rest = f" and {more:,} more" if more > 0 else ""
-        report(f"skipped what is no line of a log in {shown(path, 300)}: {named}{rest}")
+        named = "; ".join(skipped[:MOST_NAMED])
+        report(f"skipped what is no line of a log in {shown(source, 300)}: {named}{rest}")
     return found
-
-
-def _why(text: str) -> str:
-    return f" ({text.strip(' :')})" if text.strip(" :") else ""
