@@ -3,8 +3,8 @@
 Every mistake raises UserError with the nearest name that would be right.
 """
 
+import itertools
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,15 +13,16 @@ from absl import flags
 from ml_collections import config_flags
 
 import ddgan_jax
-from ddgan_jax.config import ConfigDict
+from ddgan_jax.config import LARGEST, MOST_IMAGES, ConfigDict
 from ddgan_jax.config_files import did_you_mean, leaves, load_config
-from ddgan_jax.errors import UserError
-
-LARGEST_SEED = 2**31 - 1
+from ddgan_jax.errors import UserError, shown
 
 
 class Flag(NamedTuple):
-    """One flag of a command. kind: "string", "integer" or "switch"."""
+    """One flag of a command. kind: "string", "integer" or "switch".
+
+    An integer lies between at_least and at_most, both included; `parse_flags` refuses all others.
+    """
 
     name: str
     value: str  # what stands behind "=" on the help page; "" for a switch
@@ -29,6 +30,15 @@ class Flag(NamedTuple):
     default: Any = None
     kind: str = "string"
     required: bool = False
+    at_least: int = 0
+    at_most: int = LARGEST
+
+    @property
+    def range(self) -> str:
+        """Return the integers that the flag takes, for the help page and for messages."""
+        if self.at_most == LARGEST:
+            return f"{self.at_least} or more"
+        return f"{self.at_least} to {self.at_most}"
 
 
 CONFIG_FLAGS = (
@@ -41,7 +51,6 @@ _DEFINE = {
     "integer": flags.DEFINE_integer,
     "switch": flags.DEFINE_boolean,
 }
-_FLAG_TYPES = {"string": str, "integer": int, "switch": bool}
 _KINDS = {
     int: "an integer",
     float: "a number",
@@ -59,7 +68,7 @@ def parse_flags(
 ) -> tuple[flags.FlagValues, list[str]]:
     """The flags of a command, and the arguments that change a config, `--config.field=value`.
 
-    Raises UserError for a flag that is unknown, malformed or missing.
+    Raises UserError for a flag that is unknown, malformed, out of its range or missing.
     """
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
@@ -67,18 +76,24 @@ def parse_flags(
     takes_config = len(names) < len(known)
     for flag in known:
         if flag.name in names:
-            _DEFINE[flag.kind](flag.name, flag.default, flag.help, flag_values=values)
+            bounds = {"lower_bound": flag.at_least, "upper_bound": flag.at_most}
+            _DEFINE[flag.kind](
+                flag.name,
+                flag.default,
+                flag.help,
+                flag_values=values,
+                **(bounds if flag.kind == "integer" else {}),
+            )
     argv = [_HYPHENS.sub(lambda name: name[0].replace("-", "_"), argument) for argument in argv]
     try:
         rest = values([command, *argv], known_only=True)[1:]
     except (flags.Error, ValueError) as error:
-        kinds = {flag.name: _KINDS[_FLAG_TYPES[flag.kind]] for flag in known}
-        raise UserError(_explain(error, kinds)) from error
+        raise UserError(_explain(error, {flag.name: _kind(flag) for flag in known})) from error
     for argument in rest:
         match = _FLAG.fullmatch(argument)
         if match and not (takes_config and _OVERRIDE.fullmatch(argument)):
             nearest = did_you_mean(f"--{match[1]}", [f"--{name}" for name in names])
-            raise UserError(f"unknown flag --{match[1]}{nearest}")
+            raise UserError(f"unknown flag --{shown(match[1])}{nearest}")
     if not takes_config:
         _refuse_positional(rest)
     for flag in known:
@@ -102,67 +117,90 @@ def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         _refuse_positional(values(argv)[1:])
-    except (flags.Error, ValueError) as error:
+    except Exception as error:  # a value that nests deeply, say, ends in a MemoryError
         kinds = {f"config.{p}": _KINDS.get(type(v), "valid") for p, v in leaves(config)}
         raise UserError(_explain(error, kinds)) from error
     return values.config
 
 
-def parse_seeds(text: str) -> list[int]:
-    """The seeds in "0-63" or "1,5,10-20", in the order given. Ranges include both ends.
+def parse_seeds(text: str, *, most: int = MOST_IMAGES) -> list[int]:
+    """Return the seeds in "0-63" or "1,5,10-20", in the order given; ranges include both ends.
 
-    Raises UserError for anything else, for a seed above 2^31 - 1, and for one named twice.
+    Raises UserError for anything else, for a seed above 2^31 - 1, for one that is named twice, and
+    for more than `most` seeds.
     """
-    seeds: list[int] = []
+    flag = f"--seeds={shown(text)}"
+    ranges: list[range] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part, re.ASCII)
         if not match:
-            raise UserError(f"--seeds={text}: {part!r} is neither a seed nor a range such as 0-63")
-        first, last = int(match[1]), int(match[2] or match[1])
+            raise UserError(
+                f"{flag}: {shown(repr(part))} is neither a seed nor a range, as 0-63 is"
+            )
+        first, last = _integer(match[1]), _integer(match[2] or match[1])
+        if max(first, last) > LARGEST:
+            raise UserError(f"{flag}: {shown(part)} is above the largest seed, {LARGEST}")
         if last < first:
-            raise UserError(f"--seeds={text}: the range {part.strip()} runs backwards")
-        if last > LARGEST_SEED:
-            raise UserError(f"--seeds={text}: {last} is above the largest seed, {LARGEST_SEED}")
-        seeds += range(first, last + 1)
-    _refuse_repeats(f"--seeds={text}: seed", seeds)
-    return seeds
+            raise UserError(f"{flag}: the range {shown(part)} runs backwards")
+        ranges.append(range(first, last + 1))
+    # Counted and compared as ranges: nothing is as long as what somebody may ask for.
+    count = sum(map(len, ranges))
+    if count > most:
+        raise UserError(f"{flag}: {count:,} seeds; at most {most:,} are possible at once")
+    in_order = sorted(ranges, key=lambda part: part.start)
+    for before, after in itertools.pairwise(in_order):
+        if after.start < before.stop:
+            raise UserError(f"{flag}: seed {after.start} is named more than once")
+    return [seed for part in ranges for seed in part]
 
 
 def parse_integers(flag: str, text: str) -> list[int]:
-    """The positive integers in "2,4,8", in the order given. Raises UserError for anything else."""
+    """Return the integers in "2,4,8", in the order given. Raises UserError for anything else."""
     if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text, re.ASCII):
-        raise UserError(f"--{flag}={text} is not a list of positive integers such as 2,4,8")
-    return [int(part) for part in text.split(",")]
+        raise UserError(f"--{flag}={shown(text)} is not a list of positive integers such as 2,4,8")
+    return _bounded(flag, text)
 
 
 def parse_names(flag: str, text: str, known: Iterable[str]) -> list[str]:
-    """The names in "a,b", in the order given. Raises UserError for one that is not known."""
+    """Return the names in "a,b", in the order given. Raises UserError for one that is not known."""
     names = text.split(",")
     for name in names:
         if name not in known:
             nearest = did_you_mean(name, known) or f"; known: {', '.join(known)}"
-            raise UserError(f"--{flag}: {name!r} is not known{nearest}")
+            raise UserError(f"--{flag}: {shown(repr(name))} is not known{nearest}")
     return names
 
 
 def parse_labels(text: str) -> list[int] | Literal["all"]:
-    """The classes in "207,88", in the order given; "all"; or none for "".
+    """Return the classes in "207,88", in the order given; "all"; or none for "".
 
-    Raises UserError for anything else, and for a class named twice.
+    Raises UserError for anything else, and for a class that is named twice.
     """
     if text in ("", "all"):
         return text or []
     if not re.fullmatch(r"\d+(,\d+)*", text, re.ASCII):
-        raise UserError(f"--labels={text} is neither 'all' nor classes such as 207,88")
-    labels = [int(part) for part in text.split(",")]
-    _refuse_repeats(f"--labels={text}: class", labels)
+        raise UserError(f"--labels={shown(text)} is neither 'all' nor classes such as 207,88")
+    labels = _bounded("labels", text)
+    for before, after in itertools.pairwise(sorted(labels)):
+        if before == after:
+            raise UserError(f"--labels={shown(text)}: class {after} is named more than once")
     return labels
 
 
-def _refuse_repeats(what: str, values: Sequence[int]) -> None:
-    value, times = Counter(values).most_common(1)[0]
-    if times > 1:
-        raise UserError(f"{what} {value} is named {times} times")
+def _bounded(flag: str, text: str) -> list[int]:
+    numbers = [_integer(part) for part in text.split(",")]
+    if max(numbers) > LARGEST:
+        raise UserError(f"--{flag}={shown(text)}: numbers above {LARGEST} are not possible")
+    return numbers
+
+
+def _integer(digits: str) -> int:
+    """Return the number; for one that is far above LARGEST, one that is just above it.
+
+    Python raises ValueError for more than 4,300 digits.
+    """
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= len(str(LARGEST)) else LARGEST + 1
 
 
 def _check_field(config: ConfigDict, path: str) -> None:
@@ -170,24 +208,34 @@ def _check_field(config: ConfigDict, path: str) -> None:
     for key in path.split("."):
         if not isinstance(node, ConfigDict) or key not in node:
             nearest = did_you_mean(f"--config.{path}", (f"--config.{p}" for p, _ in leaves(config)))
-            raise UserError(f"the config has no field --config.{path}{nearest}")
+            raise UserError(f"the config has no field --config.{shown(path)}{nearest}")
         node = node[key]
 
 
+def _kind(flag: Flag) -> str:
+    """Return what the value of a flag must be, with its article."""
+    kinds = {"string": "a string", "switch": "true or false"}
+    return kinds.get(flag.kind) or f"an integer, {flag.range}"
+
+
 def _explain(error: Exception, kinds: Mapping[str, str]) -> str:
-    """absl's message about a value that is none, without Python's words."""
+    """Return what is wrong with a flag's value, in our words instead of absl's.
+
+    kinds: what the value of each flag must be.
+    """
     match = re.match(r"flag --([^=]+)=(.*?): ", str(error), re.DOTALL)
     if not match:
-        return str(error)
+        return shown(error, 300)
     name, value = match.groups()
     if name not in kinds:
-        return f"--{name} is a group of fields; change them one by one"
-    return f"--{name}={value} is not {kinds[name]}"
+        return f"--{shown(name)} is a group of fields; change them one by one"
+    return f"--{name}={shown(value)} is not {kinds[name]}"
 
 
 def _refuse_positional(arguments: Sequence[str]) -> None:
     if arguments:
-        raise UserError(f"unexpected argument {arguments[0]!r}; flags are given as --name=value")
+        argument = shown(repr(arguments[0]))
+        raise UserError(f"unexpected argument {argument}; flags are given as --name=value")
 
 
 def _shipped_configs() -> str:

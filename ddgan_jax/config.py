@@ -12,10 +12,14 @@ from typing import Any
 
 import ml_collections
 
-from ddgan_jax.config_files import did_you_mean, from_dict
-from ddgan_jax.errors import UserError
+from ddgan_jax.config_files import did_you_mean
+from ddgan_jax.errors import UserError, shown
 
 ConfigDict = ml_collections.ConfigDict
+
+# No number of a config or a flag is above it: sizes, counts and steps are int32 on the devices.
+LARGEST = 2**31 - 1
+MOST_IMAGES = 10_000_000  # that one command draws: what is known of each of them is held in memory
 
 
 def base_config() -> ConfigDict:
@@ -216,16 +220,38 @@ DISCRIMINATORS: Mapping[str, Callable[[], ConfigDict]] = {
 }
 
 
-def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
-    """The config in a run folder, a checkpoint or an export, as `to_dict` and JSON left it.
+def resolutions(network: Mapping[str, Any], image_size: int) -> tuple[int, ...]:
+    """Return the pixels of each level of a network that has levels, the full resolution first.
 
-    A field that is newer than what was stored had, in effect, its default, and gets it.
+    network: its group of fields, with channel_multipliers. The U-Net's order "imagen" halves before
+    the first level.
     """
+    first = int(network.get("updown_order") == "imagen")
+    levels = len(network["channel_multipliers"])
+    return tuple(image_size // 2**level for level in range(first, first + levels))
+
+
+def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
+    """Return the locked config in a run folder, a checkpoint or an export, as JSON left it.
+
+    A field that is newer than what was stored had, in effect, its default, and gets it. The tree
+    may come from anybody: raises UserError for whatever is not a config, and for one whose networks
+    or noise schedule cannot be, as `validation.check_model` says.
+    """
+    from ddgan_jax import validation  # which imports this module
+
     config = base_config()
+    validation.check_known("", tree, config)
     for role, networks in (("generator", GENERATORS), ("discriminator", DISCRIMINATORS)):
         name = tree.get(role, {}).get("name")
-        config[role] = networks[name]() if name in networks else ConfigDict()
-    config.update(from_dict(tree))
+        if not isinstance(name, str) or name not in networks:
+            raise UserError(f"{role}.name={shown(name)} is not one of {', '.join(networks)}")
+        config[role] = networks[name]()
+    for section, fields in tree.items():
+        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        validation.check_known(f"{section}.", fields, config[section])
+        config[section].update(fields)
+    validation.check_model(config)
     return config.lock()
 
 
@@ -269,7 +295,7 @@ def apply_variant(
     """
     if argument:
         if argument not in variants:
-            message = f"config argument {argument!r} is not known"
+            message = f"config argument {shown(repr(argument))} is not known"
             message += did_you_mean(argument, variants) or f"; known: {', '.join(variants)}"
             raise UserError(message)
         variants[argument](config)
@@ -284,6 +310,9 @@ def tiny(config: ConfigDict) -> None:
         network.update({k: v for k, v in _TINY[network.name].items() if k in network})
         if "attention_resolutions" in network:
             network.attention_resolutions = (size // 2,)
+        if "remat_resolutions" in network:
+            there = resolutions(network, size)
+            network.remat_resolutions = tuple(p for p in network.remat_resolutions if p in there)
     config.objective.r1_interval = 1  # one program to compile instead of two
     config.train.batch_size = 8
     config.train.num_steps = 2

@@ -2,40 +2,64 @@
 
 import difflib
 import json
+import os
 import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.files.foreign import read_bytes
+from ddgan_jax.files.paths import entries, user_path
+
+LARGEST_FILE = 2**20  # bytes of a config file
+LONGEST_WORD = 200  # characters that are compared with what is known, which takes their square
 
 
 def load_config(path: str) -> ConfigDict:
-    """The config that a Python file's `get_config` returns, locked against new fields.
+    """Return the config that a Python file's `get_config` returns, locked against new fields.
 
-    path: "configs/x.py", or "configs/x.py:argument" for `get_config("argument")`.
-    Raises UserError if there is no such file, or if it does not yield a ConfigDict.
+    path: "configs/x.py", or "configs/x.py:argument" for `get_config("argument")`. The file is code
+    of the user: it runs with all that this process may do. Raises UserError if there is no such
+    file, for whatever it raises, and if it does not yield a ConfigDict.
     """
-    file, has_argument, argument = path.partition(":")
-    try:
-        source = Path(file).read_bytes()
-    except OSError as error:
-        known = sorted(str(p) for p in Path(file).parent.glob("*.py"))
-        message = f"config file {file} cannot be read ({error.strerror})"
-        raise UserError(message + did_you_mean(file, known)) from error
+    file, arguments = _split(path)
+    source = read_bytes(user_path(file, "config"), "config file", most=LARGEST_FILE)
     try:
         namespace = {"__name__": "config", "__file__": file}
         exec(compile(source, file, "exec"), namespace)
-        config = namespace["get_config"](*([argument] if has_argument else []))
-    except UserError:
+        config = namespace["get_config"](*arguments)
+    except (UserError, KeyboardInterrupt):
         raise
-    except Exception as error:  # whatever a user's own file raises is for the user to read
-        raise UserError(f"config file {file}: {_describe(error, file)}") from error
+    except BaseException as error:  # even its sys.exit() is for the user to read
+        raise UserError(f"config file {shown(file, 300)}: {_describe(error, file)}") from error
     if not isinstance(config, ConfigDict):
-        raise UserError(f"config file {file}: get_config must return a ConfigDict")
+        raise UserError(f"config file {shown(file, 300)}: get_config must return a ConfigDict")
     return config.lock()
+
+
+def _split(path: str) -> tuple[str, list[str]]:
+    """Return the file that a path names, and the argument behind it as a list of one or none.
+
+    Folders and files may have colons in their names, and so may arguments: the longest part of the
+    path that exists is the file. Raises UserError if none does.
+    """
+    parts = path.split(":")
+    for count in range(len(parts), 0, -1):
+        file = ":".join(parts[:count])
+        if os.path.exists(os.path.expanduser(file)):
+            return file, [":".join(parts[count:])] if count < len(parts) else []
+    file = path if path.endswith(".py") or len(parts) == 1 else path.rpartition(":")[0]
+    place = user_path(file, "config")
+    try:
+        os.stat(place)
+    except OSError as error:
+        known = (os.fspath(other) for other in entries(place.parent, after=".py"))
+        message = f"config file {shown(file, 300)} cannot be read ({error.strerror})"
+        raise UserError(message + did_you_mean(file, known)) from error
+    return file, []  # it appeared this moment
 
 
 def to_json(config: ConfigDict) -> str:
@@ -44,25 +68,31 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The locked config that `to_json` wrote. Raises UserError if it is not one."""
+    """Return the locked config that `to_json` wrote. Raises UserError if it is not one."""
     try:
-        tree = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"this is not a config in JSON ({error})") from error
-    if not isinstance(tree, dict):
-        raise UserError("this is not a config in JSON (it has no fields)")
+        tree = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:  # a ValueError also for 5,000 digits
+        raise UserError(f"this is not a config in JSON ({reason(error)})") from error
     return from_dict(tree)
 
 
 def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
-    """The locked config of a tree that JSON gave back, whose sequences are lists."""
-    return ConfigDict(_lists_to_tuples(tree)).lock()
+    """Return the locked config of a tree that JSON gave back, whose sequences are lists.
+
+    Raises UserError for what is no tree of named fields.
+    """
+    if not isinstance(tree, Mapping):
+        raise UserError("this is not a config in JSON (it has no fields)")
+    try:
+        return ConfigDict(_lists_to_tuples(tree)).lock()
+    except Exception as error:  # names that a ConfigDict has for itself, say, or nesting too deep
+        raise UserError(f"this is not a config in JSON ({reason(error)})") from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error message that names the nearest known word; "" if none is near."""
-    nearest = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    """Return the end of an error message that names the nearest known word; "" if none is near."""
+    nearest = difflib.get_close_matches(word[:LONGEST_WORD], list(known), n=1, cutoff=0.5)
+    return f"; did you mean {shown(nearest[0], 300)}?" if nearest else ""
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -76,16 +106,31 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _lists_to_tuples(tree: Any) -> Any:
     # JSON knows one kind of sequence, configs use the other.
-    if isinstance(tree, dict):
+    if isinstance(tree, Mapping):
         return {key: _lists_to_tuples(value) for key, value in tree.items()}
     return tuple(map(_lists_to_tuples, tree)) if isinstance(tree, list) else tree
 
 
-def _describe(error: Exception, file: str) -> str:
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a JSON object; refuse a name that occurs twice."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"{shown(twice)} occurs twice")
+    return fields
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _describe(error: BaseException, file: str) -> str:
+    """Return what went wrong in a user's file, with the line."""
     if isinstance(error, KeyError) and error.args == ("get_config",):
         return "it does not define get_config"
     if isinstance(error, SyntaxError):
-        return f"line {error.lineno}: {error.msg}"
+        where = f"line {error.lineno}: " if error.lineno else ""
+        return f"{where}{shown(error.msg, 300)}"
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {error}"
+    return f"{where}{type(error).__name__}: {shown(error, 300)}"

@@ -18,6 +18,10 @@ class BusyError(UserError):
     """
 
 
+class NotFiniteError(UserError):
+    """Numbers that should be finite and are not: a model that has diverged."""
+
+
 def printable(text: str) -> str:
     r"""Return the text with control characters and bytes that are no text as escapes, "\x1b".
 
@@ -31,7 +35,10 @@ def printable(text: str) -> str:
 
 def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
     """Return a value for a message: in one line, printable, and cut to `longest` characters."""
-    text = printable(" ".join(str(value).split()))
+    try:
+        text = printable(" ".join(str(value).split()))
+    except Exception:  # no integer of over 4,300 digits has a text, nor has what holds one
+        text = f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 

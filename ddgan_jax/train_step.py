@@ -40,17 +40,19 @@ class Optimizers(NamedTuple):
 
 
 def learning_rate_schedule(config: ConfigDict, initial: float) -> Callable[[jax.Array], jax.Array]:
-    """Learning rate as a function of the step, from `initial` to optimizer.final_learning_rate.
+    """Return the learning rate as a function of the step.
 
-    A cosine over decay_steps, held constant for decay_interval_steps at a time (an epoch, as the
-    published runs do); constant if decay_steps is 0.
+    It goes from `initial` to optimizer.final_learning_rate on a cosine over decay_steps, held
+    constant for decay_interval_steps at a time (an epoch, as the published runs do), and stays
+    there, however long a run goes on. Without decay_steps it is constant.
     """
     o = config.optimizer
 
     def cosine(step: jax.Array) -> jax.Array:
         tread = step // o.decay_interval_steps * o.decay_interval_steps
         fraction = 0.5 * (1 + jnp.cos(jnp.pi * tread / o.decay_steps))
-        return o.final_learning_rate + (initial - o.final_learning_rate) * fraction
+        rate = o.final_learning_rate + (initial - o.final_learning_rate) * fraction
+        return jnp.where(step < o.decay_steps, rate, o.final_learning_rate)
 
     return cosine if o.decay_steps else optax.constant_schedule(initial)
 

@@ -125,9 +125,22 @@ def test_trajectory(name):
         check_trajectory(golden.load(name), np.float64)
 
 
+def with_rates_of_the_reference(settings, case, config):
+    """The settings at the reference's rates after the end of the cosine.
+
+    There torch's cosine rises again, and ours stays at its end.
+    """
+    end, count = config.optimizer.decay_steps, case.meta["n_iter"]
+    if 0 < end < count:
+        for ours, theirs in zip(settings.rates, case.arrays["lrs"].T, strict=True):
+            ours[end:count] = theirs[end:]
+    return settings
+
+
 def check_trajectory(case, dtype):
     config = training_config(case)
     settings, networks = settings_and_networks(config)
+    settings = with_rates_of_the_reference(settings, case, config)
     state, settings = jax.device_put(
         (initial_state(case, config, dtype), settings), parallel.replicated(DEVICE)
     )

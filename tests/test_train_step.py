@@ -43,7 +43,41 @@ def test_learning_rates_of_the_reference(name):
     )
     schedules = [train_step.learning_rate_schedule(config, rate) for rate in initial]
     rates = [[schedule(step) for schedule in schedules] for step in range(case.meta["n_iter"])]
-    np.testing.assert_allclose(np.array(rates), case.arrays["lrs"], rtol=1e-6)
+    expected = case.arrays["lrs"].copy()
+    end = config.optimizer.decay_steps
+    if end:  # after which torch's cosine rises again
+        expected[end:] = config.optimizer.final_learning_rate
+    np.testing.assert_allclose(np.array(rates), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_schedule_stays_at_its_end(seed):
+    """However long a run goes on, also one that is extended, the rate is the final one."""
+    rng = np.random.default_rng(seed)
+    o = (config := base_config()).optimizer
+    o.decay_steps = int(10 ** rng.uniform(0, 6))
+    o.decay_interval_steps = int(rng.integers(1, o.decay_steps + 1))
+    o.final_learning_rate = float(10 ** rng.uniform(-8, -4))
+    schedule = jax.jit(jax.vmap(train_step.learning_rate_schedule(config, 1.6e-4)))
+    after = rng.integers(0, 2**31 - o.decay_steps, 1_000) + o.decay_steps
+    last = np.float32(o.final_learning_rate)
+    rates = schedule(np.append(after, [o.decay_steps, 2 * o.decay_steps]).astype(np.int32))
+    np.testing.assert_array_equal(rates, last)
+    before = schedule(np.sort(rng.integers(0, o.decay_steps, 1_000)).astype(np.int32))
+    assert (np.diff(before) <= 0).all() and before[-1] >= last  # and it never rises
+
+
+@pytest.mark.parametrize("steps", [10, 1_000])
+def test_the_schedule_of_the_classifier_stays_at_its_end(steps):
+    """That of `evaluation.classifier`, which comes from optax."""
+    schedule = optax.cosine_onecycle_schedule(steps, 1e-3)
+    after = [float(schedule(steps + more)) for more in (0, 1, 7, steps, 10**6)]
+    assert len(set(after)) == 1 and after[0] <= 1e-3 / 100
+
+
+def test_without_decay_the_rate_is_constant():
+    schedule = train_step.learning_rate_schedule(base_config(), 1.6e-4)
+    assert {float(schedule(step)) for step in (0, 1, 10**6, 2**31 - 1)} == {1.6e-4}
 
 
 def test_adam_follows_the_staircase():

@@ -27,7 +27,8 @@ from ddgan_jax.config_files import did_you_mean
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs, pytorch_files
 from ddgan_jax.interop.nvlabs import StateDict
-from ddgan_jax.model import ORIGIN, Model
+from ddgan_jax.model import Model
+from ddgan_jax.run_logs import ORIGIN
 from ddgan_jax.types import DiscriminatorState, GeneratorState, Params, PyTree, TrainState
 from ddgan_jax.validation import validate
 from ddgan_jax.validation.networks import GENERATOR_CHECKS
@@ -215,7 +216,7 @@ def _write_run(
         raise UserError(
             "the checkpoint names no known data set: give the one to go on with, --data"
         )
-    validate(config)
+    validate(config, resumed=True)
     with export.whole_folder(out) as folder:
         report.write_config(folder, config)
         (folder / "config.py").write_text(_CONFIG_FILE)

@@ -1,40 +1,63 @@
 """Which settings make sense together: `validate` refuses the others before anything is compiled.
 
-What a field may be depends on the networks and the noise schedule that the config names; the table
-at the end holds one function for each of these names.
+`check_model` is the part that every config must pass, also one that a file brought: its fields
+have the right types and ranges, and its networks, its noise schedule and its objective can be.
+`validate` adds what training needs. What a field may be depends on the networks and the noise
+schedule that the config names; the table at the end holds one function for each of these names.
 """
-
-import math
 
 from ml_collections import ConfigDict
 
 from ddgan_jax import mixture
-from ddgan_jax.config import DISCRIMINATORS, GENERATORS, base_config
-from ddgan_jax.config_files import leaves
-from ddgan_jax.errors import UserError
+from ddgan_jax.config import DISCRIMINATORS, GENERATORS, MOST_IMAGES, base_config
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.validation.effects import check_effects
 from ddgan_jax.validation.evaluation import check_evaluation
 from ddgan_jax.validation.fields import (
     BELOW_ONE,
+    LARGEST_IMAGE,
+    MOST_CLASSES,
+    MOST_TIMESTEPS,
     NOT_NEGATIVE,
     POSITIVE,
-    Range,
     check_choice,
     check_fields,
+    check_known,
     check_ranges,
     get,
-    nearest_that_work,
+    nearest_multiples,
 )
 from ddgan_jax.validation.networks import DISCRIMINATOR_CHECKS, GENERATOR_CHECKS
 
+__all__ = ["check_known", "check_model", "validate"]
 
-def validate(config: ConfigDict, num_devices: int | None = None) -> None:
+
+def validate(config: ConfigDict, num_devices: int | None = None, *, resumed: bool = False) -> None:
     """Refuse a config that cannot be trained.
 
     num_devices: how many accelerators share the batch, over all hosts; None: not known yet.
-    Raises UserError naming the first field that is wrong, and what would work.
+    resumed: whether the run exists already; then fields without effect stay as they are, since a
+    run goes on with its own config alone. Raises UserError naming the first field that is wrong,
+    and what would work.
+    """
+    check_model(config)
+    _check_data_set(config.data)
+    _check_time_embedding(config)
+    _check_learning_rates(config.optimizer)
+    check_evaluation(config)
+    _check_batch(config, num_devices)
+    if not resumed:
+        check_effects(config)
+
+
+def check_model(config: ConfigDict) -> None:
+    """Refuse a config with fields that are none, or whose model cannot be.
+
+    For configs that a file brought as well: that of an export does not say where its images lay.
+    Takes no more time and memory for one value than for another. Raises UserError as `validate`.
     """
     base = base_config()
-    check_fields("", {key: config[key] for key in config}, base)
+    check_fields("", config, base)
     for section in base:
         if section not in ("generator", "discriminator"):
             check_fields(f"{section}.", config[section], base[section])
@@ -42,12 +65,8 @@ def validate(config: ConfigDict, num_devices: int | None = None) -> None:
         check_choice(config, path, checks)
     for section, kinds in (("generator", GENERATORS), ("discriminator", DISCRIMINATORS)):
         check_fields(f"{section}.", config[section], kinds[config[section].name]())
-    for path, value in leaves(config):
-        numbers = value if isinstance(value, tuple) else (value,)
-        if any(isinstance(v, float) and not math.isfinite(v) for v in numbers):
-            raise UserError(f"{path}={value} is not finite")
     check_ranges(config, _RANGES)
-    _check_data(config)
+    _check_image_shape(config.data)
     check_choice(config, "train.compute_dtype", ("float32", "bfloat16"))
     check_choice(config, "train.mapping", ("pmap", "shard_map"))
     if config.train.shard_optimizer and config.train.mapping != "shard_map":
@@ -56,17 +75,14 @@ def validate(config: ConfigDict, num_devices: int | None = None) -> None:
         checks[get(config, path)](config)
     _check_objective(config)
     _check_classes(config)
-    _check_learning_rates(config.optimizer)
-    check_evaluation(config)
-    _check_batch(config, num_devices)
 
 
 _RANGES = {
-    "data.image_size": POSITIVE,
-    "data.num_classes": NOT_NEGATIVE,
+    "data.image_size": POSITIVE.up_to(LARGEST_IMAGE),
+    "data.num_classes": NOT_NEGATIVE.up_to(MOST_CLASSES),
     "data.max_examples": NOT_NEGATIVE,
     "data.memory_limit_mib": NOT_NEGATIVE,
-    "data.decode_threads": POSITIVE,
+    "data.decode_threads": POSITIVE.up_to(1024),
     "optimizer.generator_learning_rate": POSITIVE,
     "optimizer.discriminator_learning_rate": POSITIVE,
     "optimizer.final_learning_rate": POSITIVE,
@@ -78,42 +94,44 @@ _RANGES = {
     "train.batch_size": POSITIVE,
     "train.microbatches": POSITIVE,
     "train.num_steps": POSITIVE,
-    "train.seed": Range(lambda v: 0 <= v < 2**31, "must lie between 0 and 2^31 - 1"),
+    "train.seed": NOT_NEGATIVE,
     "log.every_steps": POSITIVE,
     "log.samples_every_steps": POSITIVE,
-    "log.num_samples": POSITIVE,
+    "log.num_samples": POSITIVE.up_to(1_000_000),
     "checkpoint.save_every_steps": POSITIVE,
     "checkpoint.keep_latest": POSITIVE,
     "checkpoint.keep_every_steps": NOT_NEGATIVE,
     "eval.every_steps": NOT_NEGATIVE,
-    "eval.num_samples": POSITIVE,
-    "sampling.chunk_size": POSITIVE,
-    "sampling.num_steps": NOT_NEGATIVE,
-    "diffusion.num_timesteps": POSITIVE,
+    "eval.num_samples": POSITIVE.up_to(MOST_IMAGES),
+    "sampling.chunk_size": POSITIVE.up_to(MOST_IMAGES),
+    "sampling.num_steps": NOT_NEGATIVE.up_to(MOST_TIMESTEPS),
+    "diffusion.num_timesteps": POSITIVE.up_to(MOST_TIMESTEPS),
     "objective.adversarial_weight": NOT_NEGATIVE,
     "objective.afd_weight": NOT_NEGATIVE,
     "objective.denoising_weight": NOT_NEGATIVE,
-    "objective.augmentation_timesteps": NOT_NEGATIVE,
+    "objective.augmentation_timesteps": NOT_NEGATIVE.up_to(MOST_TIMESTEPS),
     "objective.r1_gamma": NOT_NEGATIVE,
     "objective.r1_interval": POSITIVE,
 }
 
 
-def _check_data(config: ConfigDict) -> None:
-    data = config.data
-    if not data.name:
-        raise UserError("data.name is empty: no data set chosen")
-    if not data.split:
-        raise UserError("data.split is empty; use 'train'")
+def _check_image_shape(data: ConfigDict) -> None:
     shape = (data.image_size, data.channels)
     if data.name in mixture.SETS and shape != (1, 2):
         raise UserError(f"data.name={data.name!r} needs data.image_size=1 and data.channels=2")
     if data.name not in mixture.SETS and data.channels not in (1, 3):
         raise UserError(f"data.channels={data.channels} must be 1 (gray) or 3 (RGB)")
+
+
+def _check_data_set(data: ConfigDict) -> None:
+    if not data.name:
+        raise UserError("data.name is empty: no data set chosen")
+    if not data.split:
+        raise UserError("data.split is empty; use 'train'")
     if data.name == "folder" and not data.path:
         raise UserError("data.name='folder' needs data.path, the folder of images")
     if data.path and data.name != "folder":
-        raise UserError(f"data.path is only read with data.name='folder', not {data.name!r}")
+        raise UserError(f"data.path is only read with data.name='folder', not {shown(data.name)!r}")
 
 
 def _check_learning_rates(optimizer: ConfigDict) -> None:
@@ -144,14 +162,12 @@ def _check_batch(config: ConfigDict, num_devices: int | None) -> None:
     # Smaller groups, where a device sees fewer images, would depend on the number of devices.
     may_be_smaller = config.discriminator.get("stddev_groups") != "neighbours"
 
-    def works(batch_size: int) -> bool:
-        at_once, rest = divmod(batch_size, num_devices * parts)
-        size = min(at_once, group) if may_be_smaller else group
-        return rest == 0 and at_once > 0 and at_once % size == 0
-
-    if works(batch_size):
+    unit = num_devices * parts
+    # The sizes that work are the multiples of a step.
+    step = unit if may_be_smaller and batch_size < unit * group else unit * group
+    if batch_size % step == 0:
         return
-    at_once, rest = divmod(batch_size, num_devices * parts)
+    at_once, rest = divmod(batch_size, unit)
     shares = f"{num_devices} devices" + (f" x {parts} microbatches" if parts > 1 else "")
     reason = f"is not divisible by the {shares}"
     if rest == 0:
@@ -159,8 +175,8 @@ def _check_batch(config: ConfigDict, num_devices: int | None) -> None:
             f"gives each of {shares} {at_once} images, which do not form groups of {group} "
             "(minibatch standard deviation of the discriminator)"
         )
-    nearest = nearest_that_work(batch_size, works)
-    raise UserError(f"train.batch_size={batch_size} {reason}; use {nearest}")
+    advice = nearest_multiples(batch_size, step)
+    raise UserError(f"train.batch_size={batch_size} {reason}; use {advice}")
 
 
 # ---- noise schedules, by diffusion.schedule
@@ -187,13 +203,22 @@ def _check_geometric(config: ConfigDict) -> None:
 
 
 def _check_discrete_times(config: ConfigDict) -> None:
-    d, g = config.diffusion, config.generator
+    d = config.diffusion
     if config.sampling.num_steps not in (0, d.num_timesteps):
         raise UserError(
             f"sampling.num_steps={config.sampling.num_steps}: diffusion.schedule={d.schedule!r} "
             "samples in diffusion.num_timesteps steps only; use 0"
         )
-    if g.get("time_embedding") == "fourier" and g.get("time_conditional", True):
+
+
+def _check_time_embedding(config: ConfigDict) -> None:
+    """Refuse an embedding that is not defined at t = 0.
+
+    There are published networks with it, which can be imported, but neither trained nor drawn from.
+    """
+    d, g = config.diffusion, config.generator
+    embeds_logarithm = g.get("time_embedding") == "fourier" and g.get("time_conditional", True)
+    if embeds_logarithm and d.schedule != "cosine":
         raise UserError(
             "generator.time_embedding='fourier' embeds log(t), and t = 0 occurs in "
             f"diffusion.schedule={d.schedule!r}; use 'positional'"

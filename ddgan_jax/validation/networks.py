@@ -9,12 +9,24 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.validation.fields import (
     BELOW_ONE,
     EMBEDDING,
+    MOST_CHANNELS,
+    MOST_LAYERS,
     NOT_NEGATIVE,
     POSITIVE,
     check_choice,
     check_ranges,
+    nearest_multiples,
     nearest_that_work,
 )
+
+_WIDTH = POSITIVE.up_to(MOST_CHANNELS)
+_LEVELS = {
+    "base_channels": _WIDTH,
+    "channel_multipliers": POSITIVE.up_to(1024),
+    "num_res_blocks": POSITIVE.up_to(MOST_LAYERS),
+    "attention_resolutions": POSITIVE,
+    "dropout": BELOW_ONE,
+}
 
 # ---- generators, by generator.name
 
@@ -31,18 +43,13 @@ def _check_ncsnpp(config: ConfigDict) -> None:
     }
     for field, known in choices.items():
         check_choice(config, f"generator.{field}", known)
-    positive = (
-        "base_channels",
-        "channel_multipliers",
-        "num_res_blocks",
-        "attention_resolutions",
-        "fourier_scale",
-        "latent_dim",
-        "latent_embedding_dim",
-    )
-    ranges = {f"generator.{field}": POSITIVE for field in positive}
-    ranges |= {"generator.dropout": BELOW_ONE, "generator.latent_layers": NOT_NEGATIVE}
-    check_ranges(config, ranges)
+    ranges = _LEVELS | {
+        "fourier_scale": POSITIVE,
+        "latent_dim": _WIDTH,
+        "latent_embedding_dim": _WIDTH,
+        "latent_layers": NOT_NEGATIVE.up_to(MOST_LAYERS),
+    }
+    check_ranges(config, {f"generator.{field}": range_ for field, range_ in ranges.items()})
     if not g.channel_multipliers:
         raise UserError("generator.channel_multipliers is empty; give one number per level")
     if g.fir and not (len(g.fir_kernel) >= 2 and sum(g.fir_kernel)):
@@ -64,6 +71,7 @@ def _check_group_norms(g: ConfigDict) -> None:
         groups = min(channels // 4, 32)
         return groups == 0 or channels % groups != 0
 
+    # Every multiple of 32 works.
     def works(base_channels: int) -> bool:
         return not any(fails(c) for _, c in ncsnpp_widths(g, base_channels))
 
@@ -73,25 +81,26 @@ def _check_group_norms(g: ConfigDict) -> None:
             raise UserError(
                 f"generator.base_channels={g.base_channels}: group normalisation cannot split the "
                 f"{channels} channels {place} into {groups} equal groups of 4 or more; "
-                f"use {nearest_that_work(g.base_channels, works)}"
+                f"use {nearest_that_work(g.base_channels, works, reach=32)}"
             )
 
 
 def ncsnpp_widths(g: ConfigDict, base_channels: int) -> Iterator[tuple[str, int]]:
-    """(place, channels) of everything that the NCSN++ generator normalises in groups."""
+    """Yield (place, channels) for all kinds of layers that the NCSN++ generator normalises."""
+    blocks = min(g.num_res_blocks, 2)  # all further ones are like the second
     widths = [base_channels * multiplier for multiplier in g.channel_multipliers]
     cat = g.progressive_input == "input_skip" and g.progressive_combine == "cat"
     h, skips = base_channels, [base_channels]
     for level, width in enumerate(widths):
         yield from ((f"of level {level} on the way down", c) for c in (h, width))
         h = width
-        skips += [width] * g.num_res_blocks
+        skips += [width] * blocks
         if level + 1 < len(widths):
             h = 2 * width if cat else width
             skips.append(h)
     yield "in the middle", h
     for level in reversed(range(len(widths))):
-        for _ in range(g.num_res_blocks + 1):
+        for _ in range(blocks + 1):
             yield f"that level {level} concatenates on the way up", h + skips.pop()
             h = widths[level]
             yield f"of level {level} on the way up", h
@@ -113,7 +122,7 @@ def _check_discriminator(config: ConfigDict, factor: int) -> None:
     check_ranges(
         config,
         {
-            "discriminator.base_channels": POSITIVE,
+            "discriminator.base_channels": _WIDTH,
             "discriminator.time_embedding_dim": EMBEDDING,
         },
     )
@@ -130,10 +139,9 @@ def _check_discriminator(config: ConfigDict, factor: int) -> None:
 
 def _check_unet(config: ConfigDict, section: str) -> None:
     u, size = config[section], config.data.image_size
-    positive = ("base_channels", "channel_multipliers", "num_res_blocks", "attention_resolutions")
-    ranges = {f"{section}.{field}": POSITIVE for field in (*positive, "num_heads")}
-    ranges |= {f"{section}.dropout": BELOW_ONE, f"{section}.head_channels": NOT_NEGATIVE}
-    check_ranges(config, ranges)
+    heads = {"num_heads": _WIDTH, "head_channels": NOT_NEGATIVE.up_to(MOST_CHANNELS)}
+    ranges = _LEVELS | heads | {"remat_resolutions": POSITIVE}
+    check_ranges(config, {f"{section}.{field}": range_ for field, range_ in ranges.items()})
     check_choice(config, f"{section}.updown_order", ("adm", "imagen"))
     if not u.channel_multipliers:
         raise UserError(f"{section}.channel_multipliers is empty; give one number per level")
@@ -150,10 +158,9 @@ def _check_unet(config: ConfigDict, section: str) -> None:
             f"{u.updown_order!r}; use a multiple of {2**halvings}"
         )
     if any(u.base_channels * m % 32 for m in u.channel_multipliers):
-        nearest = nearest_that_work(u.base_channels, lambda channels: channels % 32 == 0)
         raise UserError(
             f"{section}.base_channels={u.base_channels}: group normalisation splits the channels "
-            f"of every level into 32 groups; use {nearest}"
+            f"of every level into 32 groups; use {nearest_multiples(u.base_channels, 32)}"
         )
     _check_attention_heads(u, size, section)
 
@@ -178,13 +185,13 @@ def _check_unet_generator(config: ConfigDict) -> None:
 
 def _check_unet_discriminator(config: ConfigDict) -> None:
     _check_unet(config, "discriminator")
-    check_ranges(config, {"discriminator.num_logits": POSITIVE})
+    check_ranges(config, {"discriminator.num_logits": _WIDTH})
 
 
 def _check_mlp(config: ConfigDict, section: str, more: str) -> None:
-    fields = ("width", "hidden_layers", more)
-    ranges = {f"{section}.{field}": POSITIVE for field in fields}
-    check_ranges(config, ranges | {f"{section}.time_embedding_dim": EMBEDDING})
+    ranges = {"width": _WIDTH, "hidden_layers": POSITIVE.up_to(MOST_LAYERS), more: _WIDTH}
+    ranges |= {"time_embedding_dim": EMBEDDING}
+    check_ranges(config, {f"{section}.{field}": range_ for field, range_ in ranges.items()})
     if config.data.image_size != 1:
         raise UserError(
             f"{section}.name='mlp' is for the points of {', '.join(mixture.SETS)}, not for images"
