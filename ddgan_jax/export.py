@@ -108,7 +108,7 @@ def read(folder: str | os.PathLike) -> Model:
             raise UserError(f"{folder}: {name} is damaged, it does not match its checksum")
     config = from_stored(about["config"])
     params = weights.from_safetensors(content, str(folder / "model.safetensors"))
-    template = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))[0]
+    template = models.abstract_params(config)[0]
     weights.check_shapes(params, template, str(folder))
     kept = {key: about[key] for key in (*ABOUT, "rounding") if key in about}
     return Model(config, params, about["step"], about["weights"], kept)

@@ -14,6 +14,7 @@ summed, that is, too large by the number of devices.
 """
 
 import operator
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,10 +24,48 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ddgan_jax import train_step
+from ddgan_jax.errors import BusyError, UserError, reason
 from ddgan_jax.train_step import AXIS, Step
 from ddgan_jax.types import Batch, PyTree, TrainState
 
 Devices = Sequence[jax.Device]
+
+# What drivers say of a device that another process holds now, and may not hold later.
+_BUSY = re.compile(
+    "already in use|resource busy|busy or unavailable|out of memory|RESOURCE_EXHAUSTED"
+    "|DEADLINE_EXCEEDED",
+    re.IGNORECASE,
+)
+
+
+def all_devices() -> list[jax.Device]:
+    """Return the devices of all processes of the job.
+
+    Raises UserError if JAX cannot open the platform that $JAX_PLATFORMS or an installed plugin
+    wants, BusyError if another process holds its devices.
+    """
+    return _open(jax.devices)
+
+
+def local_devices() -> list[jax.Device]:
+    """Return the devices of this process. Raises UserError and BusyError as `all_devices`."""
+    return _open(jax.local_devices)
+
+
+def _open(devices: Callable[[], list[jax.Device]]) -> list[jax.Device]:
+    try:
+        return devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for cuda where there is none
+        cause = reason(error).partition(" (set JAX_PLATFORMS")[0]
+        platforms = jax.config.jax_platforms
+        where = f"JAX_PLATFORMS={platforms}: " if platforms else ""
+        if _BUSY.search(str(error)):
+            raise BusyError(f"{where}the devices are busy: {cause}") from error
+        raise UserError(
+            f"{where}JAX opens no device ({cause}); unset JAX_PLATFORMS to take what there is, or "
+            'install what is missing: pip install "ddgan-jax[cuda]" for NVIDIA GPUs, '
+            '"ddgan-jax[tpu]" for TPUs'
+        ) from error
 
 
 def mesh(devices: Devices) -> Mesh:

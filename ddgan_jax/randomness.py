@@ -3,14 +3,21 @@
 No key is carried from step to step or split by device: every example has its own key, made from
 its position in the global batch. Results therefore do not depend on how devices or processes
 share the batch, and a resumed run draws exactly what the uninterrupted one would have drawn.
+
+Nor do they depend on the environment. JAX has switches for the generator, for how it counts, for
+an offset of all seeds and for 64-bit numbers, each of which would draw something else: the
+generator is named in every key (`run_key`), and `reproducible` decides the others.
 """
 
 import enum
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
 
-from ddgan_jax.types import PyTree
+IMPLEMENTATION = "threefry2x32"
+PARTITIONABLE = True  # JAX's default: number i of an array does not depend on the array's size
 
 
 class Purpose(enum.IntEnum):
@@ -33,6 +40,29 @@ class Purpose(enum.IntEnum):
     DROPOUT_REAL = 14
     DROPOUT_FAKE = 15
     AFD = 16
+
+
+@contextmanager
+def reproducible() -> Iterator[None]:
+    """Decide JAX's switches that change results, for this thread and as long as the context lasts.
+
+    Random numbers as PARTITIONABLE says, 32-bit types, NumPy's rules for mixed types and shapes. To
+    be entered around the outermost call of what is compiled, for JAX reads the switches when it
+    traces and again when it compiles: inside a traced function is too late. Entering costs five
+    microseconds. Also a decorator, but not of a generator function, whose body runs later.
+    """
+    with (
+        jax.threefry_partitionable(PARTITIONABLE),
+        jax.enable_x64(False),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        yield
+
+
+def about() -> dict[str, object]:
+    """Return what `reproducible` and `run_key` decide, for records: what JSON can hold."""
+    return {"implementation": IMPLEMENTATION, "partitionable": PARTITIONABLE}
 
 
 def example_keys(key: jax.Array, step: jax.Array, purpose: Purpose, index: jax.Array) -> jax.Array:
@@ -68,6 +98,11 @@ def flip_examples(keys: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
 
 
-def run_key(seed: int) -> PyTree:
-    """The root key of a run."""
-    return jax.random.key(seed)
+def run_key(seed: int | jax.Array) -> jax.Array:
+    """Return the root key of a seed, a run's or an image's; every key in this package is from one.
+
+    seed: an integer, 0 to 2^32 - 1. The key is that of `jax.random.key`, but made from its two
+    words, because $JAX_RANDOM_SEED_OFFSET is added to what goes through that function.
+    """
+    words = jnp.stack([jnp.uint32(0), jnp.asarray(seed, jnp.uint32)])
+    return jax.random.wrap_key_data(words, impl=IMPLEMENTATION)

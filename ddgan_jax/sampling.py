@@ -68,7 +68,7 @@ def make_noise(config: ConfigDict) -> Callable[[jax.Array], Noise]:
     countdown = jnp.arange(schedule.num_timesteps - 1, -1, -1)
 
     def noise(seeds: jax.Array) -> Noise:
-        keys = randomness.refine(jax.vmap(jax.random.key)(seeds), Purpose.SAMPLE)
+        keys = randomness.refine(jax.vmap(randomness.run_key)(seeds), Purpose.SAMPLE)
         first = randomness.refine(keys, schedule.num_timesteps)
         of_steps = jax.vmap(randomness.refine, (None, 0))(keys, countdown)
         return Noise(
@@ -210,6 +210,7 @@ def make_sampler(config: ConfigDict, start: int = 0) -> Callable[..., jax.Array]
     return lambda *inputs: trajectory(*inputs).x_t[-1]
 
 
+@randomness.reproducible()
 def make_drawer(
     config: ConfigDict, devices: Sequence[jax.Device], *, start: int = 0, trajectory: bool = False
 ) -> Callable[..., Iterator[Any]]:
@@ -221,6 +222,8 @@ def make_drawer(
     """
     make = _by_image(make_trajectory(config, start)) if trajectory else make_sampler(config, start)
     sampler = parallel.map_examples(lambda params, inputs: make(params, *inputs), devices)
+    # Around each call: around a `yield` the context would be that of whoever reads the images.
+    sampler = randomness.reproducible()(sampler)
     size = config.sampling.chunk_size * len(devices)
     as_they_are = trajectory or config.data.name in mixture.SETS
     finish = np.asarray if as_they_are else images.to_uint8

@@ -1,5 +1,6 @@
 """What a config means, told without data or accelerator: everything comes from shapes."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import mixture, models, train_step
+from ddgan_jax import mixture, models, randomness, train_step
 from ddgan_jax.config_files import to_json
 from ddgan_jax.flops import count_flops
 from ddgan_jax.objective import make_objective
@@ -17,13 +18,14 @@ from ddgan_jax.types import Params, PyTree, TrainState
 from ddgan_jax.validation import validate
 
 
+@randomness.reproducible()
 def show(config: ConfigDict) -> str:
     """The resolved config, parameters per module, FLOPs per image and memory, as text.
 
     Raises UserError if the config cannot be trained.
     """
     validate(config)
-    generator, discriminator = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
+    generator, discriminator = models.abstract_params(config)
     return "\n".join(
         [
             to_json(config),
@@ -68,7 +70,7 @@ def network_flops(config: ConfigDict) -> dict[str, int]:
     inputs = abstract_inputs(config, 1)
     x, t, z, labels = (inputs[name] for name in ("x", "t", "z", "labels"))
     x_tp1 = x if config.objective.joint else None
-    generator, discriminator = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
+    generator, discriminator = models.abstract_params(config)
     return {
         "generator": count_flops(models.make_generate(config), generator, x, t, z, labels),
         "discriminator": count_flops(
@@ -86,12 +88,13 @@ def train_step_flops(config: ConfigDict, *, r1: bool) -> float:
         out_axes=None,
         axis_name=train_step.AXIS,
     )
-    state = jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
+    key = jax.eval_shape(lambda: randomness.run_key(0))
+    state = jax.eval_shape(functools.partial(train_step.init_state, config), key)
     batch = {
         name: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
         for name, leaf in abstract_batch(config, batch_size).items()
     }
-    return count_flops(step, state, batch, jax.random.key(0)) / batch_size
+    return count_flops(step, state, batch, key) / batch_size
 
 
 def _parameter_table(title: str, params: Params) -> str:
@@ -117,7 +120,7 @@ def _flops_table(config: ConfigDict) -> str:
 
 
 def _memory_table(config: ConfigDict) -> str:
-    state = jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
+    state = jax.eval_shape(lambda: train_step.init_state(config, randomness.run_key(0)))
     rows = {
         "state: parameters, EMA, Adam": _bytes(state),
         **_divided(config, state),
@@ -150,7 +153,7 @@ def _kept_bytes(config: ConfigDict, state: TrainState, batch_size: int) -> tuple
     """Of the generator's and the discriminator's backward pass."""
     objective = make_objective(config)
     inputs = abstract_inputs(config, batch_size)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
+    keys = jax.eval_shape(lambda: jax.random.split(randomness.run_key(0), batch_size))
     draws = jax.eval_shape(lambda keys: objective.draw(keys, inputs["x"].shape[1:]), keys)
     examples = inputs["x"], inputs["labels"], draws
     generator, discriminator = state.generator.params, state.discriminator.params

@@ -21,12 +21,13 @@ import numpy as np
 from jax import export
 from ml_collections import ConfigDict
 
-from ddgan_jax import mixture, sampling, weights
+from ddgan_jax import mixture, randomness, sampling, weights
 from ddgan_jax.types import Params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
+@randomness.reproducible()
 def export_sampler(config: ConfigDict, params: Params, *, inside: bool) -> bytes:
     """The serialized program for CPU, CUDA and TPU at once, to be read by jax.export.deserialize.
 

@@ -25,16 +25,14 @@ if TYPE_CHECKING:
 def _open(values: flags.FlagValues, count: int) -> "Model":
     """The model that the flags name, to draw `count` images at a time."""
     compiler.set_up()
-    import jax
-
-    from ddgan_jax import mixture, sample
+    from ddgan_jax import mixture, parallel, sample
 
     model = sample.open_model(values.workdir, values.export, values.step)
     model = model.in_steps(values.denoising_steps)
     if model.config.data.name in mixture.SETS:
         raise UserError("this model draws points, and the figures are of images")
     # No more than asked for: a chunk is filled up with images that nobody sees.
-    size = -(-count // jax.local_device_count())
+    size = -(-count // len(parallel.local_devices()))
     return model.with_sampling(chunk_size=min(size, model.config.sampling.chunk_size))
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ddgan_jax import data, parallel, weights
+from ddgan_jax import data, parallel, randomness, weights
 from ddgan_jax.config_files import from_dict
 from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
 from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
@@ -114,6 +114,7 @@ def label_stacks(params: Params, images: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------------------ training
 
 
+@randomness.reproducible()
 def train(dataset: Dataset, report: Report, *, steps: int, seed: int = 0) -> Trained:
     """Trains on nine tenths of the set, a pure function of the set, `steps` and the seed."""
     info = dataset.info
@@ -121,7 +122,7 @@ def train(dataset: Dataset, report: Report, *, steps: int, seed: int = 0) -> Tra
     held_out, rest = np.split(order, [max(1, round(info.num_examples * HELD_OUT))])
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, LEARNING_RATE), weight_decay=0.01)
     shape = (info.image_size, info.image_size, info.channels)
-    params = init_params(jax.random.key(seed), shape, info.num_classes)
+    params = init_params(randomness.run_key(seed), shape, info.num_classes)
     state = (params, optimizer.init(params))
     step = jax.jit(partial(_step, optimizer), donate_argnums=0)
     batches = data.batches(Part(dataset, rest), batch_size=BATCH_SIZE, seed=seed, start_step=0)
@@ -170,6 +171,7 @@ def _accuracy(params: Params, dataset: Dataset) -> float:
     return correct / count
 
 
+@randomness.reproducible()
 def _predict(params: Params, images: np.ndarray) -> np.ndarray:
     return parallel.in_batches(lambda batch: _best_class(params, batch), images, BATCH_SIZE)
 

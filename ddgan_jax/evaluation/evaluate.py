@@ -17,11 +17,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import data, mixture, sampling, weights
+from ddgan_jax import data, mixture, parallel, sampling, weights
 from ddgan_jax.config_files import from_dict
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import classifier, features, given, reference, results, scoring
@@ -289,7 +288,7 @@ def time_sampling(model: Model) -> dict[str, Any]:
     A call draws what the compiled sampler takes at a time. The first one, which compiles, does not
     count; at most MOST_TIMED_CALLS or SECONDS_OF_TIMING are spent on the others.
     """
-    devices = jax.local_devices()
+    devices = parallel.local_devices()
     batch = model.config.sampling.chunk_size * len(devices)
     request = model.request(range(batch))
     seconds: list[float] = []

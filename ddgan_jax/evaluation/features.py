@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddgan_jax import parallel
+from ddgan_jax import parallel, randomness
 from ddgan_jax.evaluation import cache
 from ddgan_jax.metrics.statistics import Provenance
 
@@ -66,10 +66,14 @@ def open_network(
     in the cache folder. Raises UserError for files that are missing or damaged, and for sets
     without classes.
     """
-    devices = jax.local_devices()
+    devices = parallel.local_devices()
     if name == "inception":
-        return inception(inception_file or default_inception_file(), protocol, devices)
-    return classifier(dataset(), devices, report) if name == "classifier" else pixels(devices)
+        network = inception(inception_file or default_inception_file(), protocol, devices)
+    elif name == "classifier":
+        network = classifier(dataset(), devices, report)
+    else:
+        network = pixels(devices)
+    return network._replace(extract=randomness.reproducible()(network.extract))
 
 
 def default_inception_file() -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddgan_jax import images, metrics, mixture, sampling, train_step
+from ddgan_jax import images, metrics, mixture, parallel, randomness, sampling, train_step
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments.mog25_cells import PAPER, cell_config
@@ -134,10 +134,11 @@ def make_many_steps(
     return jax.vmap(many_steps, in_axes=(0, 0, None, 0))
 
 
+@randomness.reproducible()
 def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tuple[Params, float]:
     """The EMA parameters of the generators of all seeds, stacked, and seconds without compiling."""
     points = jnp.asarray(mixture.to_set(config.data.name, mixture.points()[0]))
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds, jnp.uint32))
+    keys = jax.vmap(randomness.run_key)(jnp.asarray(seeds, jnp.uint32))
     states = jax.jit(jax.vmap(functools.partial(train_step.init_state, config)))(keys)
     many_steps = jax.jit(make_many_steps(config), donate_argnums=0)
     total = config.train.num_steps
@@ -174,6 +175,7 @@ def _require_finite(metrics: Metrics) -> None:
 # ---- measuring
 
 
+@randomness.reproducible()
 def draw_points(config: ConfigDict, params: Params, count: int) -> np.ndarray:
     """Samples of all seeds in the coordinates of the paper, float64 (S, count, 2)."""
     sampler = jax.jit(jax.vmap(sampling.make_sampler(config), in_axes=(0, None)))
@@ -208,7 +210,7 @@ def measure(
         **{name: [getattr(m, name) for m in modes] for name in modes[0]._fields},
         seconds=seconds,
         iterations_per_second=config.train.num_steps / seconds,
-        device=jax.devices()[0].device_kind,
+        device=parallel.all_devices()[0].device_kind,
     )
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddgan_jax import diffusion, images, sampling, weights
+from ddgan_jax import diffusion, images, randomness, sampling, weights
 from ddgan_jax.figures import distances
 from ddgan_jax.model import Model
 
@@ -33,6 +33,7 @@ class Denoising(NamedTuple):
         return self.x_km1 if self.x_0 is None else self.x_0
 
 
+@randomness.reproducible()
 def denoise_once(
     model: Model,
     image: np.ndarray,

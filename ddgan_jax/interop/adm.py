@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from ddgan_jax import randomness
 from ddgan_jax.errors import UserError
 from ddgan_jax.models import unet
 
@@ -206,7 +207,7 @@ def unet_shapes(config: ConfigDict) -> Params:
     def init() -> Params:
         x, t = jnp.zeros((1, size, size, config.in_channels)), jnp.zeros(1)
         labels = jnp.zeros(1, jnp.int32) if config.num_classes else None
-        return network.init(jax.random.key(0), x, t, labels)["params"]
+        return network.init(randomness.run_key(0), x, t, labels)["params"]
 
     return jax.eval_shape(init)
 

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from ddgan_jax import randomness
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.interop import pytorch_files
@@ -99,7 +100,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 def template() -> PyTree:
     """Shapes of the network's parameters."""
     images = jax.ShapeDtypeStruct((1, INPUT_SIZE, INPUT_SIZE, 3), jnp.result_type(float))
-    return jax.eval_shape(lambda x: InceptionV3().init(jax.random.key(0), x), images)["params"]
+    return jax.eval_shape(lambda x: InceptionV3().init(randomness.run_key(0), x), images)["params"]
 
 
 def _unit_and_leaf(path: tuple) -> tuple[str, str]:

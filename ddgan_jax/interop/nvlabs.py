@@ -186,7 +186,7 @@ def _templates(config: ConfigDict) -> tuple[Params, Params]:
 @functools.lru_cache(maxsize=8)
 def _templates_of(config: str) -> tuple[Params, Params]:
     # A whole checkpoint reads the same networks seven times.
-    return jax.eval_shape(lambda: models.init_params(from_json(config), jax.random.key(0)))
+    return models.abstract_params(from_json(config))
 
 
 def _named(template: Params, name: Callable[[tuple[str, ...]], str]) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def features(
             "features are those of uint8 images (N, H, W, 1 or 3), not of "
             f"{images.dtype} {images.shape}"
         )
-    devices = tuple(devices or jax.local_devices())
+    devices = tuple(devices or parallel.local_devices())
     params = jax.device_put(params, parallel.replicated(devices))
     prepare, network = _preprocess_on(devices, protocol), _network_on(devices)
     size = -(-batch_size // len(devices)) * len(devices)

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from ddgan_jax import randomness
 from ddgan_jax.hash_keys import hash_key
 from ddgan_jax.models import discriminators, mlp, ncsnpp, unet
 from ddgan_jax.types import Judgement, Params
@@ -90,6 +91,12 @@ def init_params(config: ConfigDict, key: jax.Array) -> tuple[Params, Params]:
     inputs = _DISCRIMINATORS[config.discriminator.name].inputs(config, x, t, x_tp1, labels)
     discriminator = build_discriminator(config).init(discriminator_key, *inputs)
     return generator["params"], discriminator["params"]
+
+
+@randomness.reproducible()
+def abstract_params(config: ConfigDict) -> tuple[Params, Params]:
+    """Return what `init_params` returns as shapes and dtypes; computes nothing, needs no device."""
+    return jax.eval_shape(lambda: init_params(config, randomness.run_key(0)))
 
 
 def latent_shape(config: ConfigDict) -> tuple[int, ...]:
