@@ -1,8 +1,19 @@
-"""`python -m ddgan_jax` is `ddgan`."""
+"""Where the program `ddgan` begins; `python -m ddgan_jax` is the same."""
 
 import sys
 
-from ddgan_jax.cli import main
+from ddgan_jax import signals
+
+
+def main() -> int:
+    """Run the program and return its exit code."""
+    # Before anything that takes a moment is imported: no signal is lost from here on.
+    signals.listen()
+    from ddgan_jax import cli, terminal
+
+    terminal.protect_streams()
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,13 +28,17 @@ from typing import Any, TypeVar
 
 import absl.logging
 import jax
+import msgspec
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from ddgan_jax import parallel
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import BusyError, UserError
+from ddgan_jax.files import foreign
+from ddgan_jax.files.locks import is_held
+from ddgan_jax.files.paths import entries, is_bucket
 from ddgan_jax.types import Params, PyTree, TrainState
 
 Report = Callable[[str], None]
@@ -44,6 +48,14 @@ _EMA = "generator/ema_params/"
 # What keeps a healthy program from writing.
 _NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 _WRITE_FAILURES = [os.strerror(number) for number in _NUMBERS]
+
+
+class _Manifest(msgspec.Struct):
+    """What a checkpoint should hold: dtype with shape, and CRC-32, of every array by its name."""
+
+    state: dict[str, tuple[str, int]]
+    ema: dict[str, tuple[str, int]]
+    config: int  # CRC-32
 
 
 class _DamagedError(Exception):
@@ -176,10 +188,15 @@ class Checkpoints(AbstractContextManager):
 
 def list_steps(directory: str | os.PathLike) -> list[int]:
     """Steps with a complete folder under `directory`, ascending; their content is not verified."""
-    directory = epath.Path(directory)
-    if not directory.exists():
-        return []
-    return sorted(step.step for step in ocp.path.step.standard_name_format().find_all(directory))
+    if is_bucket(directory):  # a folder there is complete when a file says so
+        directory = epath.Path(directory)
+        names = ocp.path.step.standard_name_format()
+        return sorted(s.step for s in names.find_all(directory)) if directory.exists() else []
+    return sorted(int(path.name) for path in entries(directory) if _is_step(path.name))
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdecimal() and len(name) < 20
 
 
 def load_ema(
@@ -194,7 +211,7 @@ def load_ema(
 
     def read(folder: epath.Path) -> tuple[dict[str, Any], Params]:
         manifest, config = _read_manifest_and_config(folder)
-        return config, _read_arrays(folder, "ema", manifest)
+        return config, _read_arrays(folder, "ema", manifest.ema)
 
     found, damaged = _newest_whole(_absolute(directory), step, read)
     for above, why in damaged.items():
@@ -216,9 +233,9 @@ def _state_reader(abstract_state: PyTree) -> Callable[[epath.Path], TrainState]:
 
     def read(folder: epath.Path) -> TrainState:
         manifest, _ = _read_manifest_and_config(folder)
-        _check_same_arrays(folder, manifest["state"] | manifest["ema"], like)
-        ema = _read_arrays(folder, "ema", manifest)
-        arrays = _read_arrays(folder, "state", manifest) | _by_name(ema)
+        _check_same_arrays(folder, manifest.state | manifest.ema, like)
+        ema = _read_arrays(folder, "ema", manifest.ema)
+        arrays = _read_arrays(folder, "state", manifest.state) | _by_name(ema)
         placed = [_place(arrays[name], leaf) for name, leaf in like.items()]
         return jax.tree.unflatten(jax.tree.structure(abstract_state), placed)
 
@@ -234,23 +251,35 @@ def _absolute(directory: str | os.PathLike) -> epath.Path:
 def _newest_whole(
     directory: epath.Path, step: int | None, read: Callable[[epath.Path], T]
 ) -> tuple[tuple[int, T] | None, dict[int, str]]:
-    """(step, what `read` made of it) of the newest whole step; what is wrong with those above."""
+    """Return (step, what `read` made of it) of the newest whole step, and what is wrong above it.
+
+    Another process may write newer steps and delete older ones meanwhile: only what is still there
+    after it was read in vain is damaged.
+    """
     steps = list_steps(directory)
     if step is not None and step not in steps:
         raise UserError(f"no checkpoint of step {step} in {directory}; there are: {steps}")
-    damaged = {}
-    for candidate in reversed(steps) if step is None else [step]:
+    damaged: dict[int, str] = {}
+    while candidates := [s for s in steps if s not in damaged and step in (None, s)]:
+        folder = directory / str(candidates[-1])
         try:
-            return (candidate, read(directory / str(candidate))), damaged
+            return (candidates[-1], read(folder)), damaged
         except _DamagedError as damage:
-            damaged[candidate] = str(damage)
+            if folder.exists():
+                damaged[candidates[-1]] = str(damage)
+            steps = list_steps(directory)
     if not damaged:
         return None, {}
     named = "; ".join(f"step {above}: {why}" for above, why in damaged.items())
-    if step is None:
-        raise UserError(f"no checkpoint in {directory} is whole ({named}); to start anew, move it")
-    earlier = ", ".join(f"--step={s}" for s in reversed(steps) if s < step) or "there is none"
-    raise UserError(f"damaged checkpoint in {directory} ({named}); earlier ones: {earlier}")
+    if step is not None:
+        earlier = ", ".join(str(s) for s in reversed(steps) if s < step) or "there is none"
+        raise UserError(f"damaged checkpoint in {directory} ({named}); earlier steps: {earlier}")
+    if is_held(directory.parent):
+        raise BusyError(
+            f"no checkpoint in {directory} is whole ({named}), and a process is training there: "
+            "try again"
+        )
+    raise UserError(f"no checkpoint in {directory} is whole ({named}); to start anew, move it")
 
 
 def _read(folder: epath.Path, item: str, handler: ocp.CheckpointHandler) -> Any:
@@ -265,27 +294,36 @@ def _read(folder: epath.Path, item: str, handler: ocp.CheckpointHandler) -> Any:
         raise _DamagedError(f"{folder / item} cannot be read ({why})") from error
 
 
-def _read_manifest_and_config(folder: epath.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _read_manifest_and_config(folder: epath.Path) -> tuple[_Manifest, dict[str, Any]]:
     saved = _read(folder, "manifest", ocp.JsonCheckpointHandler())
     if not isinstance(saved, dict) or saved.get("crc32") != _checksum(saved.get("content")):
         raise _DamagedError(f"{folder / 'manifest'} does not match its checksum")
+    try:
+        manifest = foreign.convert(saved.get("content"), _Manifest, source=folder / "manifest")
+    except UserError as error:
+        raise _DamagedError(str(error)) from error
+    step = manifest.state.get("step")
+    if step is not None and step != tuple(_describe(np.asarray(int(folder.name), np.int32))):
+        raise _DamagedError(f"{folder} is the checkpoint of another step")
     config = _read(folder, "config", ocp.JsonCheckpointHandler())
-    if _checksum(config) != saved["content"]["config"]:
+    if _checksum(config) != manifest.config:
         raise _DamagedError(f"{folder / 'config'} does not match its checksum")
-    return saved["content"], config
+    return manifest, config
 
 
-def _read_arrays(folder: epath.Path, item: str, manifest: dict[str, Any]) -> PyTree:
-    """The verified host arrays of `item`, as they were saved."""
+def _read_arrays(folder: epath.Path, item: str, expected: Mapping[str, tuple[str, int]]) -> PyTree:
+    """Return the verified host arrays of `item`, as they were saved."""
     arrays = _read(folder, item, ocp.PyTreeCheckpointHandler())
-    found, expected = {n: _describe(a) for n, a in _by_name(arrays).items()}, manifest[item]
+    found = {name: tuple(_describe(array)) for name, array in _by_name(arrays).items()}
     damaged = [name for name in found | expected if found.get(name) != expected.get(name)]
     if damaged:
         raise _DamagedError(f"{folder / item}: the array {damaged[0]} does not match its checksum")
     return arrays
 
 
-def _check_same_arrays(folder: epath.Path, saved: dict[str, Any], like: dict[str, Any]) -> None:
+def _check_same_arrays(
+    folder: epath.Path, saved: Mapping[str, tuple[str, int]], like: Mapping[str, Any]
+) -> None:
     there = {name: form for name, (form, _) in saved.items()}
     here = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in like.items()}
     names = [name for name in here | there if here.get(name) != there.get(name)]

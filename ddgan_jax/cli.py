@@ -1,9 +1,12 @@
 """The command line: `ddgan COMMAND --flag=value ...`.
 
-A mistake of the user is one line on stderr and exit code 2; a traceback is always a bug.
+A mistake of the user is one line on stderr and exit code 2; a traceback is always a bug. A place
+that another process holds is exit code 75, upon which launchers start the same command again.
 """
 
+import errno
 import os
+import resource
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -11,14 +14,18 @@ from collections.abc import Sequence
 from absl import flags
 
 import ddgan_jax
+from ddgan_jax import signals, terminal
 from ddgan_jax.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
 from ddgan_jax.commands import COMMANDS, Command
+from ddgan_jax.config import LARGEST
 from ddgan_jax.config_files import did_you_mean
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import BusyError, UserError, printable, reason
 
 USER_ERROR = 2
-INTERRUPTED = 128 + 2  # what shells report after Ctrl-C
 PIPE_CLOSED = 128 + 13
+FEWEST_OPEN_FILES = 256  # that the libraries under a command need
+# What the system lacks, and no file is to blame for.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,22 +34,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((" ".join(argv[:n]) for n in (2, 1) if " ".join(argv[:n]) in COMMANDS), "")
     command = COMMANDS.get(name)
     program = f"ddgan {name}".rstrip()
+    consequence = command.when_interrupted if command else "stopped"
+    signals.describe(program, consequence)
+
+    def end(error: BaseException | str, code: int) -> int:
+        print(f"{program}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        return code
+
     try:
         if command:
             _run(name, command, argv[len(name.split()) :])
         else:
             _without_command(argv)
         sys.stdout.flush()
+    except BusyError as error:
+        return end(error, signals.RUN_AGAIN)
     except UserError as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-        return USER_ERROR
+        return end(error, USER_ERROR)
     except KeyboardInterrupt:
-        print(f"{program}: {command.when_interrupted if command else 'stopped'}", file=sys.stderr)
-        return INTERRUPTED
+        return end(f"interrupted; {consequence}", signals.INTERRUPTED)
     except BrokenPipeError:
         if not _stdout_is_closed():
             raise
         return PIPE_CLOSED
+    except MemoryError:
+        return end("this machine's memory is full", USER_ERROR)
+    except OSError as error:
+        if error.errno not in _SHORTAGES:
+            raise
+        return end(f"the system refuses to go on: {reason(error)}", USER_ERROR)
+    if failure := terminal.output_failure():
+        return end(f"standard output cannot be written: {reason(failure)}", USER_ERROR)
     return 0
 
 
@@ -63,6 +85,12 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
     if {"-h", "--help"} & set(argv):
         print(help_page(name, command))
         return
+    most_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most_open != resource.RLIM_INFINITY and most_open < FEWEST_OPEN_FILES:
+        raise UserError(
+            f"a process may open {most_open} files here, and this needs {FEWEST_OPEN_FILES}: "
+            f"ulimit -n {FEWEST_OPEN_FILES}"
+        )
     # Libraries (Grain's workers) ask absl's own registry of flags, which this program leaves empty.
     flags.FLAGS.mark_as_parsed()
     if command.takes_config:
@@ -134,6 +162,8 @@ def help_page(name: str, command: Command) -> str:
 
 
 def _remark(flag: Flag) -> str:
-    if flag.required:
-        return " (required)"
-    return f" (default {flag.default})" if flag.default else ""
+    remarks = ["required"] * flag.required
+    is_bounded = flag.kind == "integer" and (flag.at_least > 0 or flag.at_most < LARGEST)
+    remarks += [flag.range.removeprefix("of ")] if is_bounded else []
+    remarks += [f"default {flag.default}"] if flag.default else []
+    return f" ({', '.join(remarks)})" if remarks else ""

@@ -1,14 +1,14 @@
 """What JAX's compiler is told before it starts: where to keep programs, how to write for a CPU.
 
-All by environment variables, which JAX reads as it is imported or computes for the first time:
-nothing here imports it, and what the user has set stays.
+By environment variables, which JAX reads as it is imported or computes for the first time: nothing
+here imports it, and what the user has set stays.
 """
 
 import importlib.util
 import os
-from pathlib import Path
+import sys
 
-from ddgan_jax.files.paths import is_bucket
+from ddgan_jax.files.paths import cache_folder, is_bucket
 
 # Train step of cifar10_ddgan.py, 4 images, two cores with AVX-512: together 0.87 of the time. The
 # newer convolutions that the second leaves out need 1.6 times as long for weight gradients.
@@ -28,19 +28,29 @@ def set_up(workdir: str = "") -> None:
 
 
 def keep_programs(workdir: str = "") -> None:
-    """Let JAX keep compiled programs; call before jax is imported.
+    """Let JAX keep compiled programs; call before JAX compiles the first one.
 
     They lie in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/ddgan_jax/jax, and are found
     again by the next run with the same config and devices: it starts in seconds. With a run folder
     in a bucket they lie in WORKDIR/jax_cache: only the first host of a pod writes them, and all may
-    be new after a preemption. Everything is kept however fast it compiled.
-    JAX_ENABLE_COMPILATION_CACHE=false switches it off.
+    be new after a preemption. Everything is kept however fast it compiled. Without a home folder
+    nothing is kept. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
     """
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    cache = f"{workdir}/jax_cache" if is_bucket(workdir) else str(home / "ddgan_jax" / "jax")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    cache = f"{workdir}/jax_cache" if is_bucket(workdir) else cache_folder()
+    if cache is None:
+        return
+    folder = cache if is_bucket(workdir) else os.fspath(cache / "jax")
+    settings = {
+        "jax_compilation_cache_dir": folder,
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in settings.items():
+        if name.upper() in os.environ:
+            continue
+        os.environ[name.upper()] = str(value)
+        if "jax" in sys.modules:  # a config file may have imported it
+            sys.modules["jax"].config.update(name, value)
 
 
 def use_cpu_flags() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.files.atomic import write_atomically
 
 GAP = 2  # pixels between the images of a grid
@@ -21,12 +21,12 @@ OTHER_FORMATS = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".np
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Float images in [-1, 1] as uint8: (x + 1) * 127.5 to the nearest, halves to even, clipped.
 
-    The inverse of u / 127.5 - 1 for each of the 256 values. Any shape. Raises ValueError on NaN,
-    which has no colour.
+    The inverse of u / 127.5 - 1 for each of the 256 values. Any shape. Raises NotFiniteError on NaN
+    and infinity, which have no colour.
     """
     images = np.asarray(images, np.float32)
-    if np.isnan(images).any():
-        raise ValueError("the images hold NaN")
+    if not np.isfinite(images).all():
+        raise NotFiniteError("the images hold numbers that are not finite")
     return np.clip(np.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
 
 

@@ -12,10 +12,12 @@ import numpy as np
 from etils import epath
 from tqdm import tqdm
 
-from ddgan_jax.config import ConfigDict, from_stored
+from ddgan_jax import run_logs
+from ddgan_jax.config import ConfigDict
 from ddgan_jax.config_files import from_json, leaves, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.event_files import SummaryWriter, metric_writers
+from ddgan_jax.files import foreign
 from ddgan_jax.files.atomic import append_line, write_atomically, write_errors
 from ddgan_jax.files.paths import is_bucket
 from ddgan_jax.images import write_png
@@ -48,13 +50,9 @@ def check_same_run(run_dir: str | os.PathLike, config: ConfigDict) -> None:
 
     Fields of MAY_CHANGE may differ. A folder without config.json is a new run.
     """
-    path = epath.Path(run_dir) / "config.json"
-    if not path.exists():
+    if not (epath.Path(run_dir) / run_logs.CONFIG).exists():
         return
-    try:
-        stored = from_stored(from_json(path.read_text()).to_dict())
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+    stored = run_logs.read_config(run_dir, report=_say)
     # The way through JSON makes lists and tuples equal.
     here, there = dict(leaves(from_json(to_json(config)))), dict(leaves(stored))
     differing = [
@@ -75,7 +73,7 @@ def write_config(run_dir: str | os.PathLike, config: ConfigDict) -> None:
     Raises UserError if the folder holds a run of another config, or cannot be written.
     """
     check_same_run(run_dir, config)
-    write_atomically(epath.Path(run_dir) / "config.json", to_json(config).encode())
+    write_atomically(epath.Path(run_dir) / run_logs.CONFIG, to_json(config).encode())
 
 
 # -------------------------------------------------------------------------- metrics in files
@@ -102,12 +100,13 @@ class JsonLines:
     """
 
     def __init__(self, path: str | os.PathLike, first_step: int):
-        """Drops what the file says of `first_step` and later, which is about to be done again."""
+        """Drop what the file says of `first_step` and later, which is about to be done again."""
         self._path = epath.Path(path)
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        kept = [line for line in lines if _step_of(line) < first_step]
-        if kept != lines:
-            write_atomically(self._path, "".join(f"{line}\n" for line in kept).encode())
+        before = foreign.read_bytes(path, "log") if self._path.exists() else b""
+        kept = run_logs.kept_lines(path, first_step, report=_say)
+        content = b"".join(line + b"\n" for line in kept)
+        if content != before:
+            write_atomically(self._path, content)
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Appends a line. The file is closed between lines: none is lost by a kill."""
@@ -125,18 +124,14 @@ class JsonLines:
 
 
 def metric_at(run_dir: str | os.PathLike, name: str, step: int | None) -> float | None:
-    """The number of that name in the line of `step` of metrics.jsonl; None if there is none."""
-    path = epath.Path(run_dir) / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    found = [json.loads(line) for line in lines if _step_of(line) == step]
+    """Return the number of that name in the line of `step`; None if there is none."""
+    lines = run_logs.read_metrics(run_dir, report=_say)
+    found = [line.metrics for line in lines if line.step == step]
     return found[-1].get(name) if found else None
 
 
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except ValueError:  # torn by a kill
-        return math.inf
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 # -------------------------------------------------------------------- progress on the terminal

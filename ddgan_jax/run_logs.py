@@ -10,6 +10,7 @@ A run may have been killed, copied or edited since. Its logs therefore never blo
 no line of them is left out and named once, and nothing on disk changes.
 """
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -22,6 +23,7 @@ from ddgan_jax.config import LARGEST, ConfigDict, from_stored
 from ddgan_jax.config_files import from_json
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign
+from ddgan_jax.files.paths import entries
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -48,7 +50,10 @@ class MetricsLine(NamedTuple):
 
 
 class Start(msgspec.Struct):
-    """A line of machine.jsonl. step: train steps done before it. time: UNIX seconds."""
+    """A line of machine.jsonl. step: train steps done before it. time: UNIX seconds.
+
+    data: the fingerprint of the data set; lines of older versions have none.
+    """
 
     step: Step
     time: Time | None = None
@@ -57,6 +62,7 @@ class Start(msgspec.Struct):
     platform: str = ""
     processes: Count | None = None
     cores: Count | None = None  # of the first process's host
+    data: str = ""
     jax: str = ""
     ddgan_jax: str = ""
 
@@ -72,9 +78,23 @@ class _OfStep(msgspec.Struct):
     step: Step
 
 
-def read_config(run_dir: str | os.PathLike) -> ConfigDict:
-    """Return the config of a run. Raises UserError if it is missing, or no config of ours."""
+def read_config(run_dir: str | os.PathLike, *, report: Report) -> ConfigDict:
+    """Return the config of a run; where config.json is damaged, that of its newest checkpoint.
+
+    The second is named to `report`. Raises UserError if there is neither.
+    """
     path = epath.Path(run_dir) / CONFIG
+    try:
+        return _read_config(path)
+    except UserError as error:
+        kept = _config_of_newest_checkpoint(epath.Path(run_dir)) if path.exists() else None
+        if kept is None:
+            raise
+        report(f"{error}; took the config of the newest checkpoint instead")
+        return kept
+
+
+def _read_config(path: epath.Path) -> ConfigDict:
     content = foreign.read_bytes(path, "config", most=foreign.LARGEST_JSON)
     with foreign.reading(path, "config in JSON"):
         text = content.decode()
@@ -82,6 +102,14 @@ def read_config(run_dir: str | os.PathLike) -> ConfigDict:
         return from_stored(from_json(text).to_dict())
     except UserError as error:
         raise UserError(f"{shown(path, 300)}: {error}") from error
+
+
+def _config_of_newest_checkpoint(run_dir: epath.Path) -> ConfigDict | None:
+    folders = [path for path in entries(run_dir / "checkpoints") if path.name.isdecimal()]
+    for folder in sorted(folders, key=lambda path: int(path.name), reverse=True):
+        with contextlib.suppress(UserError):
+            return _read_config(folder / "config" / "metadata")  # as Orbax writes JSON
+    return None
 
 
 def read_metrics(run_dir: str | os.PathLike, *, report: Report) -> list[MetricsLine]:

@@ -1,63 +1,62 @@
 """Ending a run between two steps when the user or the system asks for it."""
 
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from contextlib import AbstractContextManager, nullcontext
 
 import jax
 from jax.experimental import multihost_utils
 
-from ddgan_jax.hosts import RUN_AGAIN
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from ddgan_jax import signals
 
 
 class StopRequest:
-    """Whether a signal asked this process, or any process of the job, to stop."""
+    """Whether this process, or any process of its job, was asked to stop.
+
+    This one is never asked, unless by JAX on behalf of a job of several processes: it is what
+    `train` takes inside another program, whose signals are that program's business.
+    """
 
     signal_number: int | None = None
 
     def at(self, step: int) -> bool:
-        """Whether to stop after `step`; to be asked once after each, by every process.
+        """Return whether to stop after `step`; to be asked once after each, by every process.
 
         All processes of a job get the same answer: JAX spreads the notice and chooses a step that
         none of them has passed.
         """
         if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
-            self.signal_number = signal.SIGTERM
+            self.signal_number = self.signal_number or signal.SIGTERM
         return self.signal_number is not None
 
+    def accepted(self) -> AbstractContextManager:
+        """Give the context in which a request is worth waiting for: there is work to save."""
+        return nullcontext()
+
     def leave(self) -> None:
-        """Ends the process: KeyboardInterrupt for Ctrl-C, else exit with hosts.RUN_AGAIN."""
+        """End the process: KeyboardInterrupt for Ctrl-C, else exit with signals.RUN_AGAIN."""
         if self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
-        raise SystemExit(RUN_AGAIN)
+        raise SystemExit(signals.RUN_AGAIN)
 
 
-@contextmanager
-def stop_requests() -> Iterator[StopRequest]:
-    """Turns the first Ctrl-C or SIGTERM into a request; the second has its usual effect.
+class SignalledStop(StopRequest):
+    """What `ddgan train` uses: asked to stop by Ctrl-C, SIGTERM, SIGHUP and SIGUSR1.
 
-    An exception in the middle of a step would leave a state whose buffers are already donated. A
-    job of several processes leaves SIGTERM to JAX, which tells the others.
+    In a job of several processes SIGTERM belongs to JAX, which tells the others; the other signals
+    are passed on to it.
     """
-    request = StopRequest()
-    handled = SIGNALS if jax.process_count() == 1 else (signal.SIGINT,)
-    usual = {number: signal.getsignal(number) for number in handled}
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        del frame
-        signal.signal(number, usual[number])
+    def accepted(self) -> AbstractContextManager:
+        """Give the context in which the first signal is such a request; the second one ends."""
+        if jax.process_count() == 1:
+            signals.reclaim()
+        return signals.ask_first(self._ask, "finishing this step and saving a checkpoint")
+
+    def _ask(self, number: int) -> None:
         if jax.process_count() > 1:
-            signal.raise_signal(signal.SIGTERM)
-        else:
-            request.signal_number = number
-
-    for number in handled:
-        signal.signal(number, ask)
-    try:
-        yield request
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+            if number != signal.SIGTERM:
+                os.kill(os.getpid(), signal.SIGTERM)
+            # All of them end alike, whichever met the signal.
+            return
+        self.signal_number = number

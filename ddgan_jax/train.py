@@ -8,6 +8,7 @@ from the last checkpoint and ends with the same parameters, bit by bit, as if it
 
 import functools
 import os
+import shlex
 from contextlib import ExitStack, closing
 
 import jax
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import (
     data,
+    health,
     hosts,
     images,
     machine,
@@ -28,23 +30,37 @@ from ddgan_jax import (
     train_step,
 )
 from ddgan_jax.checkpoint import Checkpoints
+from ddgan_jax.evaluation import cache
 from ddgan_jax.files.locks import only_writer
-from ddgan_jax.stopping import stop_requests
+from ddgan_jax.files.paths import run_folder_path
+from ddgan_jax.stopping import StopRequest
 from ddgan_jax.types import TrainState
 from ddgan_jax.validation import validate
 
 
-def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
-    """Trains until train.num_steps in the run folder `workdir`, or goes on where it stopped.
+@randomness.reproducible()
+def train(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    stop: StopRequest | None = None,
+    allow_changed_data: bool = False,
+) -> TrainState:
+    """Train until train.num_steps in the run folder `workdir`, or go on where it stopped.
 
-    Returns the final state. Raises UserError for everything a user can mend; KeyboardInterrupt
-    or SystemExit, with a checkpoint saved, if the process is asked to stop.
+    stop: asked after every step, by default never asked; nothing in the process is changed for it.
+    allow_changed_data: go on though the data set is not what it was when the run began. Returns the
+    final state. Raises UserError for everything a user can mend; KeyboardInterrupt or SystemExit,
+    with a checkpoint saved, if the process is asked to stop.
     """
     # ------------------------------------------------------------------ config
-    devices = jax.devices()
-    validate(config, len(devices))
+    workdir, stop = run_folder_path(workdir), stop or StopRequest()
+    devices = parallel.all_devices()
+    validate(config, len(devices), resumed=(workdir / "config.json").exists())
     report.check_same_run(workdir, config)
     dataset = data.open_dataset(config)
+    fingerprint = cache.fingerprint(dataset)
+    machine.check_same_data(workdir, fingerprint, allow_changed=allow_changed_data)
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
     first_process = parallel.is_first_process()
 
@@ -69,7 +85,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
         restored = checkpoints.restore(layout, report=print)
         step, state = restored or (0, parallel.create_state(create_state, layout))
         if first_process:
-            machine.record(workdir, step)
+            health.check_space(workdir, state)
+            machine.record(workdir, step, fingerprint)
 
         # -------------------------------------------------------------- steps
         map_step = functools.partial(
@@ -94,7 +111,6 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
                 )
             )
         )
-        stop = stack.enter_context(stop_requests())
         out = stack.enter_context(
             report.Reporter(
                 workdir,
@@ -105,18 +121,27 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
             )
         )
         out.message(_introduction(config, dataset.info, state, devices, step))
+        # What will be needed in an hour is compiled and tried now.
+        ema_params = parallel.whole(state.generator._replace(opt_state=()), devices).ema_params
+        health.check_state(step, state, ema_params, draw, shown)
+        if picture_steps and first_process:
+            picture_steps(ema_params)
         evaluate = None
         if config.eval.every_steps and first_process and step < num_steps:
             evaluate = run_evaluation.make_scores(config, dataset, draw, out.message)
 
         # --------------------------------------------------------------- loop
-        metrics, unchecked = {}, {}
+        metrics, unchecked, accepted = {}, {}, False
         while step < num_steps:
             batch = parallel.place_batch(next(batches), config.train.mapping, devices)
             program = programs[train_step.has_r1(config, step)]
             state, step_metrics = program(state, batch, key)
             step += 1
             out.step(step)
+            if not accepted:  # before this step a stop has nothing to save
+                jax.block_until_ready(step_metrics)
+                stack.enter_context(stop.accepted())
+                accepted = True
 
             # Metrics stay on the devices until a line is due: fetching them waits for the step.
             metrics |= step_metrics
@@ -133,6 +158,8 @@ def train(config: ConfigDict, workdir: str | os.PathLike) -> TrainState:
             if telling:
                 report.check_finite(jax.device_get(unchecked))
                 unchecked.clear()
+                if save or evaluating:
+                    health.check_state(step, state, generator.ema_params, draw, shown)
                 facts = run_evaluation.facts(config, step, generator)
                 if evaluating and evaluate:
                     scores = evaluate(generator.ema_params)
@@ -176,8 +203,9 @@ def _introduction(config, info, state: TrainState, devices, step: int) -> str:
 
 def _conclusion(workdir: str | os.PathLike, step: int) -> str:
     grid = epath.Path(workdir) / "samples" / f"step_{step}.png"
+    folder = shlex.quote(os.fspath(workdir))
     return (
         f"done: {step} steps\n"
         f"samples:      {grid}\n"
-        f"sample more:  ddgan sample --workdir={workdir} --seeds=0-99 --out=grid.png"
+        f"sample more:  ddgan sample --workdir={folder} --seeds=0-99 --out=grid.png"
     )

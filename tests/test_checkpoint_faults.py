@@ -1,5 +1,6 @@
 """Checkpoints: any damage is noticed, nothing is lost by kills and full disks."""
 
+import json
 import random
 import resource
 import shutil
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ddgan_jax import checkpoint
 from ddgan_jax.checkpoint import list_steps, load_ema, load_state
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import BusyError, UserError
+from ddgan_jax.files.locks import only_writer
 from tests.checkpoints import (
     CONFIG,
     abstract,
@@ -120,7 +123,7 @@ def test_a_damaged_step_is_set_aside_and_written_anew(tmp_path):
 def test_an_explicit_damaged_step_is_an_error_that_offers_earlier_ones(tmp_path):
     save_steps(tmp_path, 1, 2, 3)
     shutil.rmtree(tmp_path / "3" / "ema")
-    offer = r"3/ema cannot be read .*--step=2, --step=1$"
+    offer = r"3/ema cannot be read .*earlier steps: 2, 1$"
     with pytest.raises(UserError, match=offer):
         restore(tmp_path, step=3)
     with pytest.raises(UserError, match=offer):
@@ -239,3 +242,53 @@ def test_what_a_killed_save_has_left_goes_when_training_goes_on(tmp_path):
     assert torn_again.exists() and not torn.exists()
     save_steps(tmp_path, 5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "5"]
+
+
+def test_a_checkpoint_under_another_number_is_not_believed(tmp_path):
+    save_steps(tmp_path, 1, 2)
+    shutil.copytree(tmp_path / "2", tmp_path / "7")
+    lines = []
+    assert load_ema(tmp_path, report=lines.append)[0] == 2
+    assert len(lines) == 1 and "7 is the checkpoint of another step" in lines[0]
+
+
+def test_what_another_process_replaces_meanwhile_is_not_damaged(tmp_path, monkeypatch):
+    """Between listing and reading the newest step goes and a newer one appears, several times."""
+    save_steps(tmp_path, 1, 2, 3)
+    shutil.move(tmp_path / "3", tmp_path.parent / "later")
+    read, moves = checkpoint._read_manifest_and_config, iter([("2", "1"), ("1", "3")])
+
+    def replaced(folder):
+        for gone, appeared in moves:
+            shutil.rmtree(tmp_path / gone)
+            if appeared == "3":
+                shutil.move(tmp_path.parent / "later", tmp_path / "3")
+            break
+        return read(folder)
+
+    monkeypatch.setattr(checkpoint, "_read_manifest_and_config", replaced)
+    lines = []
+    step, _, ema = load_ema(tmp_path, report=lines.append)
+    assert (step, lines) == (3, [])
+    assert_same_bits(ema, make_state(3).generator.ema_params)
+
+
+def test_nobody_is_told_to_move_a_live_run(tmp_path):
+    save_steps(tmp_path / "checkpoints", 1)
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "ema")
+    with pytest.raises(UserError, match="to start anew, move it"):
+        load_ema(tmp_path / "checkpoints", report=print)
+    with only_writer(tmp_path, run_folder=True), pytest.raises(BusyError, match="try again"):
+        load_ema(tmp_path / "checkpoints", report=print)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, [], {}, {"state": {}, "ema": {}}, {"state": {"a": 1}, "ema": {}, "config": 0}],
+)
+def test_a_manifest_of_another_form_is_damage(tmp_path, content):
+    save_steps(tmp_path, 1, 2)
+    manifest = {"content": content, "crc32": checkpoint._checksum(content)}
+    (tmp_path / "2" / "manifest" / "metadata").write_text(json.dumps(manifest))
+    lines = []
+    assert load_ema(tmp_path, report=lines.append)[0] == 1 and len(lines) == 1

@@ -18,9 +18,15 @@ def _train(values: flags.FlagValues, config: ConfigDict) -> None:
         values.process_id,
         peer_timeout=values.peer_timeout,
     )
+    from ddgan_jax.stopping import SignalledStop
     from ddgan_jax.train import train
 
-    train(config, values.workdir)
+    train(
+        config,
+        values.workdir,
+        stop=SignalledStop(),
+        allow_changed_data=values.allow_changed_data,
+    )
 
 
 def _show(values: flags.FlagValues, config: ConfigDict) -> None:
@@ -52,7 +58,7 @@ def _mog25(values: flags.FlagValues) -> None:
         values.out,
         methods=parse_names("methods", values.methods, mog25_cells.METHODS),
         steps=parse_integers("steps", values.steps),
-        seeds=parse_seeds(values.seeds),
+        seeds=parse_seeds(values.seeds, most=1_000),
         setting=values.setting,
         iterations=values.iterations,
     )
@@ -61,9 +67,24 @@ def _mog25(values: flags.FlagValues) -> None:
 # TPU pods, SLURM and Open MPI say all this themselves.
 HOST_FLAGS = (
     Flag("coordinator", "HOST:PORT", "of process 0, for a job of several processes"),
-    Flag("num_processes", "N", "of the job, with --coordinator", kind="integer"),
+    Flag(
+        "num_processes",
+        "N",
+        "of the job, with --coordinator",
+        kind="integer",
+        at_least=1,
+        at_most=1_000_000,
+    ),
     Flag("process_id", "I", "of this process, 0 to N - 1, with --coordinator", kind="integer"),
-    Flag("peer_timeout", "SECONDS", "within which a lost peer ends this one", 120, "integer"),
+    Flag(
+        "peer_timeout",
+        "SECONDS",
+        "within which a lost peer ends this one",
+        120,
+        "integer",
+        at_least=1,
+        at_most=86_400,
+    ),
 )
 
 COMMANDS = {
@@ -77,6 +98,13 @@ COMMANDS = {
         flags=(
             Flag("workdir", "FOLDER", "run folder, made if it does not exist", required=True),
             *HOST_FLAGS,
+            Flag(
+                "allow_changed_data",
+                "",
+                "go on though the data set is not what it was when the run began",
+                False,
+                "switch",
+            ),
         ),
         examples=(
             "ddgan train --config=configs/digits_ddgan.py --workdir=runs/digits",
@@ -85,7 +113,7 @@ COMMANDS = {
         ),
         run=_train,
         takes_config=True,
-        when_interrupted="interrupted; the same command continues from the last checkpoint",
+        when_interrupted="the same command continues from the last checkpoint",
     ),
     "show": Command(
         summary="explain a config without data or accelerator",

@@ -119,15 +119,21 @@ def remove_unfinished() -> None:
 
 
 @contextlib.contextmanager
-def _unfinished_beside(path: epath.Path) -> Iterator[Path]:
-    """Give a name in the same folder that is ours alone; what lies there at the end is removed."""
-    name = Path(path.parent) / f"{UNFINISHED}{os.getpid()}-{secrets.token_hex(8)}"
-    _unfinished.add(os.fspath(name))
+def removed_at_the_end(path: str | os.PathLike) -> Iterator[Path]:
+    """Give the path, and remove what lies there when the context ends, whatever ends it."""
+    name = os.path.abspath(path)
+    _unfinished.add(name)
     try:
-        yield name
+        yield Path(path)
     finally:
         _remove(name)
-        _unfinished.discard(os.fspath(name))
+        _unfinished.discard(name)
+
+
+def _unfinished_beside(path: epath.Path) -> contextlib.AbstractContextManager[Path]:
+    """Give a name in the same folder that is ours alone; what lies there at the end is removed."""
+    name = f"{UNFINISHED}{os.getpid()}-{secrets.token_hex(8)}"
+    return removed_at_the_end(Path(path.parent) / name)
 
 
 def _remove(path: str | os.PathLike) -> None:

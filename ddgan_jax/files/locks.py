@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from ddgan_jax.errors import BusyError, reason, shown
-from ddgan_jax.files.atomic import write_errors
+from ddgan_jax.files.atomic import removed_at_the_end, write_errors
 from ddgan_jax.files.paths import LONGEST_NAME, is_bucket
 
 RUN_LOCK = ".lock"  # in a run folder
@@ -40,12 +40,25 @@ def only_writer(place: str | os.PathLike, *, run_folder: bool = False) -> Iterat
     with write_errors(place):
         lock.parent.mkdir(parents=True, exist_ok=True)
     with _held(lock, place) as file:
-        try:
+        if file is None or run_folder:
             yield
-        finally:
-            if file is not None and not run_folder:
-                with contextlib.suppress(OSError):
-                    lock.unlink()
+            return
+        with removed_at_the_end(lock):
+            yield
+
+
+def is_held(run_dir: str | os.PathLike) -> bool:
+    """Return whether another process is writing into a run folder; False where nobody can tell."""
+    if is_bucket(run_dir):
+        return False
+    try:
+        with open(Path(run_dir) / RUN_LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextlib.contextmanager
