@@ -38,7 +38,7 @@ class Flag(NamedTuple):
         """Return the integers that the flag takes, for the help page and for messages."""
         if self.at_most == LARGEST:
             return f"{self.at_least} or more"
-        return f"{self.at_least} to {self.at_most}"
+        return f"{self.at_least} to {self.at_most:,}"
 
 
 CONFIG_FLAGS = (
@@ -117,7 +117,10 @@ def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
         _refuse_positional(values(argv)[1:])
-    except Exception as error:  # a value that nests deeply, say, ends in a MemoryError
+    except (MemoryError, RecursionError) as error:  # from Python's own parser
+        longest = shown(max(overrides, key=len))
+        raise UserError(f"{longest} is nested too deeply to be a value") from error
+    except Exception as error:  # what the parsers of values raise is not declared
         kinds = {f"config.{p}": _KINDS.get(type(v), "valid") for p, v in leaves(config)}
         raise UserError(_explain(error, kinds)) from error
     return values.config
@@ -215,7 +218,8 @@ def _check_field(config: ConfigDict, path: str) -> None:
 def _kind(flag: Flag) -> str:
     """Return what the value of a flag must be, with its article."""
     kinds = {"string": "a string", "switch": "true or false"}
-    return kinds.get(flag.kind) or f"an integer, {flag.range}"
+    preposition = "of" if flag.at_most == LARGEST else "from"
+    return kinds.get(flag.kind) or f"an integer {preposition} {flag.range}"
 
 
 def _explain(error: Exception, kinds: Mapping[str, str]) -> str:

@@ -20,6 +20,8 @@ ConfigDict = ml_collections.ConfigDict
 # No number of a config or a flag is above it: sizes, counts and steps are int32 on the devices.
 LARGEST = 2**31 - 1
 MOST_IMAGES = 10_000_000  # that one command draws: what is known of each of them is held in memory
+MOST_TIMESTEPS = 10_000  # ten times those of the diffusion models that need the most
+LARGEST_IMAGE = 8192  # pixels
 
 
 def base_config() -> ConfigDict:
@@ -243,10 +245,8 @@ def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
     config = base_config()
     validation.check_known("", tree, config)
     for role, networks in (("generator", GENERATORS), ("discriminator", DISCRIMINATORS)):
-        name = tree.get(role, {}).get("name")
-        if not isinstance(name, str) or name not in networks:
-            raise UserError(f"{role}.name={shown(name)} is not one of {', '.join(networks)}")
-        config[role] = networks[name]()
+        validation.check_choice({role: tree.get(role, {})}, f"{role}.name", networks)
+        config[role] = networks[tree[role]["name"]]()
     for section, fields in tree.items():
         fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         validation.check_known(f"{section}.", fields, config[section])

@@ -31,6 +31,8 @@ def load_config(path: str) -> ConfigDict:
         namespace = {"__name__": "config", "__file__": file}
         exec(compile(source, file, "exec"), namespace)
         config = namespace["get_config"](*arguments)
+        if isinstance(config, ConfigDict):
+            list(leaves(config))  # a group that holds itself has no end
     except (UserError, KeyboardInterrupt):
         raise
     except BaseException as error:  # even its sys.exit() is for the user to read

@@ -124,6 +124,7 @@ def _between(
         raise UserError("--interpolate needs two seeds or more")
     first = sampling.each_class(config, seeds[:-1], options.labels)
     last = np.resize(np.asarray(seeds[1:], np.uint32), len(first.seeds))
+    sampling.check_count(len(last) * (options.interpolate + 2))
     points = np.linspace(0, 1, options.interpolate + 2, dtype=np.float32)
     request = Request(*(np.repeat(part, len(points)) for part in first))
     variation = UNVARIED._replace(

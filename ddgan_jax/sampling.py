@@ -20,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddgan_jax import diffusion, images, mixture, models, parallel, randomness
+from ddgan_jax.config import MOST_IMAGES
 from ddgan_jax.diffusion import Transition
 from ddgan_jax.errors import UserError
 from ddgan_jax.randomness import Purpose
@@ -271,18 +272,26 @@ def each_class(
     """Every seed for every label, one label after the other.
 
     Without labels seed s has class s modulo the number of classes, or none if there are none.
-    Raises UserError for a label that the model does not know.
+    Raises UserError for a label that the model does not know, and for more than MOST_IMAGES.
     """
-    classes, seeds = config.data.num_classes, np.asarray(seeds, np.uint32)
+    classes = config.data.num_classes
+    check_count(len(seeds) * (classes if labels == "all" else max(len(labels), 1)))
+    seeds = np.asarray(seeds, np.uint32)
     if labels and not classes:
         raise UserError("--labels: this model was trained without classes")
     if not labels:
         return Request(seeds, (seeds % max(classes, 1)).astype(np.int32))
     labels = range(classes) if labels == "all" else labels
     for label in labels:
-        if label >= classes:
+        if not 0 <= label < classes:
             raise UserError(f"--labels: {label} is not one of the classes 0 to {classes - 1}")
     return Request(np.tile(seeds, len(labels)), np.repeat(np.asarray(labels, np.int32), len(seeds)))
+
+
+def check_count(count: int) -> None:
+    """Refuse more images than one request can hold in memory."""
+    if count > MOST_IMAGES:
+        raise UserError(f"{count:,} images in one request; at most {MOST_IMAGES:,} are possible")
 
 
 def names(request: Request) -> list[str]:

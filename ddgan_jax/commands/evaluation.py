@@ -12,6 +12,7 @@ from ddgan_jax.commands.command import (
     WORKDIR,
     Command,
 )
+from ddgan_jax.config import LARGEST_IMAGE, MOST_IMAGES
 from ddgan_jax.errors import UserError
 
 _DEFAULT_METRICS = {
@@ -26,8 +27,6 @@ def _evaluate(values: flags.FlagValues) -> None:
     from ddgan_jax.evaluation.evaluate import Options, evaluate_command
 
     _check_network(values)
-    if values.num is not None and values.num < 1:
-        raise UserError(f"--num={values.num} must be positive")
     evaluate_command(
         values.workdir,
         values.export,
@@ -55,8 +54,6 @@ def _reference(values: flags.FlagValues) -> None:
     _check_network(values)
     if (values.dataset is None) == (values.config is None):
         raise UserError("name one data set, with --dataset=NAME or with --config=FILE")
-    if values.num < 0 or values.keep < 0:
-        raise UserError("--num and --keep must not be negative")
     from ddgan_jax import data
     from ddgan_jax.evaluation import features, reference
 
@@ -150,7 +147,14 @@ COMMANDS = {
                 "",
             ),
             *_NETWORK_FLAGS,
-            Flag("num", "N", "images; without it 50000 (26000 for modes alone)", kind="integer"),
+            Flag(
+                "num",
+                "N",
+                "images; without it 50000 (26000 for modes alone)",
+                kind="integer",
+                at_least=1,
+                at_most=MOST_IMAGES,
+            ),
             Flag("allow_small", "", "fewer images: the numbers' names say it", False, "switch"),
             STEP,
             DENOISING_STEPS,
@@ -192,8 +196,15 @@ COMMANDS = {
                 50_000,
                 "integer",
             ),
-            Flag("image_size", "N", "pixels, if not those of the set", 0, "integer"),
-            Flag("channels", "N", "1 or 3, if not those of the set", 0, "integer"),
+            Flag(
+                "image_size",
+                "N",
+                "pixels, if not those of the set",
+                0,
+                "integer",
+                at_most=LARGEST_IMAGE,
+            ),
+            Flag("channels", "N", "1 or 3, if not those of the set", 0, "integer", at_most=3),
             DATA_DIR,
         ),
         examples=(

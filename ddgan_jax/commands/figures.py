@@ -13,6 +13,7 @@ from ddgan_jax.commands.command import (
     WORKDIR,
     Command,
 )
+from ddgan_jax.config import MOST_TIMESTEPS
 from ddgan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _request(values: flags.FlagValues) -> tuple["Model", "np.ndarray", "np.ndarr
 
     No labels for a model without classes.
     """
-    seeds, labels = parse_seeds(values.seeds), parse_labels(values.labels)
+    seeds, labels = parse_seeds(values.seeds, most=10_000), parse_labels(values.labels)
     from ddgan_jax import sampling
 
     model = _open(values, len(seeds))
@@ -59,10 +60,6 @@ def _request(values: flags.FlagValues) -> tuple["Model", "np.ndarray", "np.ndarr
 
 def _denoising(values: flags.FlagValues) -> None:
     (noise,) = parse_names("posterior_noise", values.posterior_noise, ("own", "same"))
-    if values.draws < 2:
-        raise UserError(f"--draws={values.draws}: two or more can differ")
-    if values.seed < 0:
-        raise UserError(f"--seed={values.seed} is not a seed: they begin at 0")
     from ddgan_jax import images
     from ddgan_jax.figures import denoising
 
@@ -111,8 +108,6 @@ def _trajectory(values: flags.FlagValues) -> None:
 
 def _neighbours(values: flags.FlagValues) -> None:
     model, seeds, labels = _request(values)
-    if values.neighbours < 1:
-        raise UserError(f"--neighbours={values.neighbours} is not a positive number")
     from ddgan_jax import images
     from ddgan_jax.figures import neighbours
 
@@ -196,7 +191,15 @@ COMMANDS = {
                 None,
                 "integer",
             ),
-            Flag("draws", "N", "predictions for each step", 4, "integer"),
+            Flag(
+                "draws",
+                "N",
+                "predictions for each step",
+                4,
+                "integer",
+                at_least=2,
+                at_most=1_000,
+            ),
             Flag("seed", "N", "of the noise, and of the first z", 0, "integer"),
             Flag(
                 "posterior_noise",
@@ -232,7 +235,7 @@ COMMANDS = {
         flags=(
             *_MODEL,
             *_SEEDS,
-            Flag("neighbours", "K", "for each image", 5, "integer"),
+            Flag("neighbours", "K", "for each image", 5, "integer", at_least=1, at_most=1_000),
             _DATA_DIR,
             Flag("out", "PNG", "the picture", "neighbours.png"),
         ),
@@ -249,10 +252,22 @@ COMMANDS = {
         flags=(
             Flag("input", "FILE", "the picture, cropped to a square", required=True),
             *_MODEL,
-            Flag("from_step", "T", "1 to the model's steps; without it half", kind="integer"),
+            Flag(
+                "from_step",
+                "T",
+                "1 to the model's steps; without it half",
+                kind="integer",
+                at_least=1,
+                at_most=MOST_TIMESTEPS,
+            ),
             *_SEEDS,
             Flag(
-                "strokes", "N", "first paint the picture in N flat colours; 0: do not", 0, "integer"
+                "strokes",
+                "N",
+                "first paint the picture in N flat colours, 2 or more; 0: do not",
+                0,
+                "integer",
+                at_most=256,
             ),
             Flag("out", "PNG", "the input and its results", "edit.png"),
         ),

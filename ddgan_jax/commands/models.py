@@ -13,13 +13,14 @@ from ddgan_jax.commands.command import (
     WORKDIR,
     Command,
 )
+from ddgan_jax.config import MOST_IMAGES, MOST_TIMESTEPS
 from ddgan_jax.errors import UserError
 
 
 def _sample(values: flags.FlagValues) -> None:
     compiler.set_up()
-    if values.num is not None and (values["seeds"].present or values.num < 1):
-        raise UserError("--num=N is short for --seeds=0-(N-1): a positive number, and no --seeds")
+    if values.num is not None and values["seeds"].present:
+        raise UserError("--num=N is short for --seeds=0-(N-1): give one of them")
     seeds = parse_seeds(values.seeds) if values.num is None else range(values.num)
     labels = parse_labels(values.labels)
     from ddgan_jax.sample import Options, sample_command
@@ -44,7 +45,7 @@ def _sample(values: flags.FlagValues) -> None:
 
 def _export(values: flags.FlagValues) -> None:
     compiler.set_up()
-    seeds = parse_seeds(values.seeds)
+    seeds = parse_seeds(values.seeds, most=10_000)
     (kind,) = parse_names("weights", values.weights, ("ema", "raw"))
     from ddgan_jax import export, sample
 
@@ -84,7 +85,14 @@ COMMANDS = {
             WORKDIR,
             EXPORT,
             Flag("seeds", "LIST", "one image per seed, e.g. 0-63 or 1,5,10-20", "0-63"),
-            Flag("num", "N", "the seeds 0 to N - 1", kind="integer"),
+            Flag(
+                "num",
+                "N",
+                "the seeds 0 to N - 1",
+                kind="integer",
+                at_least=1,
+                at_most=MOST_IMAGES,
+            ),
             Flag(
                 "labels",
                 "LIST",
@@ -99,7 +107,14 @@ COMMANDS = {
             ),
             STEP,
             DENOISING_STEPS,
-            Flag("interpolate", "N", "images between each two neighbouring seeds", 0, "integer"),
+            Flag(
+                "interpolate",
+                "N",
+                "images between each two neighbouring seeds",
+                0,
+                "integer",
+                at_most=10_000,
+            ),
             Flag("latent_seed", "N", "all images get the latents z of this seed", kind="integer"),
             Flag("image", "FILE", "begin with this image, made noisy, instead of with noise"),
             Flag(
@@ -107,6 +122,7 @@ COMMANDS = {
                 "N",
                 "step at which --image enters, 0 to T - 1; without it half way",
                 kind="integer",
+                at_most=MOST_TIMESTEPS - 1,
             ),
             Flag("trajectory", "", "show what each step arrives at", False, "switch"),
         ),
@@ -116,7 +132,7 @@ COMMANDS = {
             "ddgan sample --export=exports/digits --seeds=3,7 --interpolate=6 --out=between.png",
         ),
         run=_sample,
-        when_interrupted="interrupted; the same command goes on where this one stopped",
+        when_interrupted="the same command goes on where this one stopped",
     ),
     "export": Command(
         summary="write a trained model as files that outlive this program",
@@ -138,7 +154,14 @@ COMMANDS = {
                 "inside the sampler or its argument; without it inside up to 64 MiB",
                 "",
             ),
-            Flag("chunk_size", "N", "images that the sampler works on at a time", 0, "integer"),
+            Flag(
+                "chunk_size",
+                "N",
+                "images that the sampler works on at a time",
+                0,
+                "integer",
+                at_most=MOST_IMAGES,
+            ),
             Flag("seeds", "LIST", "of the model card's picture", "0-15"),
             Flag("licence", "TEXT", "of the weights, for the model card", ""),
             Flag("force", "", "replace an export that is there", False, "switch"),

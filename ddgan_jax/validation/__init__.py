@@ -9,15 +9,20 @@ schedule that the config names; the table at the end holds one function for each
 from ml_collections import ConfigDict
 
 from ddgan_jax import mixture
-from ddgan_jax.config import DISCRIMINATORS, GENERATORS, MOST_IMAGES, base_config
+from ddgan_jax.config import (
+    DISCRIMINATORS,
+    GENERATORS,
+    LARGEST_IMAGE,
+    MOST_IMAGES,
+    MOST_TIMESTEPS,
+    base_config,
+)
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.validation.effects import check_effects
 from ddgan_jax.validation.evaluation import check_evaluation
 from ddgan_jax.validation.fields import (
     BELOW_ONE,
-    LARGEST_IMAGE,
     MOST_CLASSES,
-    MOST_TIMESTEPS,
     NOT_NEGATIVE,
     POSITIVE,
     check_choice,
@@ -29,7 +34,7 @@ from ddgan_jax.validation.fields import (
 )
 from ddgan_jax.validation.networks import DISCRIMINATOR_CHECKS, GENERATOR_CHECKS
 
-__all__ = ["check_known", "check_model", "validate"]
+__all__ = ["check_choice", "check_known", "check_model", "validate"]
 
 
 def validate(config: ConfigDict, num_devices: int | None = None, *, resumed: bool = False) -> None:

@@ -16,11 +16,10 @@ from ddgan_jax.errors import UserError, shown
 
 MOST_ENTRIES = 32  # of a tuple; a network of more levels would need images of 2^32 pixels
 LONGEST_STRING = 4096  # characters, as of the longest path
+_BEGINNING = 100  # entries or characters, more than a message shows
 
-LARGEST_IMAGE = 8192  # pixels
 MOST_CHANNELS = 65_536  # of any layer at full width, and entries of any embedding
 MOST_LAYERS = 100  # of one level of a network, or of a dense network
-MOST_TIMESTEPS = 10_000  # ten times those of the diffusion models that need the most
 MOST_CLASSES = 1_000_000
 
 
@@ -64,7 +63,7 @@ def check_known(prefix: str, fields: Any, template: Mapping[str, Any]) -> None:
     """
     if not isinstance(fields, Mapping | ConfigDict):
         group = prefix.removesuffix(".") or "this"
-        raise UserError(f"{group} is no group of fields but {shown(fields)}")
+        raise UserError(f"{group} is no group of fields but {_value(fields)}")
     for key, value in fields.items():
         if not isinstance(key, str) or key not in template:
             nearest = did_you_mean(f"{prefix}{key}", (prefix + known for known in template))
@@ -91,7 +90,14 @@ def _check_size(path: str, value: Any) -> None:
 
 
 def _value(value: Any) -> str:
-    return shown(repr(value) if isinstance(value, str) else value)
+    """Return a value of any size for a message; only its beginning is looked at."""
+    if isinstance(value, str):
+        return shown(repr(value[:_BEGINNING]))
+    if isinstance(value, tuple | list):
+        return shown(value[:_BEGINNING])
+    if isinstance(value, Mapping | ConfigDict):
+        return f"a group of {len(value)} fields"
+    return shown(value)
 
 
 _TYPE_NAMES = {
@@ -115,14 +121,14 @@ def _has_type_of(example: Any, value: Any) -> bool:
     return type(value) is type(example)
 
 
-def check_choice(config: ConfigDict, path: str, known: Iterable[str]) -> None:
+def check_choice(config: Mapping[str, Any], path: str, known: Iterable[str]) -> None:
     """Refuse a field whose value is not one of `known`."""
     section, _, field = path.partition(".")
     if field not in config[section]:
         raise UserError(f"{path} is missing")
     value = config[section][field]
     if not isinstance(value, str) or value not in known:
-        nearest = did_you_mean(str(value), known) if isinstance(value, str) else ""
+        nearest = did_you_mean(value, known) if isinstance(value, str) else ""
         raise UserError(f"{path}={_value(value)} is not one of {', '.join(known)}{nearest}")
 
 
