@@ -13,14 +13,11 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import checkpoint, parallel, randomness, sampling, train_step, weights
+from ddgan_jax import checkpoint, parallel, randomness, run_logs, sampling, train_step, weights
 from ddgan_jax.config import from_stored
 from ddgan_jax.errors import UserError
 from ddgan_jax.sampling import UNVARIED, Request, Trajectory, Variation
 from ddgan_jax.types import Params
-
-_OF_THE_MACHINE = ("time", "images_per_second")  # fields of metrics.jsonl
-ORIGIN = "origin.json"  # of a run folder whose first checkpoint was imported
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -141,13 +138,13 @@ class Model:
     @functools.cached_property
     def _placed(self) -> Params:
         return jax.device_put(
-            weights.cast(self.params, "float32"), parallel.replicated(jax.local_devices())
+            weights.cast(self.params, "float32"), parallel.replicated(parallel.local_devices())
         )
 
     @functools.cached_property
     def _drawer(self) -> Callable[..., Callable[..., Iterator[Any]]]:
         # Each is compiled once in the life of the model.
-        make = functools.partial(sampling.make_drawer, self.config, jax.local_devices())
+        make = functools.partial(sampling.make_drawer, self.config, parallel.local_devices())
         return functools.cache(make)
 
 
@@ -168,7 +165,7 @@ def from_run(
     config = from_stored(tree)
     if kind == "raw":
         params = _raw_params(config, directory, step)
-    about = _about_run(epath.Path(workdir), step)
+    about = _about_run(epath.Path(workdir), step, report=report)
     return Model(config, jax.device_get(params), step, kind, about)
 
 
@@ -178,25 +175,15 @@ def _raw_params(config: ConfigDict, directory: epath.Path, step: int) -> Params:
     return checkpoint.load_state(directory, like, step).generator.params
 
 
-def _about_run(workdir: epath.Path, step: int) -> dict[str, Any]:
-    """What the run folder tells of a model beside its parameters."""
-    origin = workdir / ORIGIN
-    about = json.loads(origin.read_text()) if origin.exists() else {}
+def _about_run(workdir: epath.Path, step: int, *, report: Callable[[str], None]) -> dict[str, Any]:
+    """Return what the run folder tells of a model beside its parameters."""
+    origin = run_logs.read_origin(workdir, report=report)
     provenance = {"trained_with": "ddgan train"}
-    if "provenance" in about:
-        provenance["continued_from"] = about["provenance"]
-    lines = workdir / "metrics.jsonl"
-    metrics = _metrics_at(lines.read_text().splitlines(), step) if lines.exists() else {}
-    return {
-        "provenance": provenance,
-        "licence": about.get("licence", ""),
-        "metrics": {"source": "metrics.jsonl of the run", **metrics} if metrics else {},
-    }
-
-
-def _metrics_at(lines: Sequence[str], step: int) -> dict[str, float]:
-    """Those of the last line up to the step."""
-    for line in reversed(lines):
-        if line.endswith("}") and (found := json.loads(line))["step"] <= step:
-            return {name: found[name] for name in found if name not in _OF_THE_MACHINE}
-    return {}
+    if origin.provenance:
+        provenance["continued_from"] = origin.provenance
+    line = run_logs.metrics_at(workdir, step, report=report)
+    metrics = {}
+    if line:
+        metrics = {"source": "metrics.jsonl of the run", "step": line.step, **line.metrics}
+        metrics.pop(run_logs.SPEED, None)  # of the machine, not of the model
+    return {"provenance": provenance, "licence": origin.licence, "metrics": metrics}
