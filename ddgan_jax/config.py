@@ -70,7 +70,7 @@ def base_config() -> ConfigDict:
     c.optimizer.discriminator_learning_rate = 1.25e-4
     c.optimizer.beta1 = 0.5
     c.optimizer.beta2 = 0.9
-    c.optimizer.decay_steps = 0  # of the cosine from the rates above to the final one; 0 = constant
+    c.optimizer.decay_steps = 0  # of the cosine to the final rate, which then stays; 0 = constant
     c.optimizer.decay_interval_steps = 1  # the cosine is a staircase with treads of so many steps
     c.optimizer.final_learning_rate = 1e-5
     c.optimizer.ema_decay = 0.9999  # per step, of the generator's parameters

@@ -7,10 +7,13 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import types
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ddgan_jax import arguments, cli
 from ddgan_jax.config_files import load_config
@@ -229,6 +232,15 @@ MISTAKES = [
         "--config.generator.channel_multipliers=(1, 2 is not a tuple such as 1,2,2",
     ),
     ([*TRAIN, "--config.train=5"], "--config.train is a group of fields; change them one by one"),
+    (
+        [*TRAIN, f"--config.generator.channel_multipliers={'-' * 3_000}1"],
+        "----… is nested too deeply to be a value",
+    ),
+    (
+        ["sample", "--workdir=w", "--st\x1b[3ep=1"],
+        "unknown flag --st\\x1b[3ep; did you mean --step?",
+    ),
+    (["sample", "--workdir=w", "--num=2", "--seeds=1"], "--num=N is short for --seeds=0-(N-1)"),
 ]
 
 
@@ -237,6 +249,32 @@ def test_mistakes_are_one_line_and_exit_code_2(argv, message, capsys, command_mo
     calls = command_module("ddgan_jax.train", "train")
     assert message in mistake(capsys, *argv)
     assert calls == []
+
+
+INTEGER_FLAGS = [
+    pytest.param(name, flag, id=f"{name} --{flag.name}")
+    for name, command in cli.COMMANDS.items()
+    for flag in command.flags
+    if flag.kind == "integer"
+]
+NO_INTEGERS = ["", " ", "ten", "1.5", "1e3", "--1", "0x", "nan", "9" * 5_000, "-" + "9" * 5_000]
+
+
+@pytest.mark.parametrize(("name", "flag"), INTEGER_FLAGS)
+def test_every_integer_flag_has_a_range(name, flag, capsys):
+    """What lies outside is refused before anything else is looked at, in a short line."""
+    assert 0 <= flag.at_least <= flag.at_most <= 2**31 - 1
+    assert flag.default is None or flag.at_least <= flag.default <= flag.at_most
+    outside = [flag.at_least - 1, flag.at_most + 1, 2**31, 2**63, 10**30]
+    for value in (*NO_INTEGERS, *map(str, outside)):
+        message = mistake(capsys, *name.split(), f"--{flag.name}={value}")
+        assert f": --{flag.name}=" in message and "is not an integer" in message
+        assert message.isprintable() and len(message) < 200
+    known = cli.COMMANDS[name].flags
+    for value in (flag.at_least, flag.at_most):
+        needed = [f"--{other.name}=x" for other in known if other.required]
+        values, _ = arguments.parse_flags(name, known, [*needed, f"--{flag.name}={value}"])
+        assert values[flag.name].value == value
 
 
 def test_a_missing_config_lists_those_that_ship(capsys, monkeypatch, tmp_path):
@@ -303,6 +341,51 @@ def test_seeds(text, seeds):
 def test_seeds_that_are_none(text):
     with pytest.raises(UserError, match=re.escape(f"--seeds={text}: ")):
         arguments.parse_seeds(text)
+
+
+def test_seeds_are_counted_before_they_are_listed():
+    """No range is made into a list that is refused afterwards, and Python reads 4,300 digits."""
+    many = ["0-2147483647", "0-10000000", "0-9999999,10000000", "0-" + "9" * 5_000, "9" * 5_000]
+    many += [",".join(["0-9999999"] * 100), "0-0," * 1_000 + "0-9999999", "0" * 5_000 + "1,1"]
+    tracemalloc.start()
+    try:
+        for text in many:
+            with pytest.raises(UserError) as error:
+                arguments.parse_seeds(text)
+            assert len(str(error.value)) < 250
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(UserError, match="8 seeds; at most 7 are possible"):
+        arguments.parse_seeds("0-7", most=7)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2**31 - 40), st.integers(0, 30)), min_size=1, max_size=5))
+def test_seeds_are_those_of_their_ranges(ranges):
+    text = ",".join(f"{first}-{first + more}" for first, more in ranges)
+    expected = [seed for first, more in ranges for seed in range(first, first + more + 1)]
+    if len(set(expected)) == len(expected):
+        assert arguments.parse_seeds(text) == expected
+    else:
+        with pytest.raises(UserError, match="is named more than once"):
+            arguments.parse_seeds(text)
+
+
+@settings(deadline=None)
+@given(st.text(st.sampled_from("0123456789,- all\x1b\n٣"), max_size=40), st.integers(0, 500))
+def test_lists_of_any_text_are_read_or_refused(text, times):
+    for part in (text, text * times):
+        for parse in (
+            arguments.parse_seeds,
+            arguments.parse_labels,
+            lambda text: arguments.parse_integers("steps", text),
+            lambda text: arguments.parse_names("methods", text, ["gan", "ddgan"]),
+        ):
+            try:
+                parse(part)
+            except UserError as error:
+                assert str(error).isprintable() and len(str(error)) < 300
 
 
 @pytest.mark.parametrize(

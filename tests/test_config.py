@@ -1,5 +1,6 @@
 """Config files and JSON: what ships, what survives, what a user is told of a broken file."""
 
+import os
 import re
 from pathlib import Path
 
@@ -91,6 +92,89 @@ def test_a_missing_config_file_or_argument_suggests_the_nearest():
         load_config(f"{CONFIGS}/digits_ddgan.py:tny")
     with pytest.raises(UserError, match="'x' is not known; known: tiny"):
         load_config(f"{CONFIGS}/digits_ddgan.py:x")
+
+
+CONFIG = "from ddgan_jax.config import *\ndef get_config(arg=''):\n    c = base_config()\n"
+
+
+@pytest.mark.parametrize("name", ["my.py", "a:b.py", "my.py:x", "T10:00:00/my.py", "x:/:y/z"])
+@pytest.mark.parametrize("argument", ["", "tiny", "a:b", ".py"])
+def test_colons_in_paths_and_arguments(tmp_path, name, argument):
+    """The longest part of the path that exists is the file."""
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(CONFIG + "    c.data.name = arg\n    return c\n")
+    config = load_config(f"{file}:{argument}" if argument else str(file))
+    assert config.data.name == argument
+
+
+def test_a_missing_file_below_a_folder_with_colons_is_named(tmp_path):
+    folder = tmp_path / "2026-01-01T10:00:00"
+    folder.mkdir()
+    (folder / "mine.py").write_text(CONFIG + "    return c\n")
+    for path in (f"{folder}/mune.py", f"{folder}/mune.py:tiny"):
+        with pytest.raises(UserError) as error:
+            load_config(path)
+        assert f"config file {folder}/mune.py cannot" in str(error.value)
+        assert f"did you mean {folder}/mine.py?" in str(error.value)
+
+
+RAISES = {
+    "import sys; sys.exit(3)": "SystemExit: 3",
+    "raise MemoryError": "MemoryError",
+    "def f(): f()\nf()": "RecursionError",
+    "raise BaseException('a\\nb\\x1b')": "BaseException: a b",
+    "raise UnicodeDecodeError('utf-8', b'x', 0, 1, 'no')": "UnicodeDecodeError",
+    "class E(Exception):\n    def __str__(self): return 1 / 0\nraise E": "E: a value of type E",
+    "x = 1\0": "null bytes",
+    "raise GeneratorExit": "GeneratorExit",
+    "get_config = 3": "TypeError: 'int' object is not callable",
+    "(" * 300: "",
+    "def get_config(): return {}": "get_config must return a ConfigDict",
+    "from ml_collections import ConfigDict\ndef get_config():\n  c = ConfigDict()\n  c.c = c\n"
+    "  return c": "RecursionError",
+    "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'a': 1, 2: 3})": (
+        "TypeError"
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), RAISES.items(), ids=range(len(RAISES)))
+def test_whatever_a_config_file_raises_is_one_line(tmp_path, text, message):
+    file = write(tmp_path, text)
+    with pytest.raises(UserError) as error:
+        load_config(file)
+    assert message in str(error.value) and file in str(error.value)
+    assert str(error.value).isprintable()
+
+
+def test_ctrl_c_in_a_config_file_is_no_mistake(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        load_config(write(tmp_path, "raise KeyboardInterrupt"))
+
+
+def test_a_config_file_that_is_not_utf_8(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_bytes(b"x = '\xff\xfe'\n")
+    with pytest.raises(UserError, match="can't decode byte 0xff"):
+        load_config(str(file))
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "huge.py").touch()
+    os.truncate(tmp_path / "huge.py", 2**40)
+    for path in (
+        tmp_path,
+        tmp_path / "pipe.py",
+        "/dev/zero",
+        tmp_path / "huge.py",
+        "\0",
+        "~x/y.py",
+    ):
+        with pytest.raises(UserError) as error:
+            load_config(str(path))
+        assert str(error.value).isprintable()
 
 
 @pytest.mark.parametrize("text", ["{", "[1, 2]", ""])

@@ -127,6 +127,39 @@ REFUSALS = [
     (dict(generator__channel_multipliers=(1, 0)), "channel_multipliers=(1, 0) must be positive"),
     (dict(generator__num_res_blocks=0), "generator.num_res_blocks=0 must be positive"),
     (dict(generator__dropout=1.0), "generator.dropout=1.0 must be at least 0 and less than 1"),
+    (
+        dict(generator__attention_resolutions=(16, 2)),
+        "generator.attention_resolutions=(16, 2): no level has 2 pixels; there are 32, 16, 8, 4",
+    ),
+    (
+        dict(data__image_size=8),
+        "generator.attention_resolutions=(16,): no level has 16 pixels; there are 8, 4, 2, 1",
+    ),
+    (
+        dict(generator__fir=False, generator__fir_kernel=(1.0, 1.0)),
+        "generator.fir_kernel=(1.0, 1.0) has no effect: it needs fir=True; take it back to "
+        "(1.0, 3.0, 3.0, 1.0)",
+    ),
+    (
+        dict(generator__resample_with_conv=False),
+        "generator.resample_with_conv=False has no effect: it needs resblock='ddpm'",
+    ),
+    (
+        dict(generator__progressive_combine="cat"),
+        "generator.progressive_combine=cat has no effect: it needs progressive_input='input_skip'",
+    ),
+    (
+        dict(generator__fourier_scale=8.0),
+        "generator.fourier_scale=8.0 has no effect: it needs time_embedding='fourier' and",
+    ),
+    (
+        dict(optimizer__final_learning_rate=1e-6),
+        "optimizer.final_learning_rate=1e-06 has no effect: it needs decay_steps > 0",
+    ),
+    (dict(generator__num_res_blocks=2**31 - 1), "generator.num_res_blocks=2147483647 must be at"),
+    (dict(train__batch_size=10**10), "train.batch_size=10000000000 must lie between 0 and 2^31"),
+    (dict(train__batch_size=8, train__microbatches=2**31 - 1), "is not divisible by the 4 devices"),
+    (dict(data__split="x" * 5_000), "is longer than 4096 characters"),
     (dict(generator__fir_kernel=(1.0, -1.0)), "generator.fir_kernel=(1.0, -1.0) must be at least"),
     (dict(discriminator__time_embedding_dim=3), "time_embedding_dim=3 must be at least 4"),
     (dict(discriminator__base_channels=0), "discriminator.base_channels=0 must be positive"),
@@ -332,6 +365,22 @@ SIDDM_REFUSALS = [
         dict(generator__latent="gaussian"),
         "generator.latent='gaussian' is not one of normal, uniform, none",
     ),
+    (
+        dict(generator__remat_resolutions=(32,)),
+        "generator.remat_resolutions=(32,): no level has 32 pixels; there are 16, 8, 4",
+    ),
+    (
+        dict(discriminator__num_heads=8),
+        "discriminator.num_heads=8 has no effect: it needs head_channels=0; take it back to 4",
+    ),
+    (
+        dict(
+            generator__updown_order="adm",
+            generator__resblock_updown=True,
+            generator__resample_with_conv=False,
+        ),
+        "generator.resample_with_conv=False has no effect: it needs resblock_updown=False",
+    ),
     (dict(discriminator__num_logits=0), "discriminator.num_logits=0 must be positive"),
     (
         dict(discriminator__latent="none"),
@@ -376,7 +425,7 @@ ALL_REFUSALS = [
 @pytest.mark.parametrize(("make", "changes", "message"), ALL_REFUSALS)
 def test_refusals(make, changes, message):
     validation.validate(make(), num_devices=4)  # it is the change that is refused
-    assert message in refusal(make(**changes))
+    assert message in refusal(make(**changes), num_devices=4)
 
 
 @pytest.mark.parametrize(
@@ -423,6 +472,33 @@ def test_unusual_settings_that_work_are_accepted(changes):
 )
 def test_unusual_settings_of_siddm_that_work_are_accepted(changes):
     validation.validate(siddm_with(**changes))
+
+
+@pytest.mark.parametrize(
+    ("make", "changes"),
+    [
+        (config_with, dict(generator__attention_resolutions=(64,))),
+        (config_with, dict(generator__fir=False, generator__fir_kernel=(1.0, 1.0))),
+        (siddm_with, dict(discriminator__num_heads=8)),
+    ],
+)
+def test_a_run_that_exists_goes_on_with_fields_without_effect(make, changes):
+    """Another config would be another run, so that nothing could be done about them."""
+    refusal(make(**changes))
+    validation.validate(make(**changes), resumed=True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict(objective__r1_gamma=0.0, objective__r1_interval=10),
+        dict(optimizer__decay_steps=0, optimizer__decay_interval_steps=195),
+        dict(eval__every_steps=0, eval__num_samples=1_000),
+        dict(objective__afd_weight=0.0, objective__afd_form="code"),
+    ],
+)
+def test_what_is_switched_off_for_one_run_keeps_its_other_fields(changes):
+    validation.validate(config_with(**changes))
 
 
 @pytest.mark.parametrize("section", ["generator", "discriminator", "objective", "diffusion"])
