@@ -289,8 +289,8 @@ def test_damaged_and_foreign_files(converted, tmp_path):
     np.savez(changed, **{"fc/kernel": np.zeros((2, 3), np.float32)}, sha256="0", source_sha256="0")
     text.write_text("weights")
     for path, message in (
-        (damaged, "damaged.npz is not a whole .npz file: fetch https://"),
-        (text, "text.npz is not a whole .npz file: fetch https://"),
+        (damaged, "damaged.npz is damaged, or no file of arrays .*: fetch https://"),
+        (text, "text.npz is no .npy or .npz file of arrays: fetch https://"),
         (changed, "changed.npz is damaged or not converted by us: fetch https://"),
         (source, "state_dict.npz is damaged or not converted by us"),
     ):

@@ -1,33 +1,47 @@
-"""What is made once and then kept: where it lies, and what tells one data set from another."""
+"""What is made once and then kept in the cache folder."""
 
-import dataclasses
-import hashlib
-import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
-import numpy as np
+from ddgan_jax.errors import UserError
+from ddgan_jax.files.paths import cache_folder
 
-if TYPE_CHECKING:
-    from ddgan_jax.data import Dataset
-
-LOOKED_AT = 64  # examples of a set that its fingerprint depends on
+T = TypeVar("T")
 
 
-def folder() -> Path:
-    """$XDG_CACHE_HOME/ddgan_jax, by default ~/.cache/ddgan_jax; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ddgan_jax"
+def kept(
+    name: str,
+    load: Callable[[Path], T],
+    make: Callable[[str], T],
+    save: Callable[[Path, T], None],
+    *,
+    is_enough: Callable[[T], bool] = lambda value: True,
+    report: Callable[[str], None],
+) -> T:
+    """Return what the cache folder holds under a name, or make it now and put it there.
 
+    The folder is a convenience and stops nobody: a damaged file is made anew, and where nothing can
+    be kept (no home folder, no rights, a full disk) nothing is. Lines to `report` say so. Processes
+    that ask at once each make it, and write equal files whole.
 
-def fingerprint(dataset: "Dataset") -> str:
-    """Tells sets, splits, sizes and versions apart: 16 hexadecimal digits.
-
-    Of the set's name and sizes, and of some of its examples, evenly spread.
+    load, save: raise UserError for a file that cannot be used, or written. make: takes where the
+    value will be kept, in words. is_enough: whether what was found serves; if not it is made anew.
     """
-    info = dataset.info
-    ids = np.unique(np.linspace(0, info.num_examples - 1, LOOKED_AT).astype(np.int64))
-    images, labels = dataset.read(ids)
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(info), sort_keys=True).encode())
-    digest.update(images.tobytes() + labels.tobytes())
-    return digest.hexdigest()[:16]
+    folder = cache_folder()
+    path = None if folder is None else folder / name
+    if path is not None and os.path.lexists(path):
+        try:
+            found = load(path)
+            if is_enough(found):
+                return found
+        except UserError as error:
+            report(f"made anew: {error}")
+    value = make("kept nowhere, as there is no home folder" if path is None else f"kept in {path}")
+    if path is not None:
+        try:
+            save(path, value)
+        except UserError as error:
+            report(f"not kept for the next time: {error}")
+    return value

@@ -11,14 +11,13 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -27,9 +26,11 @@ from ddgan_jax import data, parallel, randomness, weights
 from ddgan_jax.config_files import from_dict
 from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
 from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import NotFiniteError, UserError, shown
 from ddgan_jax.evaluation import cache
+from ddgan_jax.files import arrays, foreign
 from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.files.paths import user_path
 from ddgan_jax.models.classifier import classify, init_params
 from ddgan_jax.types import Batch, Params, PyTree
 
@@ -47,6 +48,24 @@ class Trained(NamedTuple):
 
     params: Params
     about: Mapping[str, Any]
+
+
+_Length = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _About(msgspec.Struct):
+    """`Trained.about` as a file holds it."""
+
+    format: str
+    dataset: str
+    images: Annotated[list[_Length], msgspec.Meta(min_length=3, max_length=3)]
+    classes: Annotated[int, msgspec.Meta(ge=2, le=2**20)]
+    accuracy: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    held_out: _Count
+    train_steps: _Count
+    seed: _Count
+    weights_sha256: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +89,7 @@ def of_dataset(dataset: Dataset, report: Report, *, steps: int = 0) -> Trained:
     """The classifier of a labelled set: from the cache folder, or trained now and put there.
 
     report: takes lines of progress. steps: of training, 0: by the size of the set. Raises
-    UserError for a set without classes, and for a damaged file.
+    UserError for a set without classes.
     """
     info = dataset.info
     if info.num_classes < 2:
@@ -79,14 +98,17 @@ def of_dataset(dataset: Dataset, report: Report, *, steps: int = 0) -> Trained:
             "--features=pixels"
         )
     steps = steps or min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * info.num_examples // BATCH_SIZE))
-    name = f"{info.name.replace('/', '_')}-{cache.fingerprint(dataset)}-{steps}.npz"
-    path = cache.folder() / "classifiers" / name
-    if path.exists():
-        return load(path)
-    report(f"training a classifier of {info.name}, once: {steps:,} steps, kept in {path}")
-    trained = train(dataset, report, steps=steps)
-    save(path, trained)
-    return trained
+    name = f"{info.name.replace('/', '_')}-{data.fingerprint(dataset)}-{steps}.npz"
+
+    def make(where: str) -> Trained:
+        report(f"training a classifier of {info.name}, once: {steps:,} steps, {where}")
+        return train(dataset, report, steps=steps)
+
+    def is_enough(found: Trained) -> bool:
+        shape = [info.image_size, info.image_size, info.channels]
+        return (found.about["images"], found.about["classes"]) == (shape, info.num_classes)
+
+    return cache.kept(f"classifiers/{name}", load, make, save, is_enough=is_enough, report=report)
 
 
 def of_stacked_digits(config: ConfigDict, report: Report) -> Trained:
@@ -132,6 +154,10 @@ def train(dataset: Dataset, report: Report, *, steps: int, seed: int = 0) -> Tra
             if number % max(1, steps // 5) == 0:
                 report(f"  step {number:,} of {steps:,}, loss {float(loss):.3f}")
     params = jax.device_get(state[0])
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        raise NotFiniteError(
+            f"training a classifier of {info.name} has diverged: its weights are not finite"
+        )
     accuracy = _accuracy(params, Part(dataset, held_out))
     report(f"  accuracy {accuracy:.2%} on {len(held_out):,} images that it was not trained on")
     about = {
@@ -192,20 +218,26 @@ def save(path: str | os.PathLike, trained: Trained) -> None:
 
 
 def load(path: str | os.PathLike) -> Trained:
-    """Reads what `save` wrote. Raises UserError for a file that is missing, damaged or not ours."""
-    try:
-        with np.load(io.BytesIO(Path(path).read_bytes())) as file:
-            arrays = dict(file)
-        about = json.loads(str(arrays.pop("about")))
-        params = weights.nested(arrays)
-        whole = (about["format"], about["weights_sha256"]) == (FORMAT, sha256(params))
-    except OSError as error:
-        raise UserError(f"cannot read the classifier {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no classifier of ours: move it, to train it again") from error
-    if not whole:
-        raise UserError(f"{path} does not match its checksum: move it, to train it again")
-    return Trained(params, about)
+    """Return what `save` wrote. Raises UserError for a file that is missing, damaged or foreign."""
+    path = user_path(path, "classifier")
+    found = arrays.read_arrays(path)
+    text = arrays.text_of(found, "about", path).encode()
+    about = foreign.decode_json(text, _About, source=path)
+    del found["about"]
+    with foreign.reading(path, "classifier of ours"):
+        params = weights.nested(found)
+        template = jax.eval_shape(
+            lambda: init_params(randomness.run_key(0), tuple(about.images), about.classes)
+        )
+        weights.check_shapes(params, template, shown(path, 300))
+        whole = all(a.dtype == np.float32 and np.isfinite(a).all() for a in found.values())
+        whole = whole and about.weights_sha256 == sha256(params)
+    if not whole or about.format != FORMAT:
+        raise UserError(
+            f"{shown(path, 300)} is damaged: it does not match its checksum; move it, to train it "
+            "again"
+        )
+    return Trained(params, msgspec.to_builtins(about))
 
 
 def sha256(params: Params) -> str:

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddgan_jax import parallel, randomness
-from ddgan_jax.evaluation import cache
+from ddgan_jax.errors import UserError
+from ddgan_jax.files.paths import cache_folder
 from ddgan_jax.metrics.statistics import Provenance
 
 if TYPE_CHECKING:
@@ -77,8 +78,16 @@ def open_network(
 
 
 def default_inception_file() -> str:
-    """Where the converted Inception weights are looked for."""
-    return os.fspath(cache.folder() / "inception.npz")
+    """Return where the converted Inception weights are looked for.
+
+    Raises UserError where there is no home folder.
+    """
+    folder = cache_folder()
+    if folder is None:
+        raise UserError(
+            "there is no home folder, in which the Inception weights would lie: name their file"
+        )
+    return os.fspath(folder / "inception.npz")
 
 
 def inception(

@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from ddgan_jax.config import base_config
 from ddgan_jax.data import catalog
-from ddgan_jax.data.datasets import Dataset
+from ddgan_jax.data.datasets import Dataset, fingerprint
 from ddgan_jax.data.order import REFERENCE_ORDER, permutation
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.evaluation import cache, features
 from ddgan_jax.evaluation.features import FeatureNetwork
 from ddgan_jax.metrics import statistics
@@ -50,12 +50,14 @@ def gather(
 
     total: of images, for the progress bar on a terminal. keep: vectors to hold, float32. logits:
     hold those too. label: a function from images to labels, int (n,), which are held as well.
+    Raises NotFiniteError for features that are not finite.
     """
     stats, vectors, scores, labels = None, [], [], []
     bar = tqdm(total=total, desc="features", unit="img", delay=2, disable=None)
     with bar:
         for batch in features.in_batches(chunks, network.batch_size):
             found = network.extract(batch)
+            _check_finite(found, network)
             stats = statistics.add(
                 statistics.empty(found.vectors.shape[1]) if stats is None else stats, found.vectors
             )
@@ -77,6 +79,15 @@ def gather(
     )
 
 
+def _check_finite(found: features.Features, network: FeatureNetwork) -> None:
+    for array in found:
+        if array is not None and not np.isfinite(array).all():
+            raise NotFiniteError(
+                f"the {network.name} features of some images are not finite, so that no number "
+                "could come of them: the network's weights are damaged"
+            )
+
+
 def preprocessing(height: int, width: int, channels: int) -> str:
     """What becomes of images before they meet a feature network, in words."""
     return (
@@ -93,12 +104,17 @@ def of_dataset(
     order = permutation(0, (REFERENCE_ORDER,), info.num_examples)
     ids = order[: num or len(order)]
     part = f", {len(ids)} of them" if len(ids) < len(order) else ""
-    size = info.image_size
-    provenance = features.provenance(
-        network, f"{info.name} {split}{part}", preprocessing(size, size, info.channels)
-    )
     chunks = _read(dataset, ids, network.batch_size)
-    return gather(chunks, network, total=len(ids), keep=keep), provenance
+    gathered = gather(chunks, network, total=len(ids), keep=keep)
+    return gathered, _provenance(dataset, network, f"{split}{part}")
+
+
+def _provenance(dataset: Dataset, network: FeatureNetwork, split: str) -> statistics.Provenance:
+    info = dataset.info
+    size = info.image_size
+    return features.provenance(
+        network, f"{info.name} {split}", preprocessing(size, size, info.channels)
+    )
 
 
 def _read(dataset: Dataset, ids: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -114,25 +130,34 @@ def from_cache(
     keep: int,
     report: Callable[[str], None],
 ) -> SavedStatistics:
-    """The statistics of a whole set from the cache folder, made now if they are not there.
+    """Return the statistics of a whole set: from the cache folder, or made now and put there.
 
-    keep: features that are needed; files that hold fewer are made anew. report: takes a line.
+    keep: features that are needed; files that hold fewer are made anew. report: takes lines.
     """
     info = dataset.info
-    what = [cache.fingerprint(dataset), split, dict(network.identity)]
+    what = [fingerprint(dataset), split, dict(network.identity)]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     name = f"{info.name.replace('/', '_')}-{network.name}-{digest}.npz"
-    path = cache.folder() / "references" / name
-    if path.exists():
-        found = statistics.load(path)
-        if len(found.features) >= min(keep, info.num_examples):
-            return found
-    report(
-        f"features of the {info.num_examples:,} images of {info.name} {split}, once: kept in {path}"
+
+    def make(where: str) -> SavedStatistics:
+        count = f"{info.num_examples:,}"
+        report(f"features of the {count} images of {info.name} {split}, once: {where}")
+        gathered, provenance = of_dataset(dataset, network, split=split, keep=keep)
+        return statistics.saved(gathered.stats, provenance, gathered.vectors)
+
+    def is_enough(found: SavedStatistics) -> bool:
+        ours = _provenance(dataset, network, split)
+        whole = (found.count, found.provenance) == (info.num_examples, ours)
+        return whole and len(found.features) >= min(keep, info.num_examples)
+
+    return cache.kept(
+        f"references/{name}",
+        statistics.load,
+        make,
+        statistics.write,
+        is_enough=is_enough,
+        report=report,
     )
-    gathered, provenance = of_dataset(dataset, network, split=split, keep=keep)
-    statistics.save(path, gathered.stats, provenance, gathered.vectors)
-    return statistics.load(path)
 
 
 def data_config(
@@ -183,7 +208,8 @@ def write(
     num: int,
     keep: int,
 ) -> SavedStatistics:
-    """`ddgan reference`: writes the statistics of a set to `out` and returns them."""
+    """Write the statistics of a set to `out` and return them: `ddgan reference`."""
     gathered, provenance = of_dataset(dataset, network, split=split, num=num, keep=keep)
-    statistics.save(out, gathered.stats, provenance, gathered.vectors)
-    return statistics.load(out)
+    made = statistics.saved(gathered.stats, provenance, gathered.vectors)
+    statistics.write(out, made)
+    return made

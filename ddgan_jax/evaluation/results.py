@@ -1,16 +1,84 @@
-"""A result for people, and what wrote it."""
+"""Result files of `ddgan evaluate`: their form, read and checked; a result for people."""
 
 import datetime
+import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-import jax
+import msgspec
 
 import ddgan_jax
+from ddgan_jax.files import foreign
+
+LARGEST_RESULT = 2**20  # bytes of a file
+
+# Sums and differences of such numbers are finite, too.
+Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Facts = dict[str, str | int | float | bool | None]  # of these no number is drawn or compared
+
+
+class Samples(msgspec.Struct):
+    """How many images were scored, and what they are."""
+
+    count: Count | None = None
+    images: str = ""
+    comparable_with_published_numbers: bool | None = None
+
+
+class Sampling(msgspec.Struct):
+    """What it takes to draw the images. seconds_per_100_images: no less than a clock can tell."""
+
+    seconds_per_100_images: Annotated[float, msgspec.Meta(ge=1e-9, le=1e12)]
+    denoising_steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    network_evaluations_per_image: Count | None = None
+    images_per_call: Count | None = None
+    timed_calls: Count | None = None
+    device: str = ""
+    compute_dtype: str = ""
+
+
+class Scored(msgspec.Struct):
+    """The model whose images were scored, or the place of given images."""
+
+    folder: str = ""
+    step: Count | None = None
+    weights: str = ""
+    sha256: str = ""
+    images: str = ""
+
+
+class Modes(msgspec.Struct):
+    """What the numbers of modes depend on."""
+
+    count: Count | None = None
+    kl_floor: Number | None = None
+    classifier: Facts = {}
+
+
+class Result(msgspec.Struct):
+    """A result file."""
+
+    metrics: Annotated[dict[str, Number], msgspec.Meta(min_length=1)]
+    samples: Samples | None = None
+    features: Facts | None = None
+    reference: Facts | None = None
+    model: Scored | None = None
+    sampling: Sampling | None = None
+    modes: Modes | None = None
+    written_by: Facts | None = None
+
+
+def read(path: str | os.PathLike) -> Result:
+    """Return what a result file holds. Raises UserError, naming the field, if it is none."""
+    content = foreign.read_bytes(path, "result file", most=LARGEST_RESULT)
+    return foreign.decode_json(content, Result, source=path)
 
 
 def written_by() -> dict[str, str]:
-    """This program, what it ran on, and when."""
+    """Return the versions of this program and of JAX, and the time."""
+    import jax  # here: reading results needs none
+
     return {
         "ddgan_jax": ddgan_jax.__version__,
         "jax": jax.__version__,
@@ -19,7 +87,7 @@ def written_by() -> dict[str, str]:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The result for people: a line for each number, then what they depend on."""
+    """Return the result for people: a line for each number, then what they depend on."""
     values = result["metrics"]
     lines = []
     for name, value in values.items():

@@ -15,9 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ddgan_jax.errors import BusyError, reason, shown
+from etils import epath
+
+from ddgan_jax.errors import BusyError, UserError, reason, shown
 from ddgan_jax.files.atomic import removed_at_the_end, write_errors
-from ddgan_jax.files.paths import LONGEST_NAME, is_bucket
+from ddgan_jax.files.paths import LONGEST_NAME, is_bucket, user_path
 
 RUN_LOCK = ".lock"  # in a run folder
 PATIENCE = 2.0  # seconds to wait for a process that is just ending
@@ -26,12 +28,15 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 
 
 @contextlib.contextmanager
-def only_writer(place: str | os.PathLike, *, run_folder: bool = False) -> Iterator[None]:
+def only_writer(
+    place: str | os.PathLike, *, run_folder: bool = False, patience: float = PATIENCE
+) -> Iterator[None]:
     """Hold a file's or a folder's place, whose parents are made, against a second process.
 
     The system lets go when this process ends, however it ends. run_folder: the place is made and
-    the lock stays in it; otherwise the lock lies beside the place and goes at the end. Raises
-    BusyError if another process holds the place, UserError if the lock cannot be written.
+    the lock stays in it; otherwise the lock lies beside the place and goes at the end. patience:
+    seconds to wait for another process. Raises BusyError if another process holds the place,
+    UserError if the lock cannot be written.
     """
     if is_bucket(place):
         yield
@@ -39,12 +44,34 @@ def only_writer(place: str | os.PathLike, *, run_folder: bool = False) -> Iterat
     lock = Path(place) / RUN_LOCK if run_folder else _lock_beside(Path(place))
     with write_errors(place):
         lock.parent.mkdir(parents=True, exist_ok=True)
-    with _held(lock, place) as file:
+    with _held(lock, place, patience) as file:
         if file is None or run_folder:
             yield
             return
         with removed_at_the_end(lock):
             yield
+
+
+@contextlib.contextmanager
+def output_file(
+    text: str | os.PathLike, *suffixes: str, what: str = "out", new: bool = False
+) -> Iterator[epath.Path]:
+    """Give the place of a file that a person named for what is about to be made, and hold it.
+
+    That it can be written is known before anything long begins. suffixes: with which its name may
+    end; none: any. what: how messages call the path. new: nothing may be there yet. Raises
+    UserError, and BusyError as `only_writer`.
+    """
+    path = user_path(text, what)
+    if suffixes and not path.name.lower().endswith(suffixes):
+        raise UserError(f"cannot write {shown(path, 300)}: name an {' or '.join(suffixes)}")
+    with write_errors(path):
+        if path.is_dir():
+            raise UserError(f"cannot write {shown(path, 300)}: it is a folder")
+    with only_writer(path):
+        if new and path.exists():
+            raise UserError(f"{shown(path, 300)} exists already: name another file, or move it")
+        yield path
 
 
 def is_held(run_dir: str | os.PathLike) -> bool:
@@ -62,9 +89,9 @@ def is_held(run_dir: str | os.PathLike) -> bool:
 
 
 @contextlib.contextmanager
-def _held(lock: Path, place: str | os.PathLike) -> Iterator[IO | None]:
+def _held(lock: Path, place: str | os.PathLike, patience: float) -> Iterator[IO | None]:
     """Give the locked file; None where the file system has no locks."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     while True:
         with write_errors(place):
             file = lock.open("a")

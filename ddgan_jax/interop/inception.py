@@ -12,7 +12,6 @@ import hashlib
 import io
 import os
 import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -22,8 +21,10 @@ import numpy as np
 from etils import epath
 
 from ddgan_jax import randomness
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import arrays, foreign
 from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.files.paths import user_path
 from ddgan_jax.interop import pytorch_files
 from ddgan_jax.models.inception import INPUT_SIZE, InceptionV3
 from ddgan_jax.types import Params, PyTree
@@ -35,6 +36,7 @@ PUBLISHED_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
     "pt_inception-2015-12-05-6726825d.pth"
 )
+LARGEST = 2**30  # bytes of a file; the published one has 96 MB
 EPSILON = 1e-3  # of the batch normalisations
 _HOW_TO_CONVERT = f"fetch {PUBLISHED_URL} and run: ddgan import inception --from=FILE"
 
@@ -59,12 +61,14 @@ def import_inception(state_dict: StateDict) -> Params:
         if name == "fc.bias" or name.endswith(".num_batches_tracked"):
             continue
         if name not in shapes:
-            problems.append(f"unused {name}")
+            problems.append(f"unused {shown(name)}")
         elif np.shape(value) != shapes[name]:
             problems.append(f"{name} has shape {np.shape(value)}, not {shapes[name]}")
+        elif np.asarray(value).dtype.kind != "f":
+            problems.append(f"{name} holds no floats")
     if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
-        raise UserError(f"this state dict is not that of the FID InceptionV3: {shown}")
+        listed = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
+        raise UserError(f"this state dict is not that of the FID InceptionV3: {listed}")
 
     def entry(name: str) -> np.ndarray:
         return np.asarray(state_dict[name], np.float64)
@@ -114,40 +118,47 @@ def convert(
     *,
     expected_sha256: str | None = PUBLISHED_SHA256,
 ) -> None:
-    """Writes our float32 .npz of a published .pth, or of an .npz of its state dict.
+    """Write our float32 .npz of a published .pth, or of an .npz of its state dict.
 
-    expected_sha256: of a .pth, None takes any; no checksum of an .npz is published, so that any is
-    taken. Raises UserError for a file that is missing, another or damaged, and for a .pth where
-    PyTorch is not installed.
+    Which of the two a file is, its content says. expected_sha256: of a .pth, None takes any; no
+    checksum of an .npz is published, so that any is taken. Raises UserError for a file that is
+    missing, another or damaged, and for a .pth where PyTorch is not installed.
     """
-    content = _read(path)
+    path = _existing(path)
+    content = foreign.read_bytes(path, "Inception weights", most=LARGEST)
     source_sha256 = hashlib.sha256(content).hexdigest()
-    is_npz = epath.Path(path).suffix == ".npz"
+    is_npz = _is_npz(content)
     if not is_npz and expected_sha256 not in (None, source_sha256):
         raise UserError(
-            f"{path} is not the expected file: its SHA-256 is {source_sha256}, not "
+            f"{shown(path, 300)} is not the expected file: its SHA-256 is {source_sha256}, not "
             f"{expected_sha256}; fetch {PUBLISHED_URL} again"
         )
-    state_dict = _read_npz(path, content) if is_npz else _read_pth(path, content)
-    params = jax.tree.map(np.float32, import_inception(state_dict))
-    arrays = {"/".join(_unit_and_leaf(p)): v for p, v in jax.tree.leaves_with_path(params)}
+    state_dict = _read_npz(path) if is_npz else _read_pth(path, content)
+    with np.errstate(all="ignore"):
+        params = jax.tree.map(np.float32, import_inception(state_dict))
+    found = {"/".join(_unit_and_leaf(p)): v for p, v in jax.tree.leaves_with_path(params)}
+    _check_finite(path, found)
     file = io.BytesIO()
-    np.savez(file, sha256=_digest(arrays), source_sha256=source_sha256, **arrays)
-    write_atomically(out, file.getvalue())
+    np.savez(file, sha256=_digest(found), source_sha256=source_sha256, **found)
+    write_atomically(user_path(out, "out"), file.getvalue())
 
 
 def load(path: str | os.PathLike) -> InceptionWeights:
-    """Reads what `convert` wrote.
+    """Return what `convert` wrote.
 
     Raises UserError if it is missing, fails its checksum, or lacks parameters of the network.
     """
-    arrays = _read_npz(path, _read(path))
-    sha256, source_sha256 = (str(arrays.pop(name, "")) for name in ("sha256", "source_sha256"))
-    if sha256 != _digest(arrays):
-        raise UserError(f"{path} is damaged or not converted by us: {_HOW_TO_CONVERT}")
-    _check_entries(path, arrays)
+    path = _existing(path)
+    found = _read_npz(path)
+    sha256, source_sha256 = (
+        str(found.pop(name)) if name in found else "" for name in ("sha256", "source_sha256")
+    )
+    if any(value.dtype.kind != "f" for value in found.values()) or sha256 != _digest(found):
+        raise UserError(f"{shown(path, 300)} is damaged or not converted by us: {_HOW_TO_CONVERT}")
+    _check_entries(path, found)
+    _check_finite(path, found)
     params: Params = {}
-    for name, value in arrays.items():
+    for name, value in found.items():
         unit, leaf = name.split("/")
         node = params
         for part in unit.split("."):
@@ -156,15 +167,25 @@ def load(path: str | os.PathLike) -> InceptionWeights:
     return InceptionWeights(params, sha256, source_sha256)
 
 
-def _check_entries(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+def _check_entries(path: str | os.PathLike, found: Mapping[str, np.ndarray]) -> None:
     leaves = jax.tree.leaves_with_path(template())
     wanted = {"/".join(_unit_and_leaf(p)): leaf.shape for p, leaf in leaves}
-    there = {name: value.shape for name, value in arrays.items()}
+    there = {name: value.shape for name, value in found.items()}
     wrong = [name for name in wanted | there if wanted.get(name) != there.get(name)]
     if wrong:
         raise UserError(
-            f"{path} does not hold the FID InceptionV3: {wrong[0]} and {len(wrong) - 1} other "
-            f"entries are missing, unused or of another shape: {_HOW_TO_CONVERT}"
+            f"{shown(path, 300)} does not hold the FID InceptionV3: {shown(wrong[0])} and "
+            f"{len(wrong) - 1} other entries are missing, unused or of another shape: "
+            f"{_HOW_TO_CONVERT}"
+        )
+
+
+def _check_finite(path: str | os.PathLike, found: Mapping[str, np.ndarray]) -> None:
+    wrong = next((name for name, value in found.items() if not np.isfinite(value).all()), None)
+    if wrong is not None:
+        raise UserError(
+            f"{shown(path, 300)} holds weights that are not finite, in {shown(wrong)}: "
+            f"{_HOW_TO_CONVERT}"
         )
 
 
@@ -177,25 +198,36 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: str | os.PathLike) -> bytes:
+def _existing(path: str | os.PathLike) -> epath.Path:
+    place = user_path(path, "inception")
+    with foreign.reading(place, "file of Inception weights"):
+        missing = not place.exists()
+    if missing:
+        raise UserError(f"there are no Inception weights at {shown(place, 300)}: {_HOW_TO_CONVERT}")
+    return place
+
+
+def _is_npz(content: bytes) -> bool:
+    """Return whether this is an archive of arrays; a .pth is an archive of other things."""
     try:
-        return epath.Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"there are no Inception weights at {path}: {_HOW_TO_CONVERT}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except Exception:  # whatever zipfile raises on what is none
+        return False
 
 
-def _read_npz(path: str | os.PathLike, content: bytes) -> dict[str, np.ndarray]:
+def _read_npz(path: epath.Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(io.BytesIO(content)) as file:
-            return dict(file)
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a whole .npz file: {_HOW_TO_CONVERT}") from error
+        return arrays.read_arrays(path)
+    except UserError as error:
+        raise UserError(f"{error}: {_HOW_TO_CONVERT}") from error
 
 
-def _read_pth(path: str | os.PathLike, content: bytes) -> dict[str, np.ndarray]:
+def _read_pth(path: epath.Path, content: bytes) -> dict[str, np.ndarray]:
     state_dict = pytorch_files.load(content, path)
-    if isinstance(state_dict, dict) and all(isinstance(v, np.ndarray) for v in state_dict.values()):
+    if isinstance(state_dict, dict) and all(
+        isinstance(name, str) and isinstance(value, np.ndarray)
+        for name, value in state_dict.items()
+    ):
         return state_dict
-    raise UserError(f"{path} holds no state dict of PyTorch")
+    raise UserError(f"{shown(path, 300)} holds no state dict of PyTorch")

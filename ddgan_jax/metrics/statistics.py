@@ -12,14 +12,15 @@ through the same protocol, weights and preprocessing: `require_comparable` refus
 import io
 import json
 import os
-import zipfile
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
-from etils import epath
 
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import arrays, foreign
 from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.files.paths import user_path
 
 
 class FeatureStatistics(NamedTuple):
@@ -38,6 +39,20 @@ class Provenance(NamedTuple):
     dataset: str  # free text: data set and split, or run and step
     preprocessing: str  # what was done to the images before they met the network
     network: str = "inception"  # one of features.NAMES
+
+
+class _ProvenanceFields(TypedDict):
+    """`Provenance` as the text in a file: earlier ones do not name the network."""
+
+    protocol: str
+    weights_sha256: str
+    dataset: str
+    preprocessing: str
+    network: NotRequired[str]
+
+
+_FORM = ("mu", "sigma", "n", "provenance", "features")  # the arrays of a file
+_LARGEST = 1e100  # of means and covariances: their squares are finite, too
 
 
 class SavedStatistics(NamedTuple):
@@ -80,36 +95,100 @@ def save(
     provenance: Provenance,
     features: np.ndarray | None = None,
 ) -> None:
-    """Writes mu, sigma, n and the provenance to an .npz file, in place of what was there.
+    """Write mu, sigma, n and the provenance to an .npz file, in place of what was there.
+
+    The other arguments are those of `saved`. Raises UserError if it cannot be written.
+    """
+    write(path, saved(stats, provenance, features))
+
+
+def saved(
+    stats: FeatureStatistics, provenance: Provenance, features: np.ndarray | None = None
+) -> SavedStatistics:
+    """Return statistics as a file holds them.
 
     features: float32 (n, D) to go with them, for the metrics that need more than mean and
-    covariance: those of a random part of the set. mu and sigma have the names under which other FID
-    programs look for them. A kill leaves no half file. Raises UserError if it cannot be written.
+    covariance: those of a random part of the set. Raises UserError for fewer than two examples.
     """
     mu, sigma = mean_and_covariance(stats)
-    text = json.dumps(provenance._asdict())
-    content = io.BytesIO()
     kept = np.zeros((0, len(mu)), np.float32) if features is None else features
-    np.savez(content, mu=mu, sigma=sigma, n=stats.count, provenance=text, features=kept)
-    write_atomically(path, content.getvalue())
+    return SavedStatistics(mu, sigma, stats.count, provenance, kept)
+
+
+def write(path: str | os.PathLike, content: SavedStatistics) -> None:
+    """Write statistics to an .npz file, in place of what was there.
+
+    mu and sigma have the names under which other FID programs look for them. A kill leaves no half
+    file. Raises UserError if it cannot be written.
+    """
+    file = io.BytesIO()
+    np.savez(
+        file,
+        mu=content.mu,
+        sigma=content.sigma,
+        n=content.count,
+        provenance=json.dumps(content.provenance._asdict()),
+        features=content.features,
+    )
+    write_atomically(user_path(path, "statistics"), file.getvalue())
 
 
 def load(path: str | os.PathLike) -> SavedStatistics:
-    """Reads what `save` wrote. Raises UserError for a file that is missing, damaged or not ours."""
-    try:
-        content = io.BytesIO(epath.Path(path).read_bytes())
-        with np.load(content) as file:
-            provenance = Provenance(**json.loads(str(file["provenance"])))
-            return SavedStatistics(
-                file["mu"], file["sigma"], int(file["n"]), provenance, file["features"]
-            )
-    except OSError as error:
-        raise UserError(f"cannot read statistics {path}: {error.strerror or error}") from error
-    except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    """Return what `save` wrote.
+
+    Raises UserError for a file that is missing, damaged or not ours, and for numbers that cannot be
+    mean and covariance of anything.
+    """
+    path = user_path(path, "statistics")
+    file = arrays.open_arrays(path)
+    missing = [name for name in _FORM if name not in file.forms]
+    if missing:
         raise UserError(
-            f"{path} holds no feature statistics of ours, which say what they were made from: "
-            "compute them again"
-        ) from error
+            f"{shown(path, 300)} holds no feature statistics of ours, which say what they were "
+            f"made from: it has no {', '.join(missing)}; compute them again"
+        )
+    found = {name: file.load(name) for name in _FORM}
+    text = arrays.text_of(found, "provenance", path).encode()
+    provenance = Provenance(**foreign.decode_json(text, _ProvenanceFields, source=path))
+    if problem := _problem(found):
+        raise UserError(
+            f"{shown(path, 300)} is damaged, or no file of feature statistics: {problem}; compute "
+            "them again"
+        )
+    mu, sigma = (np.asarray(found[name], np.float64) for name in ("mu", "sigma"))
+    return SavedStatistics(mu, sigma, int(found["n"]), provenance, found["features"])
+
+
+def _problem(found: Mapping[str, np.ndarray]) -> str:
+    """Return what is wrong with the numbers of a statistics file, "" if nothing is."""
+    mu, sigma, features = (found[name] for name in ("mu", "sigma", "features"))
+    if found["n"].shape != () or found["n"].dtype.kind not in "iu" or not 2 <= found["n"] < 2**53:
+        return "n is no number of images, 2 or more"
+    dim = len(mu) if mu.ndim == 1 else 0
+    if not dim or sigma.shape != (dim, dim) or features.ndim != 2 or features.shape[1] != dim:
+        shapes = ", ".join(f"{name} {found[name].shape}" for name in ("mu", "sigma", "features"))
+        return f"{shapes} are not of one dimension"
+    if len(features) > found["n"]:
+        return f"there are {len(features):,} features of {found['n']:,} images"
+    for name in ("mu", "sigma", "features"):
+        if found[name].dtype.kind != "f" or not np.isfinite(found[name]).all():
+            return f"{name} holds what is no finite number"
+    return _covariance_problem(np.asarray(mu, np.float64), np.asarray(sigma, np.float64))
+
+
+def _covariance_problem(mu: np.ndarray, sigma: np.ndarray) -> str:
+    """Return why sigma is no covariance up to the rounding of sums about zero, "" if it is one."""
+    if max(np.abs(mu).max(), np.abs(sigma).max()) > _LARGEST:
+        return "mu or sigma is too large for any features"
+    scale = np.abs(sigma).max()
+    rounding = 1e-6 * scale + 1e-9 * np.square(mu).max()
+    if not np.abs(sigma - sigma.T).max() <= rounding:
+        return "sigma is not symmetric"
+    try:
+        np.linalg.cholesky(sigma + (rounding + np.finfo(np.float64).tiny) * np.eye(len(sigma)))
+    except np.linalg.LinAlgError:
+        return "sigma is no covariance, since some direction has a negative variance"
+    return ""
 
 
 def require_comparable(a: Provenance, b: Provenance) -> None:
