@@ -60,6 +60,7 @@ _KINDS = {
 }
 _HYPHENS = re.compile(r"(?<=^--)\w[\w-]*(?==|$)")  # --num-processes is --num_processes
 _FLAG = re.compile(r"--?([a-zA-Z][^=]*)(?:=.*)?", re.DOTALL)
+_OF_ABSL = re.compile(r"--?(flagfile|undefok)\b")  # absl would read any file, also a device
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?", re.DOTALL)
 
 
@@ -85,15 +86,16 @@ def parse_flags(
                 **(bounds if flag.kind == "integer" else {}),
             )
     argv = [_HYPHENS.sub(lambda name: name[0].replace("-", "_"), argument) for argument in argv]
+    for argument in argv:
+        if _OF_ABSL.match(argument):
+            _refuse_unknown(argument, names)
     try:
         rest = values([command, *argv], known_only=True)[1:]
     except (flags.Error, ValueError) as error:
         raise UserError(_explain(error, {flag.name: _kind(flag) for flag in known})) from error
     for argument in rest:
-        match = _FLAG.fullmatch(argument)
-        if match and not (takes_config and _OVERRIDE.fullmatch(argument)):
-            nearest = did_you_mean(f"--{match[1]}", [f"--{name}" for name in names])
-            raise UserError(f"unknown flag --{shown(match[1])}{nearest}")
+        if not (takes_config and _OVERRIDE.fullmatch(argument)):
+            _refuse_unknown(argument, names)
     if not takes_config:
         _refuse_positional(rest)
     for flag in known:
@@ -114,8 +116,8 @@ def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
     argv = ["config", *overrides]
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         _refuse_positional(values(argv)[1:])
     except (MemoryError, RecursionError) as error:  # from Python's own parser
         longest = shown(max(overrides, key=len))
@@ -234,6 +236,13 @@ def _explain(error: Exception, kinds: Mapping[str, str]) -> str:
     if name not in kinds:
         return f"--{shown(name)} is a group of fields; change them one by one"
     return f"--{name}={shown(value)} is not {kinds[name]}"
+
+
+def _refuse_unknown(argument: str, names: Sequence[str]) -> None:
+    """Refuse an argument that is a flag; names: of the flags that there are."""
+    if match := _FLAG.fullmatch(argument):
+        nearest = did_you_mean(f"--{match[1]}", [f"--{name}" for name in names])
+        raise UserError(f"unknown flag --{shown(match[1])}{nearest}")
 
 
 def _refuse_positional(arguments: Sequence[str]) -> None:

@@ -240,6 +240,9 @@ MISTAKES = [
         ["sample", "--workdir=w", "--st\x1b[3ep=1"],
         "unknown flag --st\\x1b[3ep; did you mean --step?",
     ),
+    (["sample", "--workdir=w", "--flagfile=/dev/zero"], "ddgan sample: unknown flag --flagfile"),
+    ([*TRAIN, "--flagfile", "/dev/zero"], "ddgan train: unknown flag --flagfile"),
+    ([*TRAIN, "-undefok=x", "--x=1"], "ddgan train: unknown flag --undefok"),
     (["sample", "--workdir=w", "--num=2", "--seeds=1"], "--num=N is short for --seeds=0-(N-1)"),
 ]
 

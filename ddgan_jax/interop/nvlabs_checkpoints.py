@@ -30,8 +30,7 @@ from ddgan_jax.interop.nvlabs import StateDict
 from ddgan_jax.model import Model
 from ddgan_jax.run_logs import ORIGIN
 from ddgan_jax.types import DiscriminatorState, GeneratorState, Params, PyTree, TrainState
-from ddgan_jax.validation import validate
-from ddgan_jax.validation.networks import GENERATOR_CHECKS
+from ddgan_jax.validation import check_model, validate
 
 LICENCE = "not stated; the published weights of this code are for non-commercial use only"
 
@@ -118,7 +117,7 @@ def import_command(
         raise UserError(f"--args is missing: {', '.join(PUBLISHED)}, or a JSON file of options")
     config = nvlabs.config_from_args(given)
     config.data.name = data or config.data.name
-    GENERATOR_CHECKS[config.generator.name](config)
+    check_model(config)
     params = nvlabs.import_generator(content, config)
     kind = "ema" if given.get("use_ema") else "raw"
     export.write(Model(config, params, _step_of_file(checkpoint, config), kind, about), out)
