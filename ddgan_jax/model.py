@@ -169,6 +169,7 @@ def from_run(
     return Model(config, jax.device_get(params), step, kind, about)
 
 
+@randomness.reproducible()
 def _raw_params(config: ConfigDict, directory: epath.Path, step: int) -> Params:
     key = randomness.run_key(config.train.seed)
     like = jax.eval_shape(functools.partial(train_step.init_state, config, key))
