@@ -13,11 +13,12 @@ Usage: launch/gpu_local.sh train [--flag=value ...]
 
 Flags:
   --max-crashes=N   give up after so many in a row without a new checkpoint (default 3)
-  --pause=SECONDS   before running again after a crash (default 10)
+  --pause=SECONDS   before running again where nothing was saved (default 10)
   --dry-run         print the command; run nothing
 
 train also takes --config=FILE[:ARG], --workdir=FOLDER, --config.FIELD=VALUE, and behind "--" any
-other flag of `ddgan train`. Ctrl-C or SIGTERM ends it with a checkpoint; the same command goes on.
+other flag of `ddgan train`. Ctrl-C, SIGTERM, SIGUSR1 or the end of the terminal ends it with a
+checkpoint; the same command goes on. Under nohup it outlives the terminal.
 CUDA_VISIBLE_DEVICES=0,1 chooses GPUs.
 
 Example:
@@ -68,21 +69,27 @@ if $dry_run; then
 fi
 command -v ddgan >/dev/null || mistake "no ddgan on PATH; activate the environment that has it"
 stopping=false crashes=0 child=""
-trap 'forward INT' INT
-trap 'forward TERM' TERM
+# HUP, if it was ignored when this shell began (nohup), stays ignored, and so the run ignores it.
+for name in INT TERM HUP USR1; do
+    # shellcheck disable=SC2064 # the name of now
+    trap "forward $name" "$name"
+done
 while true; do
     before=$(newest_checkpoint "$workdir")
     run_once
     if $stopping || ((code == 0 || code == 2 || code == 130)); then exit "$code"; fi
+    saved=false
+    if [[ $(newest_checkpoint "$workdir") != "$before" ]]; then saved=true; fi
     if ((code != 75)); then
-        if [[ $(newest_checkpoint "$workdir") != "$before" ]]; then crashes=0; fi
+        if $saved; then crashes=0; fi
         crashes=$((crashes + 1))
         if ((crashes >= max_crashes)); then
             note "gave up: crash $crashes without a new checkpoint, exit code $code"
             exit "$code"
         fi
-        sleep "$pause"
-        if $stopping; then exit "$code"; fi
     fi
+    # A 75 that saved nothing is a folder or a device that another process holds.
+    if ((code != 75)) || ! $saved; then sleep "$pause"; fi
+    if $stopping; then exit "$code"; fi
     note "exit code $code: running again"
 done

@@ -5,9 +5,10 @@
 
 Each process runs `python -m ddgan_jax COMMAND ...` with the flags by which it finds its peers, as
 on machines where JAX cannot find them itself. Lines are marked with the number of their process;
-Ctrl-C and SIGTERM go to all of them. Once one has ended, the others have --grace seconds to end
-too and are then killed. The exit code is 0 if all are complete; else 2 if one process ended with 2
-(a mistake of yours), 75 if one ended with 75 (run me again), or that of the first that failed.
+Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP go to all of them, except what was ignored from the beginning,
+as SIGHUP is under nohup. Once one has ended, the others have --grace seconds to end too and are
+then killed. The exit code is 0 if all are complete; else 2 if one process ended with 2 (a mistake
+of yours), 75 if one ended with 75 (run me again), or that of the first that failed.
 """
 
 import argparse
@@ -215,8 +216,9 @@ def main(argv: Sequence[str]) -> int:
             print(shlex.join(["env", *(f"{k}={v}" for k, v in extra.items()), *line]))
         return 0
     signals: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: signals.append(number))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: signals.append(number))
     pod: list[subprocess.Popen] = []
     try:
         for line in commands:

@@ -77,14 +77,15 @@ case $verb in
         log=$name.log
         if [[ -n $seeds ]]; then
             log=$name.%a.log
-            sbatch_flags+=(--array="$seeds")
+            sbatch_flags=(--array="$seeds" "${sbatch_flags[@]}")
         fi
         # JAX gives process I of a node the I-th GPU that it sees: one process for each, and every
         # one must see all. The signal goes to the processes; srun, given one, kills them instead.
-        sbatch_flags+=(
+        sbatch_flags=(
             --job-name="$name" --nodes="$nodes" --ntasks-per-node="$gpus_per_node"
             --gres="gpu:$gpus_per_node" --time="$time" --signal="TERM@$save_seconds"
             --requeue --open-mode=append --output="$log"
+            "${sbatch_flags[@]}" # last, so that they win
         )
         $dry_run || command -v ddgan >/dev/null || mistake "no ddgan on PATH; activate its environment"
         run rm -f "$stop_file"

@@ -2,7 +2,6 @@
 # The job of slurm.sh: one turn of a run. Slurm keeps a copy of this file, and runs it every turn.
 #   slurm_job.sh LAUNCH_FOLDER STOP_FILE MAX_CRASHES WORKDIR ARGS...
 set -uo pipefail
-trap : TERM # a signal to the whole job must leave this shell alive to judge how its step ended
 # shellcheck source-path=SCRIPTDIR source=common.sh
 . "$1/common.sh"
 
@@ -18,17 +17,31 @@ if [[ -e $stop_file ]]; then exit 0; fi
 before=$(newest_checkpoint "$workdir")
 # srun does not take --cpus-per-task over from the job.
 if [[ -n ${SLURM_CPUS_PER_TASK:-} ]]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
-srun --kill-on-bad-exit=0 --gpu-bind=none ddgan train "$@" --workdir="$workdir"
-code=$?
+messages=$(mktemp)
+# Signals must leave this shell alive to judge how its step ended. Slurm gives TERM to the step as
+# well, USR1 (sbatch --signal=B:USR1@SECONDS) to this shell alone, which passes it on as TERM.
+signalled=false
+trap 'signalled=true' TERM
+trap 'signalled=true; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 HUP
+srun --kill-on-bad-exit=0 --gpu-bind=none ddgan train "$@" --workdir="$workdir" \
+    2> >(trap '' TERM USR1 HUP && exec tee "$messages" >&2) </dev/null &
+step=$!
+while true; do
+    signalled=false code=0
+    wait "$step" || code=$?
+    # A signal to this shell ends `wait` early.
+    if ! $signalled; then break; fi
+done
+# srun returns the highest code: the 2 of one process hides behind the 75 of its peers.
+if ((code == 75)) && grep -q 'Exited with exit code 2$' "$messages"; then code=2; fi
+rm -f "$messages"
 
 crashes=0
 if [[ $code == 0 || $code == 2 || $code == 130 || -e $stop_file ]]; then
     rm -f "$crash_file"
     exit "$code"
 fi
-# srun reports the highest code: the 2 of one process hides behind the 75 of its peers. So a 75 that
-# saved nothing counts as a crash too, except where the checkpoints are out of sight in a bucket.
-if [[ $(newest_checkpoint "$workdir") == "$before" && ($code != 75 || $workdir != *://*) ]]; then
+if [[ $code != 75 && $(newest_checkpoint "$workdir") == "$before" ]]; then
     crashes=$(($(cat "$crash_file" 2>/dev/null || echo 0) + 1))
 fi
 echo "$crashes" >"$crash_file"

@@ -22,6 +22,8 @@ exit "${{word%+saved}}"
 WAITS = """
 trap 'echo INT >>"$FAKES/signals"' INT
 trap 'echo TERM >>"$FAKES/signals"' TERM
+trap 'echo HUP >>"$FAKES/signals"' HUP
+trap 'echo USR1 >>"$FAKES/signals"' USR1
 touch "$FAKES/ready"
 until [[ -e $FAKES/signals ]]; do command -p sleep 0.05; done
 command -p sleep 0.3
@@ -67,7 +69,14 @@ def test_exit_codes_decide(machine, plan, code, runs):
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGTERM, 0)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 75),
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, 0),
+        (signal.SIGHUP, 75),
+        (signal.SIGUSR1, 75),
+    ],
 )
 def test_signal_reaches_the_run_once_and_ends_the_turns(machine, number, code):
     machine.behave("ddgan", WAITS.format(code=code))
@@ -79,6 +88,29 @@ def test_signal_reaches_the_run_once_and_ends_the_turns(machine, number, code):
     assert launcher.wait(timeout=30) == code
     assert (machine.folder / "signals").read_text() == number.name[3:] + "\n"
     assert len(machine.calls("ddgan")) == 1
+
+
+def test_run_under_nohup_outlives_its_terminal(machine):
+    machine.behave("ddgan", WAITS.format(code=75))
+    launcher = subprocess.Popen(
+        ["nohup", GPU_LOCAL, *TRAIN],
+        env=machine.environment,
+        cwd=machine.folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for((machine.folder / "ready").exists)
+    launcher.send_signal(signal.SIGHUP)
+    launcher.send_signal(signal.SIGTERM)
+    assert launcher.wait(timeout=30) == 75
+    assert (machine.folder / "signals").read_text() == "TERM\n"
+
+
+def test_folder_that_is_busy_is_asked_again_after_a_pause(machine):
+    """Without end, and without counting as a crash; a stop that saved is followed at once."""
+    machine.behave("ddgan", PLAN.format(plan="75 75 75 75+saved 0"))
+    ended = machine.run(GPU_LOCAL, *TRAIN, "--max-crashes=1", "--pause=7")
+    assert (ended.code, machine.calls("sleep")) == (0, ["sleep 7"] * 3)
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,9 @@ def test_survivors_that_hang_are_killed(rehearsal):
     assert (code, lines) == (3, ["[0] killed: still running 1 s after the first end"])
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda n: n.name
+)
 def test_signals_reach_every_process_once(rehearsal, number):
     stand_in = "until_signal(); print([s.name for s in received]); sys.exit(75)"
     launcher = rehearsal.start(stand_in.replace("s.name", "signal.Signals(s).name"))

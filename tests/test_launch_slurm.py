@@ -50,9 +50,10 @@ def cluster(tmp_path):
             ],
             [
                 "rm -f {here}/a.stop",
-                "sbatch --account=x\\ y --array=0-3 --job-name=a --nodes=4 --ntasks-per-node=2 "
+                "sbatch --job-name=a --nodes=4 --ntasks-per-node=2 "
                 "--gres=gpu:2 --time=1:0:0 --signal=TERM@60 --requeue --open-mode=append "
-                f"--output=a.%a.log {JOB} {LAUNCH} {{here}}/a.stop 5 runs/x --config=c.py:tiny",
+                f"--output=a.%a.log --array=0-3 --account=x\\ y {JOB} {LAUNCH} {{here}}/a.stop 5 "
+                "runs/x --config=c.py:tiny",
             ],
         ),
         (["status"], ["squeue --me --name=ddgan"]),
@@ -95,7 +96,10 @@ SAVE = 'mkdir -p runs/x/checkpoints; mkdir "runs/x/checkpoints/$(ls runs/x/check
         (f"{SAVE} exit 75", [0, 0, 0], 3),
         (f"{SAVE} exit 137", [0, 0, 0], 3),
         ("exit 137", [0, 137], 1),
-        ("exit 75", [0, 75], 1),  # perhaps the 2 of one process, hidden by its peers
+        ("exit 75", [0, 0, 0], 3),  # another holds the run folder, or a peer did not come
+        # The 2 of one process, behind the 75 of its peers.
+        ("echo 'srun: error: n1: task 3: Exited with exit code 2' >&2; exit 75", [2], 0),
+        ("echo 'srun: error: n1: task 3: Exited with exit code 75' >&2; exit 75", [0], 1),
     ],
 )
 def test_exit_codes_decide_whether_a_turn_follows(cluster, srun, codes, requeued):
@@ -128,9 +132,27 @@ def test_stop_ends_the_turns(cluster):
     assert turn(cluster, "exit 0").code == 0 and len(cluster.calls("srun")) == srun + 1
 
 
-def test_terminated_job_still_judges_its_step(cluster):
-    assert turn(cluster, f'kill -TERM "$PPID"; {SAVE} exit 75').code == 0
+# Counts its signals and ends a moment after the first, but not before the job's shell had some.
+STEP = """
+trap 'echo TERM >>"$FAKES/signals"' TERM
+echo "progress" >&2
+kill -s {name} "$PPID"
+for _ in {{1..50}}; do [[ -e $FAKES/signals ]] || command -p sleep 0.02; done
+echo "saved" >&2
+exit 75
+"""
+
+
+@pytest.mark.parametrize("name", ["TERM", "USR1", "HUP"])
+def test_signalled_job_still_judges_its_step(cluster, name):
+    """TERM reaches the processes from Slurm, what is for the shell alone from the shell: once."""
+    cluster.behave("scancel", 'kill -s "${1#--signal=}" "$(<"$FAKES/step")"')
+    ended = turn(cluster, 'echo $$ >"$FAKES/step"\n' + STEP.format(name=name))
+    assert ended.code == 0 and ended.errors.startswith("progress\nsaved\n")
     assert cluster.calls("scontrol") == ["scontrol requeue 7"]
+    assert cluster.calls("scancel") == ["scancel --signal=TERM 7"] * (name != "TERM")
+    signals = cluster.folder / "signals"
+    assert (signals.read_text() if signals.exists() else "") == "TERM\n" * (name != "TERM")
 
 
 def test_odd_overrides_reach_the_program_unchanged(cluster):

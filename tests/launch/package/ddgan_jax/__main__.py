@@ -16,7 +16,7 @@ def note(number: int, frame: object) -> None:
     received.append(number)
 
 
-for number in (signal.SIGINT, signal.SIGTERM):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
     signal.signal(number, note)
 environment = {name: os.environ.get(name, "") for name in ("XLA_FLAGS", "JAX_PLATFORMS")}
 call = {"argv": sys.argv[1:], "environment": environment, "pid": os.getpid()}
