@@ -20,8 +20,11 @@ from ddgan_jax.errors import UserError
 
 @pytest.fixture(autouse=True)
 def no_litter(tmp_path_factory, monkeypatch):
-    """TFDS makes a temporary folder for each new set and leaves it behind."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("litter")))
+    """Nothing is left in the system's folder of temporary files, as TFDS by itself would do."""
+    litter = tmp_path_factory.mktemp("litter")
+    monkeypatch.setattr(tempfile, "tempdir", str(litter))
+    yield
+    assert not list(litter.iterdir())
 
 
 def config(data_dir, name, size=8, channels=3, **fields):
@@ -89,7 +92,9 @@ def test_folder(tmp_path, picture_folder):
 
 
 def test_folder_without_classes(tmp_path, picture_folder):
-    os.rename(picture_folder / "cat" / "0.png", picture_folder / "0.png")
+    for name in ("cat", "dog"):
+        for file in sorted((picture_folder / name).rglob("?.png")):
+            os.rename(file, picture_folder / f"{name}{file.name}")
     dataset = open_dataset(config(tmp_path, "folder", path=str(picture_folder)))
     assert dataset.info.num_classes == 0
     np.testing.assert_array_equal(read_all(dataset)[1], np.zeros(6))
@@ -195,9 +200,15 @@ BAD = [  # fields, what the message says; {tmp}: the test's folder
     ({"name": "celeb_a_hq/256"}, 'pip install "ddgan-jax[tf]"'),
     ({"name": "race"}, "race has no single 8-bit image feature; it has: article (Text)"),
     ({"name": "folder"}, "needs data.path"),
-    ({"name": "folder", "path": "{tmp}/nowhere"}, "{tmp}/nowhere is not a folder"),
-    ({"name": "folder", "path": "{tmp}/empty"}, "no PNG or JPEG file below {tmp}/empty"),
-    ({"name": "folder", "path": "{tmp}/broken"}, "{tmp}/broken/x.png is no readable"),
+    (
+        {"name": "folder", "path": "{tmp}/nowhere"},
+        "cannot read {tmp}/nowhere: there is no such file",
+    ),
+    (
+        {"name": "folder", "path": "{tmp}/empty"},
+        "no image (PNG, JPEG, WebP, BMP, GIF) below {tmp}/empty",
+    ),
+    ({"name": "folder", "path": "{tmp}/broken"}, "cannot be used: cannot read {tmp}/broken/x.png"),
     ({"name": "folder", "path": "{tmp}/pictures", "image_size": 9}, ".png) of folder in {tmp}/fol"),
     ({"name": "folder", "path": "{tmp}/pictures", "split": "trian"}, "which has train (6)"),
     ({"name": "folder", "path": "{tmp}/pictures", "split": "train[3:3]"}, "selects nothing"),
@@ -240,7 +251,7 @@ def test_damaged_record_is_noticed(tmp_path):
     content = bytearray(file.read_bytes())
     content[len(content) // 4] ^= 1
     file.write_bytes(content)
-    with pytest.raises(UserError, match="digits in .* cannot be read"):
+    with pytest.raises(UserError, match="digits in .* is damaged, or no set of images"):
         open_dataset(fields)
 
 

@@ -9,9 +9,9 @@ import pytest
 from benchmarks import command, measure
 from benchmarks import features as benchmark
 from ddgan_jax import metrics, parallel
-from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo
+from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo, fingerprint
 from ddgan_jax.errors import UserError
-from ddgan_jax.evaluation import cache, features, reference
+from ddgan_jax.evaluation import features, reference
 from ddgan_jax.evaluation.classifier import Trained, save, sha256
 from ddgan_jax.interop import inception as interop
 from ddgan_jax.metrics import inception, statistics
@@ -70,7 +70,7 @@ def classifier_in_cache(tmp_path, monkeypatch):
     params = random_params(jax.eval_shape(lambda: init_params(jax.random.key(0), (8, 8, 1), 10)))
     about = {"format": "ddgan_jax classifier 1", "dataset": "random", "accuracy": 0.5}
     about |= {"held_out": 30, "weights_sha256": sha256(params)}
-    name = f"random-{cache.fingerprint(dataset)}-200.npz"
+    name = f"random-{fingerprint(dataset)}-200.npz"
     save(tmp_path / "ddgan_jax" / "classifiers" / name, Trained(params, about))
     return dataset
 
@@ -229,8 +229,8 @@ def test_fingerprint_tells_sets_apart():
         dataset_of(images, num_classes=5),
         dataset_of(images + (np.arange(20) == 19)[:, None, None, None].astype(np.uint8)),
     ]
-    assert len({cache.fingerprint(s) for s in sets}) == len(sets)
-    assert cache.fingerprint(dataset_of(images.copy())) == cache.fingerprint(sets[0])
+    assert len({fingerprint(s) for s in sets}) == len(sets)
+    assert fingerprint(dataset_of(images.copy())) == fingerprint(sets[0])
 
 
 # ---- the benchmark

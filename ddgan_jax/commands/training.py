@@ -46,6 +46,7 @@ def _prepare(values: flags.FlagValues) -> None:
         images=values.images,
         arrays=values.arrays,
         download=values.download,
+        allow_unpublished=values.allow_unpublished,
     )
     print(f"prepared in {folder}")
 
@@ -133,9 +134,10 @@ COMMANDS = {
         summary="make a data set ready for training",
         description=(
             "Convert a data set to the form that training reads: CIFAR-10 and MNIST from their\n"
-            "published archives, a set of your own from a folder of images or an .npz file. Every\n"
-            "other set of TFDS is converted by TFDS itself, which needs TensorFlow:\n"
-            "pip install 'ddgan-jax[tf]'. What exists already is never overwritten."
+            "published archives, a set of your own from a folder of images, in which train, val\n"
+            "and test are splits, or from an .npz file. Every other set of TFDS is converted by\n"
+            "TFDS itself, which needs TensorFlow: pip install 'ddgan-jax[tf]'. What exists already\n"
+            "is never overwritten."
         ),
         flags=(
             Flag(
@@ -146,14 +148,23 @@ COMMANDS = {
             ),
             DATA_DIR,
             Flag("archive", "PATH", "published archive of cifar10 or mnist"),
-            Flag("images", "FOLDER", "PNG or JPEG files, one sub-folder per class"),
             Flag(
-                "arrays", "FILE", ".npz file with uint8 images (N, H, W, C) and maybe labels (N,)"
+                "images", "FOLDER", "or .zip of image files: sub-folders, dataset.json are labels"
+            ),
+            Flag(
+                "arrays", "FILE", ".npz or .npy of uint8 images (N, H, W, C), labels (N,) or none"
             ),
             Flag(
                 "download",
                 "",
                 "fetch the archive of cifar10 or mnist from its publisher",
+                False,
+                "switch",
+            ),
+            Flag(
+                "allow_unpublished",
+                "",
+                "use an --archive that is not the published one",
                 False,
                 "switch",
             ),

@@ -9,8 +9,10 @@ The straight line:
 
 `order` says which examples a step reads, as a pure function of (seed, step). `datasets` holds the
 examples, decoded once in memory where they fit, otherwise decoded by `images` while training.
-`prepare` writes TFDS sets from `archives`, folders and arrays through `builders`; `digits` and
-`folder` are written that way on their first use.
+`prepare` writes TFDS sets through `builders`: from `archives`, from folders (`image_folders`,
+`image_layouts`, `folder_sets`) and from arrays (`array_files`); `digits` and `folder` are written
+that way on their first use. `prepared` checks a set before TFDS opens it. `fingerprint` tells
+whether a set is still the same.
 
 Importing this package is cheap: TFDS, Grain and Pillow are imported on the first use of a name.
 """
@@ -19,18 +21,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddgan_jax.data.datasets import Dataset, DatasetInfo
+    from ddgan_jax.data.datasets import Dataset, DatasetInfo, fingerprint
     from ddgan_jax.data.order import example_ids
     from ddgan_jax.data.pipeline import batches
     from ddgan_jax.data.sources import open_dataset
 
-__all__ = ["Dataset", "DatasetInfo", "batches", "example_ids", "open_dataset"]
+__all__ = ["Dataset", "DatasetInfo", "batches", "example_ids", "fingerprint", "open_dataset"]
 
 _HOMES = {
     "Dataset": "datasets",
     "DatasetInfo": "datasets",
     "batches": "pipeline",
     "example_ids": "order",
+    "fingerprint": "datasets",
     "open_dataset": "sources",
 }
 

@@ -6,9 +6,11 @@ same set one wins and both read the same bytes.
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import io
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,11 +20,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ddgan_jax.data import catalog, images
+from ddgan_jax.data import catalog, images, prepared
 from ddgan_jax.data.datasets import FILE
-from ddgan_jax.errors import UserError
-
-SUFFIXES = (".png", ".jpg", ".jpeg")
+from ddgan_jax.errors import UserError, reason, shown
 
 Examples = Iterable[tuple[int | bytes, dict[str, Any]]]  # key, which fixes the place; features
 
@@ -32,7 +32,8 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     shape: of the images; None where it varies, as it may in sets made from files, which also have
     the feature "image/filename". classes: their number or their names, None: no labels.
-    splits: the examples of each split.
+    splits: the examples of each split. digest: SHA-256 of all of them, hexadecimal, by which a run
+    knows that the set is still the same; it stays with the set.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -46,10 +47,11 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         classes: int | Sequence[str] | None,
         splits: Mapping[str, Examples],
         data_dir: Path,
+        digest: str = "",
     ):
         self.name = name
         self._description, self._shape = description, shape
-        self._classes, self._splits = classes, splits
+        self._classes, self._splits, self._digest = classes, splits, digest
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -60,13 +62,18 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             features["label"] = tfds.features.ClassLabel(num_classes=self._classes)
         elif self._classes is not None:
             features["label"] = tfds.features.ClassLabel(names=self._classes)
-        return tfds.core.DatasetInfo(
+        info = tfds.core.DatasetInfo(
             builder=self,
             description=self._description,
             features=tfds.features.FeaturesDict(features),
         )
+        info.initialize_from_bucket = lambda: None  # see `catalog.without_bucket`
+        return info
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        if self._digest:
+            metadata = json.dumps({"sha256": self._digest})
+            (self.data_path / prepared.METADATA).write_text(metadata)
         return {split: self._generate_examples(ex) for split, ex in self._splits.items()}
 
     def _generate_examples(self, examples: Examples) -> Iterator:
@@ -79,7 +86,7 @@ def stock_set(
     splits: Mapping[str, tuple[np.ndarray, np.ndarray]],
     data_dir: Path,
 ) -> tfds.core.DatasetBuilder:
-    """TFDS's own builder of `name`, which reads arrays instead of downloading files.
+    """Return TFDS's own builder of `name`, which takes arrays instead of downloading files.
 
     The set it writes has the name, version, features and order of the one that TFDS would have
     written, so that `tfds.data_source(name)` reads it.
@@ -92,7 +99,7 @@ def stock_set(
     """
     stock = tfds.builder_cls(name)
 
-    class Given(stock, skip_registration=True):
+    class Given(catalog.without_bucket(stock), skip_registration=True):
         name = stock.name
         code_path = None  # as above
 
@@ -110,10 +117,9 @@ def stock_set(
 
 
 def write(builder: tfds.core.DatasetBuilder) -> Path:
-    """Writes the builder's set unless it is there already; returns its folder.
+    """Write the builder's set unless it is there already; return its folder.
 
-    Raises:
-      UserError: the folder cannot be written, or something else is in the set's place.
+    Raises UserError if the folder cannot be written, or if something else is in the set's place.
     """
     folder = Path(builder.data_dir)
     if not sys.stderr.isatty():
@@ -121,19 +127,39 @@ def write(builder: tfds.core.DatasetBuilder) -> Path:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
             builder.download_and_prepare()
-    except OSError as error:
-        if not catalog.is_prepared(folder):  # otherwise another process was faster
+    except UserError:
+        raise
+    except Exception as error:
+        why = _system_error(error)
+        if why is None:
+            raise
+        if not prepared.is_prepared(folder):  # otherwise another process was faster
             raise UserError(
-                f"cannot write the set {builder.name} to {folder}: {error.strerror or error}; "
-                "choose another folder with data.dir or TFDS_DATA_DIR"
+                f"cannot write the set {builder.name} to {shown(folder, 300)}: {why}; choose "
+                "another folder with data.dir or TFDS_DATA_DIR"
             ) from error
-    if not catalog.is_prepared(folder):
-        raise UserError(f"{folder} exists but is no prepared TFDS set: move it away")
+    if not prepared.is_prepared(folder):
+        raise UserError(f"{shown(folder, 300)} exists but is no prepared TFDS set: move it away")
     return folder
 
 
+def _system_error(error: BaseException | None) -> str | None:
+    """Return what the system refused, if that is behind an exception; None: it is something else.
+
+    TFDS puts other exceptions around the system's; the writer of records has words of its own.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            return reason(error)
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            if os.strerror(number) in str(error):
+                return os.strerror(number)
+        error = error.__cause__ or error.__context__
+    return None
+
+
 def array_examples(pixels: np.ndarray, labels: np.ndarray | None, ids: str = "") -> Examples:
-    """Examples from uint8 (N, H, W, C) images and int (N,) labels or None.
+    """Yield examples from uint8 (N, H, W, C) images and int (N,) labels or None.
 
     ids: if not empty, each also gets a feature "id", this and its number in five digits.
     """
@@ -147,12 +173,13 @@ def array_examples(pixels: np.ndarray, labels: np.ndarray | None, ids: str = "")
 
 
 def write_digits(data_dir: Path) -> Path:
-    """Writes scikit-learn's 1,797 handwritten digits, 8x8x1, labels 0 .. 9, unless written.
+    """Write scikit-learn's 1,797 handwritten digits, 8x8x1, labels 0 .. 9, unless written.
 
-    The pixels' 17 gray levels v are stored as round(v * 255 / 16).
+    The pixels' 17 gray levels v are stored as round(v * 255 / 16). Returns the set's folder. Raises
+    UserError without scikit-learn, and as `write`.
     """
     folder = data_dir / "digits" / str(ImageSet.VERSION)
-    if catalog.is_prepared(folder):  # importing scikit-learn takes seconds
+    if prepared.is_prepared(folder):  # importing scikit-learn takes seconds
         return folder
     if importlib.util.find_spec("sklearn") is None:
         raise UserError('data.name = digits needs scikit-learn: pip install "ddgan-jax[demo]"')
@@ -168,64 +195,16 @@ def write_digits(data_dir: Path) -> Path:
             10,
             {"train": array_examples(pixels, digits.target)},
             data_dir,
+            arrays_digest(pixels, digits.target),
         )
     )
 
 
-def write_folder(path: str | os.PathLike[str], data_dir: Path, name: str = "") -> Path:
-    """Writes the PNG and JPEG files below a folder, as they are, as a TFDS set, unless written.
-
-    If every image lies in a sub-folder, the first level of sub-folders are the classes.
-
-    Args:
-      path: folder, searched to any depth. Other files and hidden ones are ignored.
-      data_dir: folder of prepared sets.
-      name: of the set; "": one that changes whenever the files do, so that these are read anew.
-
-    Raises:
-      UserError: no such folder, no image in it, or a file that cannot be decoded.
-    """
-    root = Path(path).expanduser().resolve()
-    files = _image_files(root)
-    classes = sorted({file.parts[0] for file in files if len(file.parts) > 1})
-    labelled = all(len(file.parts) > 1 for file in files)
-    return write(
-        ImageSet(
-            name or f"folder_{_fingerprint(root, files)}",
-            f"The images below {root}.",
-            (None, None, 3),
-            classes if labelled else None,
-            {"train": _file_examples(root, files, labelled)},
-            data_dir,
-        )
-    )
-
-
-def _image_files(root: Path) -> list[Path]:
-    """Relative paths, sorted."""
-    if not root.is_dir():
-        raise UserError(f"{root} is not a folder: give the folder of images")
-    files = [file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in SUFFIXES]
-    files = [f for f in files if not any(part.startswith(".") for part in f.parts)]
-    if not files:
-        raise UserError(f"no PNG or JPEG file below {root}")
-    return sorted(files)
-
-
-def _fingerprint(root: Path, files: Sequence[Path]) -> str:
-    digest = hashlib.sha256(os.fsencode(root))
-    for file in files:
-        status = (root / file).stat()
-        digest.update(b"\0%s\0%d\0%d" % (bytes(file), status.st_size, status.st_mtime_ns))
-    return digest.hexdigest()[:16]
-
-
-def _file_examples(root: Path, files: Sequence[Path], labelled: bool) -> Examples:
-    for file in files:
-        try:
-            encoded = (root / file).read_bytes()
-            images.decode(encoded, channels=3)
-        except images.BROKEN as error:
-            raise UserError(f"{root / file} is no readable PNG or JPEG file: {error}") from error
-        label = {"label": file.parts[0]} if labelled else {}
-        yield bytes(file), {"image": encoded, FILE: bytes(file), **label}
+def arrays_digest(pixels: np.ndarray, labels: np.ndarray | None) -> str:
+    """Return the SHA-256 of uint8 images (N, H, W, C) and int (N,) labels, hexadecimal."""
+    digest = hashlib.sha256(repr(pixels.shape).encode())
+    for image in pixels:
+        digest.update(np.ascontiguousarray(image))
+    if labels is not None:
+        digest.update(labels.astype("<i8").tobytes())
+    return digest.hexdigest()

@@ -3,67 +3,131 @@
 import difflib
 import os
 import re
+import shlex
 from pathlib import Path
 
+import msgspec
 import tensorflow_datasets as tfds
 
 from ddgan_jax import mixture
-from ddgan_jax.data import archives
-from ddgan_jax.errors import UserError
+from ddgan_jax.data import prepared, published
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import foreign, paths
 
 OWN = ("digits", "folder", "stacked_mnist", *mixture.SETS)  # names of ours, not TFDS's
-NAME = re.compile(r"\w+(/[\w.\-]+)?(:\d+\.\d+\.\d+)?")  # set, configuration, version
+NAME = re.compile(r"(\w+)(?:/([\w.\-]+))?(?::(\d+\.\d+\.\d+))?")  # set, configuration, version
+_VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
+_DEFAULT_CONFIG = Path(".config") / "metadata.json"  # beside the configurations, written by TFDS
+
+
+class _Common(msgspec.Struct):
+    default_config_name: str = ""
 
 
 def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
-    """The folder of prepared sets: `data_dir`, or if empty $TFDS_DATA_DIR, or TFDS's default.
+    """Return the folder of prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's default.
 
-    Raises:
-      UserError: a URL such as gs://..., from which ArrayRecord files cannot be read.
+    Raises UserError for a path that cannot be one, and for a URL such as gs://..., from which
+    ArrayRecord files cannot be read.
     """
-    chosen = os.fspath(data_dir) or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if "://" in chosen:
-        raise UserError(f"sets are read from local or mounted folders: copy or mount {chosen}")
-    return Path(chosen).expanduser()
+    given = os.fspath(data_dir)
+    what = "data_dir" if given else "TFDS_DATA_DIR"
+    chosen = given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if paths.is_bucket(chosen):
+        raise UserError(
+            f"sets are read from local or mounted folders: copy or mount {shown(chosen)}"
+        )
+    return Path(paths.user_path(chosen, what))
 
 
 def find_prepared(name: str, data_dir: Path) -> tfds.core.DatasetBuilder | None:
-    """The newest version of a set that lies in the folder, read without the code that made it."""
-    if not NAME.fullmatch(name):
+    """Return a reader of the newest version of a set in the folder, without the code that made it.
+
+    None: there is none. Raises UserError for a set that is damaged, see `prepared`.
+    """
+    folder = find_folder(name, data_dir)
+    return None if folder is None else prepared.open_prepared(folder)
+
+
+def find_folder(name: str, data_dir: Path) -> Path | None:
+    """Return the folder of the newest version of a prepared set; None: there is none."""
+    if not (parts := NAME.fullmatch(name)):
         return None
-    try:
-        return tfds.core.read_only_builder.builder_from_files(name, data_dir=data_dir)
-    except tfds.core.DatasetNotFoundError:
-        return None
+    stem, config, version = parts.groups()
+    with foreign.reading(data_dir, "folder of prepared sets"):
+        folder = data_dir / stem
+        if config is None and not _versions(folder):
+            common = folder / _DEFAULT_CONFIG
+            if not common.is_file():
+                return None
+            config = foreign.read_json(common, _Common).default_config_name
+        if config:
+            folder = foreign.member(folder, config)
+        there = [v for v in _versions(folder) if version in (None, v.name)]
+        return there[-1] if there else None
+
+
+def _versions(folder: Path) -> list[Path]:
+    """Return the folders of a set's versions, the newest last."""
+    there = [
+        Path(path)
+        for path in paths.entries(folder)
+        if _VERSION.fullmatch(path.name) and (path / prepared.FEATURES).is_file()
+    ]
+    return sorted(there, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
 def tfds_builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
-    """TFDS's own builder of a set, for writing ArrayRecord.
+    """Return TFDS's own builder of a set, for writing ArrayRecord.
 
-    Raises:
-      UserError: TFDS does not know the name, configuration or version.
-      ImportError: the set's code needs TensorFlow even to describe itself.
+    Raises UserError if TFDS does not know the name, configuration or version, ImportError if the
+    set's code needs TensorFlow even to describe itself.
     """
-    if not NAME.fullmatch(name):
+    if not (parts := NAME.fullmatch(name)):
         raise UserError(_unknown(name, data_dir))
+    stem, config, version = parts.groups()
+    options = {"config": config, "version": version}
     try:
-        return tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        return without_bucket(tfds.builder_cls(stem))(
+            data_dir=data_dir,
+            file_format="array_record",
+            **{key: value for key, value in options.items() if value},
+        )
     except (ValueError, AssertionError) as error:
         raise UserError(_unknown(name, data_dir)) from error
 
 
-def is_prepared(folder: Path) -> bool:
-    """Whether a set lies in this very folder, .../name/version."""
-    return (folder / "dataset_info.json").is_file()
+def without_bucket(
+    stock: type[tfds.core.DatasetBuilder],
+) -> type[tfds.core.DatasetBuilder]:
+    """Return the same builder class, but one that never looks for its set in TFDS's bucket.
+
+    For each set that is not there yet, TFDS would look, and leave an empty temporary folder behind.
+    """
+
+    class Local(stock, skip_registration=True):
+        name = stock.name
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            info = super()._info()
+            info.initialize_from_bucket = lambda: None
+            return info
+
+    Local.__module__ = stock.__module__  # recorded in the set as its origin
+    return Local
 
 
 def how_to_prepare(name: str, data_dir: str = "") -> str:
-    """The command that prepares a set, for messages. data_dir: its --data_dir, "" for none."""
-    command = f"ddgan prepare --dataset={name}" + (f" --data_dir={data_dir}" if data_dir else "")
-    if name in archives.PUBLISHED:
+    """Return the command that prepares a set, for messages.
+
+    data_dir: its --data_dir, "" for none.
+    """
+    command = f"ddgan prepare --dataset={name}"
+    command += f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
+    if name in published.PUBLISHED:
         return (
             f"run `{command} --download`, or give --archive=PATH instead of --download if you "
-            f"have {archives.file_names(name)}"
+            f"have {published.file_names(name)}"
         )
     return f'run `pip install "ddgan-jax[tf]"`, then `{command}`'
 
@@ -75,10 +139,10 @@ def _unknown(name: str, data_dir: Path) -> str:
         known = [f"{stem}/{config}" for config in tfds.builder_cls(stem).builder_configs] or [stem]
     else:
         known += OWN
-        known += [path.name for path in data_dir.glob("*") if path.name != "downloads"]
-    near = difflib.get_close_matches(name, sorted(set(known)), n=5, cutoff=0.5)
+        known += [p.name for p in paths.entries(data_dir) if NAME.fullmatch(p.name)]
+    near = difflib.get_close_matches(shown(name), sorted(set(known)), n=5, cutoff=0.5)
     hint = f"; nearest names: {', '.join(near)}" if near else ""
     return (
-        f"no data set {name!r}: neither prepared in {data_dir} nor one of TFDS's{hint}. "
+        f"no data set {shown(name)!r}: neither prepared in {data_dir} nor one of TFDS's{hint}. "
         "For images of your own: data.name=folder data.path=FOLDER"
     )

@@ -5,9 +5,11 @@ All are read the same way, by example ids, and give the same bytes whichever for
 
 import contextlib
 import dataclasses
+import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any, Protocol
 
 import grain
 import numpy as np
@@ -15,9 +17,11 @@ import tensorflow_datasets as tfds
 from tqdm import tqdm
 
 from ddgan_jax.data import images
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.files import foreign
 
 FILE = "image/filename"  # feature of sets made from files, as TFDS calls it
+LOOKED_AT = 64  # examples of a set that its fingerprint depends on
 CHUNK = 64  # examples that one thread decodes at a time when a set is loaded into memory
 
 
@@ -25,7 +29,8 @@ CHUNK = 64  # examples that one thread decodes at a time when a set is loaded in
 class DatasetInfo:
     """What the rest of the program needs to know about a set.
 
-    image_size: pixels, height and width. num_classes: 0 for sets without labels.
+    image_size: pixels, height and width. num_classes: 0 for sets without labels. digest: SHA-256
+    of all examples of the whole set, "" where it is not known.
     """
 
     name: str
@@ -33,6 +38,7 @@ class DatasetInfo:
     image_size: int
     channels: int
     num_classes: int
+    digest: str = ""
 
 
 class Dataset(Protocol):
@@ -50,6 +56,20 @@ class Dataset(Protocol):
         Raises UserError naming the example that cannot be read.
         """
         ...
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Return what tells sets, splits, sizes and versions apart: 16 hexadecimal digits.
+
+    It depends on the set's name, sizes and digest, and on some of its examples, evenly spread. The
+    form that holds the set makes no difference, nor where the set lies.
+    """
+    info = dataset.info
+    ids = np.unique(np.linspace(0, info.num_examples - 1, LOOKED_AT).astype(np.int64))
+    pixels, labels = dataset.read(ids)
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(info), sort_keys=True).encode())
+    digest.update(pixels.tobytes() + labels.tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,7 +111,8 @@ class RecordDataset:
 
     read_records: serialized examples by ids, many at a time being far faster than one by one.
     features: what is in them, of which `image_key` and `label_key` (None: no labels) are used.
-    location: folder, for messages. threads: how many should read at a time.
+    location: folder, for messages. threads: how many should read at a time. hold: what keeps the
+    files from being removed while they are read, if anything does.
     """
 
     info: DatasetInfo
@@ -101,13 +122,12 @@ class RecordDataset:
     label_key: str | None
     location: str
     threads: int
+    hold: IO | None = None
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Dataset.read`."""
-        try:
+        with foreign.reading(self._name, "set of images"):
             records = self.read_records(ids.tolist())
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
-            raise UserError(f"{self._name} cannot be read: {_first_line(error)}") from error
         encoded = _keep_encoded(self.features)
         examples = [self._decode(*pair, encoded) for pair in zip(ids, records, strict=True)]
         pixels, labels = zip(*examples, strict=True)
@@ -120,23 +140,27 @@ class RecordDataset:
     def _decode(
         self, id_: int, record: bytes, decoders: Mapping[str, Any]
     ) -> tuple[np.ndarray, int]:
-        example = self.features.deserialize_example_np(record, decoders=decoders)
-        try:
-            pixels = self._pixels(example[self.image_key])
-        except images.BROKEN as error:
-            file = f" ({os.fsdecode(example[FILE])})" if FILE in example else ""
+        source = f"example {id_} of {self._name}"
+        with foreign.reading(source, "example of such a set"):
+            example = self.features.deserialize_example_np(record, decoders=decoders)
+            image = example[self.image_key]
+            label = 0 if self.label_key is None else int(example[self.label_key])
+            if FILE in example:
+                source = f"example {id_} ({os.fsdecode(example[FILE])}) of {self._name}"
+        if not 0 <= label < max(self.info.num_classes, 1):
             raise UserError(
-                f"example {id_}{file} of {self._name} cannot be used: {_first_line(error)}"
-            ) from error
-        return pixels, 0 if self.label_key is None else int(example[self.label_key])
+                f"{shown(source, 300)} has the label {label}, and the set has "
+                f"{self.info.num_classes} classes"
+            )
+        return self._pixels(image, source), label
 
-    def _pixels(self, image: bytes | np.ndarray) -> np.ndarray:
+    def _pixels(self, image: bytes | np.ndarray, source: str) -> np.ndarray:
         channels = self.info.channels
         if isinstance(image, bytes):
-            pixels = images.decode(image, channels)
+            pixels = images.decode(image, channels, source)
         else:  # tfds.testing.mock_data hands out pixels
             pixels = images.convert_channels(image, channels)
-        return images.fit(pixels, self.info.image_size)
+        return images.fit(pixels, self.info.image_size, source)
 
 
 def _keep_encoded(features: tfds.features.FeaturesDict) -> Mapping[str, Any]:
@@ -149,8 +173,13 @@ def _keep_encoded(features: tfds.features.FeaturesDict) -> Mapping[str, Any]:
     return {k: skip for k, v in features.items() if isinstance(v, tfds.features.Image)}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+@contextlib.contextmanager
+def own_words() -> Iterator[None]:
+    """Take away the lines that Grain adds to a UserError in its threads."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(reason(error)) from error.__cause__
 
 
 def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
@@ -171,7 +200,11 @@ def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
     bar = tqdm(
         total=info.num_examples, desc=f"reading {info.name}", unit="img", delay=2, disable=None
     )
-    with bar, contextlib.closing(iter(chunks.to_iter_dataset(options))) as done:
+    with (
+        own_words(),
+        bar,
+        contextlib.closing(iter(chunks.to_iter_dataset(options))) as done,
+    ):
         for count in done:
             bar.update(count)
     return ArrayDataset(info, pixels, labels)

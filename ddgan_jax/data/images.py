@@ -1,61 +1,74 @@
 """From stored to trained-on: decode one image, fit its size, convert its channels. Pillow only."""
 
 import io
-import struct
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import foreign
+
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # Pillow's others can start helper programs
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")  # of the same, in small letters
+KINDS = "PNG, JPEG, WebP, BMP or GIF image"  # the same for messages
 MODES = {1: "L", 3: "RGB"}  # channels: Pillow's name
-# What Pillow raises, depending on where the damage lies.
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+GRAY = ("1", "L")
+MOST_PIXELS = 2**26  # of one image, 8192 x 8192: what a small file may unfold to
 
 
-def decode(encoded: bytes, channels: int) -> np.ndarray:
-    """Decodes a PNG, JPEG, BMP, GIF (first frame) or WebP file: uint8 (H, W, channels).
+def decode(encoded: bytes, channels: int | None, source: str = "the image") -> np.ndarray:
+    """Decode a PNG, JPEG, BMP, GIF (first frame) or WebP file: uint8 (H, W, channels).
 
     Gray becomes RGB by repetition, RGB becomes gray by ITU-R 601 luma; transparency is dropped.
-
-    Raises:
-      one of `BROKEN`: not such a file, damaged, or more than 8 bits per channel.
+    channels: 1 or 3; None: 1 for what is stored as gray, 3 for everything else. source: how
+    messages call the image. Raises UserError for something else, for damage, for more than 8 bits
+    per channel, and for more than `MOST_PIXELS`, which are counted before they are decoded.
     """
-    try:
-        opened = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except UnidentifiedImageError as error:  # its own text shows the BytesIO object
-        raise OSError("not in the form of an image") from error
-    with opened as image:
+    with foreign.reading(source, KINDS), _opened(encoded) as image:
+        width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise UserError(
+                f"{shown(source, 300)} has {width} x {height} pixels, more than {MOST_PIXELS:,}"
+            )
         if image.mode.startswith(("I", "F")):
-            raise ValueError(f"mode {image.mode} has more than 8 bits per channel")
+            raise UserError(f"{shown(source, 300)} has more than 8 bits per channel")
+        channels = channels or (1 if image.mode in GRAY else 3)
         pixels = np.asarray(
             image if image.mode == MODES[channels] else image.convert(MODES[channels])
         )
-    return pixels.reshape(*pixels.shape[:2], channels)
+        return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _opened(encoded: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except UnidentifiedImageError as error:  # its own text shows the BytesIO object
+        raise ValueError("not in the form of one") from error
 
 
 def convert_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
-    """Gray to RGB or back, as `decode` does it: uint8 (H, W, 1 or 3) -> (H, W, channels)."""
+    """Return gray as RGB or back, as `decode` does it: uint8 (H, W, 1 or 3) -> (H, W, channels)."""
     if pixels.shape[-1] == channels:
         return pixels
     converted = np.asarray(_to_pillow(pixels).convert(MODES[channels]))
     return converted.reshape(*converted.shape[:2], channels)
 
 
-def fit(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Shrinks the shorter side to `size` (bilinear, antialiased) and crops the centre square.
+def fit(pixels: np.ndarray, size: int, source: str = "the image") -> np.ndarray:
+    """Shrink the shorter side to `size` (bilinear, antialiased) and crop the centre square.
 
     pixels: uint8 (H, W, 1 or 3). Returns uint8 (size, size, 1 or 3), `pixels` itself if it has
     that size. The longer side is rounded down, the crop's offset to the nearest even number when
     it lies halfway: what torchvision's Resize and CenterCrop do, on which published results rest.
-
-    Raises:
-      ValueError: the shorter side is less than `size`.
+    source: how messages call the image. Raises UserError if the shorter side is less than `size`.
     """
     height, width, channels = pixels.shape
     if (height, width) == (size, size):
         return pixels
     if min(height, width) < size:
-        raise ValueError(f"{width}x{height} pixels, less than data.image_size = {size}")
+        raise UserError(
+            f"{shown(source, 300)} has {width}x{height} pixels, less than data.image_size = {size}"
+        )
     short = min(height, width)
     new_width, new_height = int(size * width / short), int(size * height / short)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
@@ -65,7 +78,7 @@ def fit(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """uint8 (H, W, 1 or 3) as the bytes of a PNG file."""
+    """Return uint8 (H, W, 1 or 3) as the bytes of a PNG file."""
     buffer = io.BytesIO()
     _to_pillow(pixels).save(buffer, format="PNG")
     return buffer.getvalue()

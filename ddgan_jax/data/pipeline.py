@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator
 import grain
 import numpy as np
 
-from ddgan_jax.data.datasets import Dataset, RecordDataset
+from ddgan_jax.data.datasets import Dataset, RecordDataset, own_words
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.types import Batch
 
@@ -118,7 +118,8 @@ def _decoded_ahead(share: _Share) -> Iterator[Callable[[int], Examples]]:
     chunks = iter(grain.MapDataset.source(source).to_iter_dataset(options))
 
     def read(step: int) -> Examples:
-        images, labels = zip(*itertools.islice(chunks, source.per_batch), strict=True)
+        with own_words():
+            images, labels = zip(*itertools.islice(chunks, source.per_batch), strict=True)
         return np.concatenate(images), np.concatenate(labels)
 
     try:

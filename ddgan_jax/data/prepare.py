@@ -3,16 +3,18 @@
 import importlib.util
 import os
 import re
-import zipfile
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from ddgan_jax.data import archives, builders, catalog
-from ddgan_jax.errors import UserError
+from ddgan_jax.data import archives, array_files, builders, catalog, folder_sets, published
+from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.files import locks, paths
 
 PathLike = str | os.PathLike[str]
+Report = Callable[[str], None]
 
 
 def prepare(
@@ -23,8 +25,10 @@ def prepare(
     images: PathLike | None = None,
     arrays: PathLike | None = None,
     download: bool = False,
+    allow_unpublished: bool = False,
+    report: Report = print,
 ) -> Path:
-    """Writes a TFDS set as ArrayRecord and returns its folder.
+    """Write a TFDS set as ArrayRecord and return its folder.
 
     Args:
       dataset: its name. cifar10 and mnist come from `archive`, `arrays` or `download` and are
@@ -32,112 +36,117 @@ def prepare(
         name; every other TFDS name is prepared by TFDS, which takes TensorFlow.
       data_dir: folder of prepared sets; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       archive: the published archive of cifar10 or mnist, see `archives.read`.
-      images: folder of PNG and JPEG files, one sub-folder per class or none.
-      arrays: .npz file with `images`, uint8 (N, H, W, C) or (N, H, W), C 1 or 3, and optionally
-        `labels`, int (N,), >= 0; becomes the split "train".
+      images: folder or zip file of images, see `image_folders` and `image_layouts`.
+      arrays: .npz or .npy file of uint8 images (N, H, W, C) or (N, H, W), C 1 or 3, and perhaps
+        labels, see `array_files`; becomes the split "train".
       download: fetch the published archive of cifar10 or mnist; it stays in data_dir/downloads.
+      allow_unpublished: take an `archive` that is not the published one; a line on stderr says so.
+      report: takes lines that say how many images and classes there are, and what was left out.
 
-    Raises:
-      UserError: the set exists already (nothing is ever overwritten), the input is missing or
-        broken, or TensorFlow is needed and not installed. What was there is unchanged.
+    Raises UserError if the set exists already (nothing is ever overwritten), if the input is
+    missing or broken, or if TensorFlow is needed and not installed: then what was there is
+    unchanged. Raises BusyError if another process prepares the same set.
     """
     folder = catalog.resolve_data_dir(data_dir)
     flags = {"--archive": archive, "--images": images, "--arrays": arrays, "--download": download}
     given = [flag for flag, value in flags.items() if value]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other: give one")
+    if allow_unpublished and not archive:
+        raise UserError("--allow_unpublished is for an --archive")
     if dataset == "folder":
         raise UserError(
             "give the folder's set a name: ddgan prepare --dataset=NAME --images=FOLDER"
         )
     if dataset == "stacked_mnist":
         raise UserError("stacked_mnist is made from mnist when it is read: prepare mnist")
-    if prepared := catalog.find_prepared(dataset, folder):
-        raise UserError(
-            f"{dataset} is already prepared in {prepared.data_dir}; nothing was changed"
-        )
+    if not catalog.NAME.fullmatch(dataset):
+        raise UserError(f"{shown(dataset)!r} cannot name a set: use a-z, 0-9 and _, a letter first")
+
+    if found := catalog.find_folder(dataset, folder):
+        raise UserError(f"{dataset} is already prepared in {found}; nothing was changed")
     if archive or download:
-        return _from_archive(dataset, folder, archive)
+        return _from_archive(dataset, folder, archive, allow_unpublished, report)
     if arrays:
-        return _from_arrays(dataset, folder, Path(arrays).expanduser())
+        return _from_arrays(dataset, folder, arrays, report)
     if images:
         _check_own_name(dataset)
-        return builders.write_folder(images, folder, dataset)
+        return _write(folder_sets.builder_of(images, folder, dataset, report), folder)
     if dataset == "digits":
         return builders.write_digits(folder)
-    if dataset in archives.PUBLISHED:
+    if dataset in published.PUBLISHED:
         raise UserError(f"where should {dataset} come from? {catalog.how_to_prepare(dataset)}")
     return _by_tfds(dataset, folder)
 
 
-def _from_archive(name: str, folder: Path, archive: PathLike | None) -> Path:
+def _write(builder: tfds.core.DatasetBuilder, folder: Path) -> Path:
+    """Write a set whose input was read, unless another process writes it or has written it."""
+    with locks.only_writer(folder / builder.name):
+        if found := catalog.find_folder(builder.name, folder):
+            raise UserError(f"{builder.name} is already prepared in {found}; nothing was changed")
+        return builders.write(builder)
+
+
+def _from_archive(
+    name: str, folder: Path, archive: PathLike | None, allow_unpublished: bool, report: Report
+) -> Path:
     """No archive: download it."""
-    if name not in archives.PUBLISHED:
+    if name not in published.PUBLISHED:
         raise UserError(
-            f"--archive and --download are for {' and '.join(archives.PUBLISHED)}; for {name}: "
+            f"--archive and --download are for {' and '.join(published.PUBLISHED)}; for {name}: "
             f"{catalog.how_to_prepare(name)}"
         )
-    path = Path(archive) if archive else archives.fetch(name, folder / "downloads")
-    splits = archives.read(name, path.expanduser())
-    return builders.write(builders.stock_set(name, archives.CLASSES.get(name), splits, folder))
+    splits = archives.read(
+        name,
+        archive or published.fetch(name, folder / "downloads"),
+        allow_unpublished=allow_unpublished,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    return _write_stock(name, folder, splits, report)
 
 
-def _from_arrays(name: str, folder: Path, file: Path) -> Path:
-    pixels, labels = _load_npz(file)
-    if name in archives.PUBLISHED:
+def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Path:
+    found = array_files.open_images(file)
+    pixels, labels = array_files.uint8_images(found), found.labels
+    if name in published.PUBLISHED:
         shape = {"cifar10": (32, 32, 3), "mnist": (28, 28, 1)}[name]
         if pixels.shape[1:] != shape or labels is None or labels.max() > 9:
-            raise UserError(f"{file} is not {name}: that is images {shape} with labels 0 to 9")
-        splits = {"train": (pixels, labels)}
-        return builders.write(builders.stock_set(name, archives.CLASSES.get(name), splits, folder))
+            raise UserError(
+                f"{shown(file, 300)} is not {name}: that is images {shape} with labels 0 to 9"
+            )
+        return _write_stock(name, folder, {"train": (pixels, labels)}, report)
     _check_own_name(name)
-    classes = None if labels is None else int(labels.max()) + 1
+    classes = None
+    if labels is not None:
+        classes = array_files.num_classes(labels, f"the labels of {shown(file, 300)}")
+    report(f"train: {len(pixels):,} images")
+    report("no classes" if classes is None else f"{classes:,} classes")
     examples = {"train": builders.array_examples(pixels, labels)}
-    description = f"The arrays of {file.name}."
-    return builders.write(
-        builders.ImageSet(name, description, pixels.shape[1:], classes, examples, folder)
+    description = f"The arrays of {shown(Path(paths.user_path(file, 'arrays')).name)}."
+    digest = builders.arrays_digest(pixels, labels)
+    builder = builders.ImageSet(
+        name, description, pixels.shape[1:], classes, examples, folder, digest
     )
+    return _write(builder, folder)
 
 
-def _load_npz(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """uint8 (N, H, W, C) and int (N,) or None."""
-    try:
-        with np.load(file, allow_pickle=False) as arrays:
-            pixels = arrays["images"]
-            labels = arrays.get("labels")
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise UserError(f"{file} is no .npz file with an array `images`: {error}") from error
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]
-    if (
-        pixels.dtype != np.uint8
-        or pixels.ndim != 4
-        or pixels.shape[-1] not in (1, 3)
-        or not pixels.size
-    ):
-        raise UserError(
-            f"`images` of {file} is {pixels.dtype} {pixels.shape}: it must be uint8 (N, H, W) or "
-            "(N, H, W, C) with C 1 or 3"
-        )
-    if labels is not None and (
-        labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0
-    ):
-        raise UserError(
-            f"`labels` of {file} is {labels.dtype} {labels.shape}: it must be one integer >= 0 "
-            f"for each of the {len(pixels)} images"
-        )
-    return pixels, labels
+def _write_stock(name: str, folder: Path, splits: archives.Splits, report: Report) -> Path:
+    for split, (_, labels) in splits.items():
+        missing = array_files.missing_classes(labels, archives.NUM_CLASSES)
+        without = f"; no image of class {missing}" if missing else ""
+        report(f"{split}: {len(labels):,} images, {archives.NUM_CLASSES} classes{without}")
+    return _write(builders.stock_set(name, published.CLASSES.get(name), splits, folder), folder)
 
 
 def _check_own_name(name: str) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise UserError(f"{name!r} cannot name a set: use a-z, 0-9 and _, a letter first")
+        raise UserError(f"{shown(name)!r} cannot name a set: use a-z, 0-9 and _, a letter first")
     if name in (*catalog.OWN, *tfds.list_builders(with_community_datasets=False)):
         raise UserError(f"{name} is the name of another set: choose one of your own")
 
 
 def _by_tfds(name: str, folder: Path) -> Path:
-    """Has TFDS download and write one of its sets."""
+    """Have TFDS download and write one of its sets."""
     needs_tf = (
         f"preparing {name} runs TFDS's own code, which needs TensorFlow (reading does not): "
         'pip install "ddgan-jax[tf]"'
@@ -153,7 +162,10 @@ def _by_tfds(name: str, folder: Path) -> Path:
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(needs_tf)
     try:
-        builder.download_and_prepare()
+        with locks.only_writer(folder / builder.name):
+            builder.download_and_prepare()
     except OSError as error:  # no connection, no space
-        raise UserError(f"TFDS could not prepare {name} in {builder.data_dir}: {error}") from error
+        raise UserError(
+            f"TFDS could not prepare {name} in {builder.data_dir}: {reason(error)}"
+        ) from error
     return Path(builder.data_dir)

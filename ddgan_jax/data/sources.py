@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -10,7 +10,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from ddgan_jax import mixture
 from ddgan_jax.config import ConfigDict
-from ddgan_jax.data import builders, catalog
+from ddgan_jax.data import builders, catalog, folder_sets, prepared
 from ddgan_jax.data.datasets import (
     ArrayDataset,
     Dataset,
@@ -20,7 +20,7 @@ from ddgan_jax.data.datasets import (
     load_into_memory,
 )
 from ddgan_jax.data.order import STACK, permutation
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, reason
 
 
 def open_dataset(config: ConfigDict) -> Dataset:
@@ -46,7 +46,8 @@ def _open(data: ConfigDict) -> Dataset:
         return _stacked_mnist(data)
     if data.name in mixture.SETS:
         return _mixture(data)
-    records = _open_records(_find(data), data, data.image_size, data.channels)
+    builder, hold = _find(data)
+    records = _open_records(builder, data, data.image_size, data.channels, hold)
     records.read(np.array([0]))  # fail here, not after minutes of compilation
     size = records.info.num_examples * data.image_size**2 * data.channels
     return load_into_memory(records) if size <= data.memory_limit_mib * 2**20 else records
@@ -69,7 +70,7 @@ def _stacked_mnist(data: ConfigDict) -> StackedDataset:
         raise UserError("stacked_mnist has 32x32x3 images: set data.image_size=32 data.channels=3")
     mnist = data.copy_and_resolve_references()
     mnist.name, mnist.max_examples = "mnist", 0
-    digits = load_into_memory(_open_records(_find(mnist), mnist, image_size=28, channels=1))
+    digits = load_into_memory(_open_records(_find(mnist)[0], mnist, image_size=28, channels=1))
     count = digits.info.num_examples
     members = [
         np.concatenate([permutation(0, (STACK, channel, half), count) for half in range(2)])
@@ -83,44 +84,56 @@ def _stacked_mnist(data: ConfigDict) -> StackedDataset:
     )
 
 
-def _find(data: ConfigDict) -> tfds.core.DatasetBuilder:
-    """The builder of the set; for `digits` and `folder`, after writing it if need be."""
+def _find(data: ConfigDict) -> tuple[tfds.core.DatasetBuilder, IO | None]:
+    """Return the builder of the set, and what holds its files.
+
+    `digits` and `folder` are written before if need be.
+    """
     data_dir = catalog.resolve_data_dir(data.dir)
     if data.name == "digits":
-        return tfds.builder_from_directory(builders.write_digits(data_dir))
+        return prepared.open_prepared(builders.write_digits(data_dir)), None
     if data.name == "folder":
         if not data.path:
             raise UserError("data.name = folder needs data.path: the folder of images")
-        return tfds.builder_from_directory(builders.write_folder(data.path, data_dir))
+        copy = folder_sets.open_copy(data.path, data_dir)
+        return prepared.open_prepared(copy.folder), copy.hold
     if not data.name:
         raise UserError("data.name is empty: give a TFDS name, digits, stacked_mnist or folder")
-    if prepared := catalog.find_prepared(data.name, data_dir):
-        return prepared
+    if found := catalog.find_prepared(data.name, data_dir):
+        return found, None
     try:
-        return catalog.tfds_builder(data.name, data_dir)  # not prepared, or mocked in a test
+        return catalog.tfds_builder(data.name, data_dir), None  # not prepared, or mocked in a test
     except ImportError as error:
         raise UserError(_missing(data, data_dir / data.name)) from error
 
 
 def _open_records(
-    builder: tfds.core.DatasetBuilder, data: ConfigDict, image_size: int, channels: int
+    builder: tfds.core.DatasetBuilder,
+    data: ConfigDict,
+    image_size: int,
+    channels: int,
+    hold: IO | None = None,
 ) -> RecordDataset:
     features = builder.info.features
     image_key, label_key = _keys(data.name, features)
+    folder = Path(builder.data_dir)
     try:
         source = builder.as_data_source(data.split, file_format="array_record")
         count = _limited(len(source), data.max_examples)
     except (KeyError, NotImplementedError, ValueError) as error:
         raise UserError(_not_readable(builder, data, error)) from error
+    if prepared.is_prepared(folder):
+        prepared.check_shards(folder, builder.info.splits[data.split].file_instructions)
     classes = 0 if label_key is None else features[label_key].num_classes
     return RecordDataset(
-        DatasetInfo(data.name, count, image_size, channels, classes or 0),
+        DatasetInfo(data.name, count, image_size, channels, classes or 0, prepared.digest(folder)),
         _reader(source.data_source),
         features,
         image_key,
         label_key,
-        str(builder.data_dir),
+        str(folder),
         data.decode_threads,
+        hold,
     )
 
 
@@ -152,7 +165,7 @@ def _keys(name: str, features: tfds.features.FeaturesDict) -> tuple[str, str | N
 
 def _not_readable(builder: tfds.core.DatasetBuilder, data: ConfigDict, error: Exception) -> str:
     folder = Path(builder.data_dir)
-    if not catalog.is_prepared(folder):
+    if not prepared.is_prepared(folder):
         return _missing(data, folder)
     formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
     if "array_record" not in formats:
@@ -164,9 +177,9 @@ def _not_readable(builder: tfds.core.DatasetBuilder, data: ConfigDict, error: Ex
     splits = ", ".join(
         f"{name} ({split.num_examples})" for name, split in builder.info.splits.items()
     )
-    reason = str(error).splitlines()[0]
     return (
-        f"data.split = {data.split!r} selects nothing of {data.name}, which has {splits}: {reason}"
+        f"data.split = {data.split!r} selects nothing of {data.name}, which has {splits}: "
+        f"{reason(error)}"
     )
 
 

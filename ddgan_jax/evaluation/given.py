@@ -1,19 +1,20 @@
-"""Images that somebody gives to be scored: a folder of PNG and JPEG files, an .npy or an .npz."""
+"""Images that somebody gives to be scored: a folder or a zip of image files, an .npy or an .npz."""
 
 import os
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from ddgan_jax.data.images import BROKEN, decode
+from ddgan_jax.data import array_files, image_folders
+from ddgan_jax.data.array_files import ImageArrays
+from ddgan_jax.data.image_folders import ImageFolder
+from ddgan_jax.data.images import decode
 from ddgan_jax.errors import UserError
+from ddgan_jax.files import paths
 from ddgan_jax.images import to_uint8
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 CHUNK = 256
 
 
@@ -26,96 +27,65 @@ class Given(NamedTuple):
 
 
 def open_images(path: str | os.PathLike) -> Given:
-    """The images at `path`; an array is uint8, or float in [-1, 1], (N, H, W) or (N, H, W, C).
+    """Return the images at `path`.
 
-    An .npz holds it as "images". Gray files are gray only if all are. Raises UserError, in one
-    line, for whatever cannot be scored; pixels of arrays are looked at when they are read.
+    A folder or a .zip is read as `image_folders` does, all images whatever their class; gray files
+    are gray only if all are. Other files are arrays, see `array_files.open_images`: uint8, or float
+    in [-1, 1]. Raises UserError, in one line, for whatever cannot be scored.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        return _folder(path)
-    if path.suffix not in (".npy", ".npz"):
-        raise UserError(f"--images={path} is no folder of images and no .npy or .npz file")
-    return _array(path)
+    place = Path(paths.user_path(path, "images"))
+    if paths.is_bucket(path) or (not _is_folder(place) and place.suffix.lower() != ".zip"):
+        return _array(array_files.open_images(path, "images"))
+    return _folder(image_folders.open_folder(path))
 
 
-def _folder(path: Path) -> Given:
-    files = sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UserError(f"no PNG or JPEG file below {path}")
-    forms = [_form(file) for file in files]
-    sizes = [size for size, _ in forms]
-    other = next((i for i, size in enumerate(sizes) if size != sizes[0]), None)
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # what it is, its reader will say
+        return False
+
+
+def _folder(folder: ImageFolder) -> Given:
+    shapes = [form.shape for form in image_folders.check_all(folder)]
+    height, width, _ = shapes[0]
+    other = next((i for i, shape in enumerate(shapes) if shape[:2] != (height, width)), None)
     if other is not None:
         first, second = (
-            f"{file.name} has {w} x {h} pixels"
-            for file, (w, h) in ((files[0], sizes[0]), (files[other], sizes[other]))
+            f"{folder.names[i]} has {shapes[i][1]} x {shapes[i][0]} pixels" for i in (0, other)
         )
-        raise UserError(f"the images below {path} have several sizes: {first}, {second}")
-    channels = 1 if all(gray for _, gray in forms) else 3
-    width, height = sizes[0]
+        raise UserError(f"the images below {folder.root} have several sizes: {first}, {second}")
+    channels = max(shape[-1] for shape in shapes)
 
     def read() -> Iterator[np.ndarray]:
-        for start in range(0, len(files), CHUNK):
-            yield np.stack([_decode(f, channels) for f in files[start : start + CHUNK]])
+        for start in range(0, len(folder.names), CHUNK):
+            names = folder.names[start : start + CHUNK]
+            yield np.stack([decode(folder.read(n), channels, folder.source(n)) for n in names])
 
-    return Given(len(files), (height, width, channels), read)
-
-
-def _form(file: Path) -> tuple[tuple[int, int], bool]:
-    """((width, height), whether it is gray), from the head of the file."""
-    try:
-        with Image.open(file) as image:
-            return image.size, image.mode in ("L", "1")
-    except BROKEN as error:
-        raise UserError(f"{file} is no readable PNG or JPEG file: {error}") from error
+    return Given(len(folder.names), (height, width, channels), read)
 
 
-def _decode(file: Path, channels: int) -> np.ndarray:
-    try:
-        return decode(file.read_bytes(), channels)
-    except BROKEN as error:
-        raise UserError(f"{file} is no readable PNG or JPEG file: {error}") from error
-
-
-def _array(path: Path) -> Given:
-    try:
-        images = np.load(path, mmap_mode="r" if path.suffix == ".npy" else None)
-        if path.suffix == ".npz":
-            images = images["images"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read as an array of images: {reason}") from error
-    images = images[..., None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
-        raise UserError(f"{path} is {images.shape}: it must be (N, H, W) or (N, H, W, 1 or 3)")
-    if images.dtype != np.uint8 and images.dtype.kind != "f":
-        raise UserError(f"{path} is {images.dtype}: it must be uint8, or float in [-1, 1]")
-    if images.dtype.kind == "f":
-        _check_floats(path, images)
+def _array(found: ImageArrays) -> Given:
+    pixels = found.pixels
+    if pixels.dtype != np.uint8:
+        _check_floats(found)
 
     def read() -> Iterator[np.ndarray]:
-        for start in range(0, len(images), CHUNK):
-            chunk = np.asarray(images[start : start + CHUNK])
+        for chunk in array_files.chunks(pixels):
             yield chunk if chunk.dtype == np.uint8 else to_uint8(chunk)
 
-    return Given(len(images), images.shape[1:], read)
+    return Given(len(pixels), pixels.shape[1:], read)
 
 
-def _check_floats(path: Path, images: np.ndarray) -> None:
-    low, high = np.inf, -np.inf
-    for start in range(0, len(images), CHUNK):
-        chunk = images[start : start + CHUNK]
-        if not np.isfinite(chunk).all():
-            raise UserError(f"{path} holds NaN or infinity")
-        low, high = min(low, chunk.min()), max(high, chunk.max())
+def _check_floats(found: ImageArrays) -> None:
+    low, high = array_files.value_range(found)
     if low < -1 or high > 1:
         raise UserError(
-            f"{path} holds floats from {low:.4g} to {high:.4g}: they must lie in [-1, 1], or be "
-            "uint8"
+            f"{found.name} holds floats from {low:.4g} to {high:.4g}: they must lie in [-1, 1], or "
+            "be uint8"
         )
     if low >= 0:
         raise UserError(
-            f"{path} holds floats from {low:.4g} to {high:.4g}: if they mean [0, 1], give "
+            f"{found.name} holds floats from {low:.4g} to {high:.4g}: if they mean [0, 1], give "
             "2 x - 1, or uint8"
         )

@@ -1,0 +1,160 @@
+"""Sets made from folders and zip files of images: for `ddgan prepare`, and for data.name=folder.
+
+data.name=folder keeps one copy of a folder among the prepared sets, and makes it anew when the
+folder was changed. Runs that are still reading an older copy hold it, and it stays as long.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from ddgan_jax.data import builders, image_folders, prepared
+from ddgan_jax.data.builders import ImageSet
+from ddgan_jax.data.datasets import FILE
+from ddgan_jax.data.image_folders import ImageFolder
+from ddgan_jax.data.image_layouts import Layout, layout_of
+from ddgan_jax.errors import shown
+from ddgan_jax.files import atomic, paths
+
+MOST_NAMED = 10  # classes that a report names
+_HOLD = ".in_use"  # in a copy's folder, locked by those who read it
+
+
+def builder_of(
+    path: str | os.PathLike,
+    data_dir: Path,
+    name: str,
+    report: Callable[[str], None],
+) -> ImageSet:
+    """Return the builder of a TFDS set from the images of a folder or a zip file, as they are.
+
+    What was found, and what was left out, goes to `report`. Raises UserError if there is no image,
+    if one cannot be decoded, and as `image_layouts.layout_of`.
+    """
+    folder = image_folders.open_folder(path)
+    layout = layout_of(folder)
+    for line in _description(folder, layout):
+        report(line)
+    return _builder(folder, layout, data_dir, name)
+
+
+class Copy(NamedTuple):
+    """The copy of a folder among the prepared sets.
+
+    hold: keeps the copy from being removed as long as it is referred to and not closed.
+    """
+
+    folder: Path
+    hold: IO | None
+
+
+def open_copy(path: str | os.PathLike, data_dir: Path) -> Copy:
+    """Return the copy of a folder of images as it is now, made if need be.
+
+    Older copies of the same folder that nobody reads are removed. Raises UserError as `builder_of`
+    and `builders.write`.
+    """
+    folder = image_folders.open_folder(path, "data.path")
+    family = f"folder_{_short_digest(os.fspath(folder.root))}_"
+    name = f"{family}{_short_digest(repr((folder.names, folder.status, folder.index)))}"
+    hold = _held(data_dir / name)
+    place = data_dir / name / str(ImageSet.VERSION)
+    if not prepared.is_prepared(place):
+        builders.write(_builder(folder, layout_of(folder), data_dir, name))
+    _remove_older(data_dir, family, name)
+    return Copy(place, hold)
+
+
+def _builder(folder: ImageFolder, layout: Layout, data_dir: Path, name: str) -> ImageSet:
+    forms = dict(zip(folder.names, image_folders.check_all(folder), strict=True))
+    digest = hashlib.sha256()
+    for split, images in sorted(layout.splits.items()):
+        for file, label in images:
+            digest.update(repr((split, file, label)).encode() + forms[file].sha256)
+    return ImageSet(
+        name,
+        f"The images below {os.fsencode(folder.root).decode(errors='replace')}.",
+        (None, None, 3),
+        layout.classes,
+        {split: _examples(folder, images) for split, images in layout.splits.items()},
+        data_dir,
+        digest.hexdigest(),
+    )
+
+
+def _examples(folder: ImageFolder, images: Any) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    for name, label in images:
+        key = os.fsencode(name)
+        example = {"image": folder.read(name), FILE: key}
+        yield key, example if label is None else example | {"label": label}
+
+
+def _description(folder: ImageFolder, layout: Layout) -> Iterator[str]:
+    """Yield lines that say what was found and what was left out."""
+    for split, images in layout.splits.items():
+        yield f"{split}: {len(images):,} images"
+    counts = layout.class_counts()
+    if isinstance(layout.classes, int):
+        yield f"{layout.classes:,} classes, from {image_folders.INDEX}"
+    elif layout.classes:
+        totals = [sum(column) for column in zip(*counts.values(), strict=True)]
+        pairs = list(zip(layout.classes, totals, strict=True))
+        named = ", ".join(f"{shown(name)} ({n:,})" for name, n in pairs[:MOST_NAMED])
+        more = f" and {len(pairs) - MOST_NAMED:,} more" if len(pairs) > MOST_NAMED else ""
+        yield f"{len(pairs):,} classes: {named}{more}"
+    else:
+        yield "no classes"
+    skipped = folder.skipped + layout.skipped
+    if skipped:
+        yield f"left out: {image_folders.summary(skipped)}"
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+# --------------------------------------------------------------------------------------- copies
+
+
+def _held(place: Path) -> IO | None:
+    """Return the lock file of a copy, made if need be and locked as a reader's.
+
+    Waits while the copy is being removed. None where nothing can be locked: a folder that is only
+    read, a file system without locks.
+    """
+    lock = place / _HOLD
+    while True:
+        with contextlib.suppress(OSError):  # it may be there, and not be ours to write
+            place.mkdir(parents=True, exist_ok=True)
+            lock.touch()
+        try:
+            file = lock.open("rb")
+        except OSError:
+            return None
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+            file.close()  # it was removed between our opening and our locking of it
+        except FileNotFoundError:
+            file.close()
+        except OSError:
+            file.close()
+            return None
+
+
+def _remove_older(data_dir: Path, family: str, name: str) -> None:
+    """Remove other copies of the same folder that no process reads; errors are no matter."""
+    for place in map(Path, paths.entries(data_dir, before=family)):
+        if place.name == name:
+            continue
+        with contextlib.suppress(OSError), (place / _HOLD).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = data_dir / f"{atomic.UNFINISHED}{place.name}"
+            place.rename(gone)
+            shutil.rmtree(gone)

@@ -1,0 +1,262 @@
+"""Folders and zip files of images: the one place that lists them and reads their files.
+
+`open_folder` lists what is there: the images, and what was left out with the reason. Hidden names
+are left out, nothing but regular files is opened, and links are followed only inside the folder.
+A zip file is read in place, without extracting it. Which images belong to which split and class,
+`image_layouts` says.
+"""
+
+import errno
+import hashlib
+import os
+import stat
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from concurrent import futures
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+from ddgan_jax.data import images
+from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.files import foreign, paths
+
+LARGEST_FILE = 2**28  # bytes of one image file
+MOST_NAMED = 10  # files that a message names
+INDEX = "dataset.json"  # the labels of a StyleGAN or EDM set, beside its images
+CHUNK = 1024  # images that are decoded at a time when all are looked at
+THREADS = 4
+
+HIDDEN = "hidden"
+NO_IMAGE = "not named as an image"
+IRREGULAR = "no regular file"
+LINK_OUT = "a link out of the folder"
+LINK_IN_A_CIRCLE = "a link in a circle"
+LINK_AGAIN = "a link to a folder that another link has shown"
+BROKEN_LINK = "a broken link"
+TOO_LARGE = f"larger than {LARGEST_FILE:,} bytes"
+
+
+class ImageFolder(NamedTuple):
+    """The images of a folder or a zip file.
+
+    root: the folder or the file. names: paths inside it, with slashes, sorted. skipped: what was
+    left out and why, by reason. read: the bytes of a name; it raises UserError. The index is the
+    same for `dataset.json`, None where there is none. status: size and time of change of each
+    image, which tell whether the folder was changed.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    skipped: Counter[str]
+    read: Callable[[str], bytes]
+    index: str | None
+    status: tuple[tuple[int, int], ...]
+
+    def source(self, name: str) -> str:
+        """Return how messages call an image."""
+        return f"{self.root}/{name}"
+
+
+class _Found(NamedTuple):
+    name: str
+    size: int
+    changed: int  # nanoseconds, or the checksum that a zip file has
+
+
+def open_folder(path: str | os.PathLike, what: str = "images") -> ImageFolder:
+    """List the images of a folder, to any depth, or of a zip file.
+
+    what: how messages call the path. Raises UserError if there is no such folder or file, if a
+    folder in it may not be read, or if it holds no image.
+    """
+    root = Path(paths.user_path(path, what))
+    with foreign.reading(root, "folder of images"):
+        if paths.is_bucket(path):
+            raise UserError(f"images are read from local or mounted folders: copy or mount {path}")
+        if stat.S_ISDIR(os.stat(root).st_mode):
+            root = Path(os.path.realpath(root))
+            found, skipped = _walk(root)
+            read = _reader_of_files(root)
+        elif root.suffix.lower() == ".zip":
+            archive = zipfile.ZipFile(_opened(root))
+            found, skipped = _entries(archive, root)
+            read = _reader_of_entries(archive, root)
+        else:
+            raise UserError(f"{shown(root, 300)} is not a folder of images, and no .zip of them")
+    found.sort()
+    index = next((f.name for f in found if f.name == INDEX), None)
+    found = [f for f in found if _is_image(f.name)]
+    if not found:
+        left_out = f" ({summary(skipped)})" if skipped else ""
+        raise UserError(f"no image (PNG, JPEG, WebP, BMP, GIF) below {shown(root, 300)}{left_out}")
+    status = tuple((f.size, f.changed) for f in found)
+    return ImageFolder(root, tuple(f.name for f in found), skipped, read, index, status)
+
+
+def summary(counts: Counter[str]) -> str:
+    """Return counts by reason, for a message: "3 hidden, 1 no regular file"."""
+    return ", ".join(f"{count:,} {reason_}" for reason_, count in sorted(counts.items()))
+
+
+class Form(NamedTuple):
+    """What an image file holds. shape: (height, width, 1 for gray or 3). sha256: of its bytes."""
+
+    shape: tuple[int, int, int]
+    sha256: bytes
+
+
+def check_all(folder: ImageFolder) -> list[Form]:
+    """Decode all images and return the form of each.
+
+    Raises one UserError that names those that cannot be decoded, the first ten and their number.
+    """
+
+    def look(name: str) -> Form | str:
+        try:
+            content = folder.read(name)
+            shape = images.decode(content, None, folder.source(name)).shape
+            return Form(shape, hashlib.sha256(content).digest())
+        except UserError as error:
+            return reason(error)
+
+    forms, broken = [], []
+    with futures.ThreadPoolExecutor(THREADS) as threads:
+        for start in range(0, len(folder.names), CHUNK):
+            for form in threads.map(look, folder.names[start : start + CHUNK]):
+                (broken if isinstance(form, str) else forms).append(form)
+    if broken:
+        named = "; ".join(broken[:MOST_NAMED])
+        more = f"; and {len(broken) - MOST_NAMED:,} more" if len(broken) > MOST_NAMED else ""
+        raise UserError(
+            f"{len(broken):,} of {len(folder.names):,} images cannot be used: {named}{more}"
+        )
+    return forms
+
+
+# -------------------------------------------------------------------------------------- folders
+
+
+def _walk(root: Path) -> tuple[list[_Found], Counter[str]]:
+    """List what `root`, a real path, holds. Raises OSError for a folder that may not be read.
+
+    Each folder is listed once by its own name, and once more at most through a link, so that links
+    in a circle end.
+    """
+    found, skipped = [], Counter()
+    linked: set[tuple[int, int]] = set()
+    waiting = [("", False)]
+    while waiting:
+        inside, through_link = waiting.pop()
+        for entry in _listed(root / inside):
+            name = f"{inside}{entry.name}"
+            if entry.name.startswith("."):
+                skipped[HIDDEN] += 1
+                continue
+            is_link = entry.is_symlink()
+            status, why = _status(root, entry)
+            if why:
+                skipped[why] += 1
+            elif stat.S_ISDIR(status.st_mode):
+                key = (status.st_dev, status.st_ino)
+                if through_link or is_link:
+                    if key in linked:
+                        skipped[LINK_AGAIN] += 1
+                        continue
+                    linked.add(key)
+                waiting.append((f"{name}/", through_link or is_link))
+            else:
+                _take(_Found(name, status.st_size, status.st_mtime_ns), found, skipped)
+    return found, skipped
+
+
+def _listed(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise UserError(f"cannot read the folder {shown(folder, 300)}: {reason(error)}") from error
+
+
+def _status(root: Path, entry: os.DirEntry) -> tuple[os.stat_result | None, str]:
+    """Return the status of a regular file or a folder, or why it is left out."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):
+            raise
+        return None, BROKEN_LINK
+    if entry.is_symlink():
+        target, parent = (os.path.realpath(p) for p in (entry.path, os.path.dirname(entry.path)))
+        if not _is_inside(root, target):
+            return None, LINK_OUT
+        if _is_inside(target, parent):
+            return None, LINK_IN_A_CIRCLE
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        return None, IRREGULAR
+    return status, ""
+
+
+def _is_inside(root: str | os.PathLike, path: str) -> bool:
+    return os.path.commonpath([root, path]) == os.fspath(root)
+
+
+def _reader_of_files(root: Path) -> Callable[[str], bytes]:
+    def read(name: str) -> bytes:
+        return foreign.read_bytes(root / name, "image", most=LARGEST_FILE)
+
+    return read
+
+
+def _take(entry: _Found, found: list[_Found], skipped: Counter[str]) -> None:
+    """Put a regular file among the images or the index, or count why it is neither."""
+    if not _is_image(entry.name) and entry.name != INDEX:
+        skipped[NO_IMAGE] += 1
+    elif entry.size > LARGEST_FILE:
+        skipped[TOO_LARGE] += 1
+    else:
+        found.append(entry)
+
+
+def _is_image(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in images.SUFFIXES
+
+
+# ------------------------------------------------------------------------------------ zip files
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a regular file that stays open as long as its reader is there."""
+    with foreign.open_regular(path, "zip file of images") as file:
+        return os.fdopen(os.dup(file.fileno()), "rb")
+
+
+def _entries(archive: zipfile.ZipFile, path: Path) -> tuple[list[_Found], Counter[str]]:
+    """List a zip file. Raises UserError if two entries have one name."""
+    found, skipped = [], Counter()
+    for entry in archive.infolist():
+        parts = entry.filename.split("/")
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if entry.is_dir():
+            continue
+        if any(part.startswith(".") for part in parts):
+            skipped[HIDDEN] += 1
+        elif "" in parts or kind not in (0, stat.S_IFREG):
+            skipped[IRREGULAR] += 1
+        else:
+            _take(_Found(entry.filename, entry.file_size, entry.CRC), found, skipped)
+    if len({f.name for f in found}) < len(found):
+        double = next(name for name, n in Counter(f.name for f in found).items() if n > 1)
+        raise UserError(f"{shown(path, 300)} holds {shown(double)} twice")
+    return found, skipped
+
+
+def _reader_of_entries(archive: zipfile.ZipFile, path: Path) -> Callable[[str], bytes]:
+    def read(name: str) -> bytes:
+        with foreign.reading(f"{path}/{name}", "entry of a zip file"), archive.open(name) as stream:
+            content = stream.read(LARGEST_FILE + 1)
+            if len(content) > LARGEST_FILE or stream.read(1):
+                raise ValueError("longer than it says")
+            return content
+
+    return read

@@ -1,0 +1,166 @@
+"""Which split and which class the images of a folder belong to, by the customs of the field.
+
+- `dataset.json` beside the images, as StyleGAN's and EDM's tools write it, holds their labels. Sets
+  of that form without it, `00000/img00000000.png`, have none: their folders are only shards.
+- Folders `train`, `val`, `valid`, `validation` and `test` are splits.
+- Otherwise, and inside of splits, the first level of folders are the classes.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, NamedTuple
+
+import msgspec
+import numpy as np
+
+from ddgan_jax.data.array_files import num_classes
+from ddgan_jax.data.image_folders import INDEX, ImageFolder
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import foreign
+
+SPLITS = ("train", "val", "valid", "validation", "test")
+TRAIN = "train"  # the split of sets that have no others
+
+STRAY = "beside the class folders"
+BESIDE_SPLITS = "beside the split folders"
+UNTRAINED = "of a class without an image to train on"
+
+_SHARD, _SHARD_FILE = re.compile(r"\d{5,}"), re.compile(r"img\d+\.\w+")
+
+
+class Layout(NamedTuple):
+    """The splits of a set, each its images with their labels (None: it has no classes).
+
+    classes: names in the order of the labels, their number where they have no names, or None.
+    skipped: images that belong to no split or class, by reason.
+    """
+
+    splits: Mapping[str, Sequence[tuple[str, int | None]]]
+    classes: Sequence[str] | int | None
+    skipped: Counter[str]
+
+    def class_counts(self) -> dict[str, list[int]]:
+        """Return the number of images of each class, for each split of a set with classes."""
+        count = self.classes if isinstance(self.classes, int) else len(self.classes or ())
+        return {
+            split: np.bincount([label for _, label in images], minlength=count).tolist()
+            for split, images in self.splits.items()
+            if count
+        }
+
+
+class _Index(msgspec.Struct):
+    """dataset.json: pairs of a file's name and its label, or null."""
+
+    labels: (
+        list[tuple[str, Annotated[int, msgspec.Meta(ge=0, lt=2**31)]]] | None | msgspec.UnsetType
+    ) = msgspec.UNSET
+
+
+def layout_of(folder: ImageFolder) -> Layout:
+    """Return the splits and classes of a folder's images.
+
+    Raises UserError where labels are not whole, where a folder's name cannot name a class, and
+    where it is not clear whether folders are classes.
+    """
+    if folder.index is not None:
+        content = folder.read(folder.index)
+        index = foreign.decode_json(content, _Index, source=folder.source(INDEX))
+        if index.labels is not msgspec.UNSET:
+            return _indexed(folder, index.labels)
+    splits, skipped = _split(folder.names)
+    in_folders = [rest for images in splits.values() for _, rest in images if "/" in rest]
+    if all(map(_in_shard, in_folders)):  # or there are none
+        return _unlabelled(splits, skipped)
+    return _by_folder(folder, splits, skipped)
+
+
+def _indexed(folder: ImageFolder, labels: list[tuple[str, int]] | None) -> Layout:
+    if not labels:
+        return Layout({TRAIN: [(name, None) for name in folder.names]}, None, Counter())
+    source, by_name = folder.source(INDEX), dict(labels)
+    if len(by_name) < len(labels):
+        raise UserError(f"{shown(source, 300)} gives an image two labels")
+    if unknown := sorted(by_name.keys() - set(folder.names)):
+        raise UserError(
+            f"{shown(source, 300)} gives labels to {len(unknown):,} files that are no images of "
+            f"the set, such as {shown(unknown[0])}"
+        )
+    if missing := [name for name in folder.names if name not in by_name]:
+        raise UserError(
+            f"{shown(source, 300)} gives no label to {len(missing):,} of the {len(folder.names):,} "
+            f"images, such as {shown(missing[0])}"
+        )
+    classes = num_classes(np.array(list(by_name.values()), np.int64), f"`labels` of {source}")
+    return Layout({TRAIN: [(n, by_name[n]) for n in folder.names]}, classes, Counter())
+
+
+# Of each split: names, and the rest of the names below the split's folder.
+_Rests = Mapping[str, Sequence[tuple[str, str]]]
+
+
+def _split(names: Sequence[str]) -> tuple[_Rests, Counter[str]]:
+    """Return the images of each split, and how many belong to none.
+
+    A folder called `test` among others that are no splits is a class.
+    """
+    tops = {name.split("/")[0] for name in names if "/" in name}
+    known = {top for top in tops if top.lower() in SPLITS}
+    if not known or (len(known) == 1 and tops != known):
+        return {TRAIN: [(name, name) for name in names]}, Counter()
+    splits: dict[str, list[tuple[str, str]]] = {}
+    skipped: Counter[str] = Counter()
+    for name in names:
+        top, _, rest = name.partition("/")
+        if rest and top in known:
+            splits.setdefault(top.lower(), []).append((name, rest))
+        else:
+            skipped[BESIDE_SPLITS] += 1
+    return splits, skipped
+
+
+def _unlabelled(splits: _Rests, skipped: Counter[str]) -> Layout:
+    named = {split: [(name, None) for name, _ in images] for split, images in splits.items()}
+    return Layout(named, None, skipped)
+
+
+def _in_shard(rest: str) -> bool:
+    folder, _, file = rest.partition("/")
+    return bool(_SHARD.fullmatch(folder) and _SHARD_FILE.fullmatch(file))
+
+
+def _by_folder(folder: ImageFolder, splits: _Rests, skipped: Counter[str]) -> Layout:
+    """Return the layout in which the first level of folders are the classes."""
+    inside = {split: [i for i in images if "/" in i[1]] for split, images in splits.items()}
+    labelled, total = (sum(map(len, s.values())) for s in (inside, splits))
+    if total - labelled > labelled:
+        raise UserError(
+            f"{shown(folder.root, 300)} has {labelled:,} images in sub-folders, which would be "
+            f"classes, and {total - labelled:,} beside them: move the one or the other away"
+        )
+    skipped[STRAY] += total - labelled
+    trained_on = inside.get(TRAIN) or [image for images in inside.values() for image in images]
+    classes = sorted({rest.split("/")[0] for _, rest in trained_on})
+    _check_names(folder, classes)
+    number = {name: k for k, name in enumerate(classes)}
+    numbered = {
+        split: [(name, number.get(rest.split("/")[0])) for name, rest in images]
+        for split, images in inside.items()
+    }
+    kept = {
+        split: [image for image in images if image[1] is not None]
+        for split, images in numbered.items()
+    }
+    skipped[UNTRAINED] += labelled - sum(map(len, kept.values()))
+    return Layout({s: images for s, images in kept.items() if images}, classes, +skipped)
+
+
+def _check_names(folder: ImageFolder, classes: Iterable[str]) -> None:
+    """Raise UserError for a name that TFDS, which keeps one a line, would not give back."""
+    for name in classes:
+        if not name.isprintable() or name != name.strip():
+            raise UserError(
+                f"the folder {shown(name)!r} in {shown(folder.root, 300)} cannot name a class: "
+                "rename it with printable characters and no space at an end"
+            )

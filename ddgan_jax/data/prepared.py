@@ -1,0 +1,160 @@
+"""Prepared TFDS sets, whose folders may come from anybody: checked before TFDS opens them.
+
+TFDS imports the Python modules that `features.json` names, and reads the files that the templates
+in `dataset_info.json` make up. Here both are read first, and a set goes on to TFDS only if its
+features are TFDS's own, its files lie in its folder and are regular, and its numbers fit the files.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import foreign, paths
+
+WHAT = "prepared TFDS set"
+INFO, FEATURES, METADATA = "dataset_info.json", "features.json", "metadata.json"
+MOST_SHARDS = 100_000
+RECORDS = "array_record"
+# The classes of features that sets of images have, by the end of their names, and where each keeps
+# what it holds. TFDS has others, some of which start programs or read further files.
+_FEATURES = {
+    "features_dict.FeaturesDict": "featuresDict",
+    "image_feature.Image": "image",
+    "labeled_image.LabeledImage": "image",
+    "class_label_feature.ClassLabel": "classLabel",
+    "text_feature.Text": "text",
+    "tensor_feature.Tensor": "tensor",
+    "scalar.Scalar": "tensor",
+    "sequence_feature.Sequence": "sequence",
+    "bounding_boxes.BBoxFeature": "boundingBox",
+}
+_MODULE = "tensorflow_datasets.core.features."
+
+# Names that are part of a file's name.
+_NAME = re.compile(r"\w[\w.+-]*")
+_TEMPLATE = re.compile(
+    r"(\{(DATASET|SPLIT|FILEFORMAT|SHARD_INDEX|NUM_SHARDS|SHARD_X_OF_Y)\}|[\w.+-])*"
+)
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]
+_CountText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$")]  # JSON of protocol buffers
+
+
+class _Split(msgspec.Struct, rename="camel"):
+    name: str
+    shard_lengths: list[_CountText | _Count] = []
+    num_bytes: _CountText | _Count = 0
+    filepath_template: str = ""
+
+
+class _Info(msgspec.Struct, rename="camel"):
+    name: str
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}\.\d{1,9}\.\d{1,9}$")]
+    splits: list[_Split] = []
+    file_format: str = "tfrecord"
+    config_name: str = ""
+
+
+class _Metadata(msgspec.Struct):
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] = ""
+
+
+def is_prepared(folder: Path) -> bool:
+    """Return whether a set lies in this very folder, .../name/version."""
+    return (folder / INFO).is_file()
+
+
+def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
+    """Return TFDS's reader of the set in a folder, .../name/version.
+
+    Raises UserError if the set is damaged, or holds what no set of images needs.
+    """
+    with foreign.reading(folder, WHAT):
+        _check_files(folder)
+        info = foreign.read_json(folder / INFO, _Info)
+        _check_info(folder, info)
+        _check_features(folder, foreign.read_json(folder / FEATURES))
+        return tfds.builder_from_directory(folder)
+
+
+def digest(folder: str | os.PathLike) -> str:
+    """Return the SHA-256 of a set's examples where it was written with one, else ""."""
+    path = Path(folder) / METADATA
+    return foreign.read_json(path, _Metadata).sha256 if path.is_file() else ""
+
+
+def check_shards(folder: Path, shards: list[Any]) -> None:
+    """Raise UserError unless every shard, a TFDS file instruction, is whole and of its length."""
+    for shard in shards:
+        path = foreign.member(folder, os.path.basename(shard.filename))
+        with foreign.reading(path, f"{RECORDS} file"):
+            reader = array_record_module.ArrayRecordReader(os.fspath(path))
+            try:
+                there = reader.num_records()
+            finally:
+                reader.close()
+        if there != shard.examples_in_shard:
+            raise UserError(
+                f"{shown(path, 300)} is damaged: it has {there:,} examples, and {INFO} says "
+                f"{shard.examples_in_shard:,}"
+            )
+
+
+def _check_files(folder: Path) -> None:
+    for path in paths.entries(folder):
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{shown(path, 300)}, in a {WHAT}, is no regular file")
+
+
+def _check_info(folder: Path, info: _Info) -> None:
+    names = [info.name, info.file_format, *(split.name for split in info.splits)]
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise UserError(f"{shown(folder / INFO, 300)} holds the name {shown(name)!r}")
+    for split in info.splits:
+        if not _TEMPLATE.fullmatch(split.filepath_template):
+            raise UserError(
+                f"{shown(folder / INFO, 300)} names its files {shown(split.filepath_template)!r}"
+            )
+    shards = sum(len(split.shard_lengths) for split in info.splits)
+    if shards > MOST_SHARDS:
+        raise UserError(f"{shown(folder / INFO, 300)} has {shards:,} shards")
+
+
+def _check_features(folder: Path, feature: dict[str, Any]) -> None:
+    """Raise UserError unless a feature, and all in it, are TFDS's own and have plain names."""
+    path = shown(folder / FEATURES, 300)
+    allowed = {*_FEATURES.values(), "pythonClassName", "description", "valueRange"}
+    waiting = [feature]
+    while waiting:
+        feature = foreign.convert(waiting.pop(), dict[str, Any], source=path)
+        name = foreign.convert(feature.get("pythonClassName"), str, source=path)
+        if "type" in feature:
+            raise UserError(f"{path} is of an old TFDS: prepare the set again")
+        kind = _FEATURES.get(name.removeprefix(_MODULE))
+        if kind is None or not name.startswith(_MODULE):
+            raise UserError(
+                f"{path} has a feature of the class {shown(name)}, and sets of images have none "
+                "such"
+            )
+        if unknown := set(feature) - allowed or (set(feature) & set(_FEATURES.values())) - {kind}:
+            raise UserError(f"{path} has a {shown(name)} with {shown(sorted(unknown))}")
+        if kind == "featuresDict":
+            children = foreign.convert(feature[kind], dict[str, Any], source=path)
+            children = foreign.convert(children.get("features", {}), dict[str, Any], source=path)
+            for child in children:
+                _check_feature_name(path, child)
+            waiting += children.values()
+        elif kind == "sequence":
+            waiting.append(foreign.convert(feature[kind], dict[str, Any], source=path)["feature"])
+
+
+def _check_feature_name(path: str, name: str) -> None:
+    """Raise UserError for a name that leads out of the folder, as a part of a file's name."""
+    if not all(_NAME.fullmatch(part) for part in name.split("/")):
+        raise UserError(f"{path} has a feature with the name {shown(name)!r}")

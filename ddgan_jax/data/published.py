@@ -1,0 +1,141 @@
+"""The published files of CIFAR-10 and MNIST: where they are, their checksums, and fetching them."""
+
+import hashlib
+import http.client
+import os
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from ddgan_jax.errors import UserError, reason
+from ddgan_jax.files import atomic, foreign
+
+LARGEST_FILE = 2**28  # bytes of a published file; the largest has 170 million
+
+
+class Remote(NamedTuple):
+    """A published file.
+
+    sha256: hexadecimal, of the file. content: the same of what is packed in it, where that is one
+    file, so that it is known however it is packed.
+    """
+
+    folder: str
+    name: str
+    sha256: str
+    content: str = ""
+
+
+_CIFAR = "https://www.cs.toronto.edu/~kriz/"
+_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+
+# Of each set, the files that are fetched. TFDS checks the same digests of the MNIST files.
+PUBLISHED: Mapping[str, tuple[Remote, ...]] = {
+    "cifar10": (
+        Remote(
+            _CIFAR,
+            "cifar-10-python.tar.gz",
+            "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+        ),
+    ),
+    "mnist": (
+        Remote(
+            _MNIST,
+            "train-images-idx3-ubyte.gz",
+            "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        ),
+        Remote(
+            _MNIST,
+            "train-labels-idx1-ubyte.gz",
+            "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ),
+        Remote(
+            _MNIST,
+            "t10k-images-idx3-ubyte.gz",
+            "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        ),
+        Remote(
+            _MNIST,
+            "t10k-labels-idx1-ubyte.gz",
+            "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
+    ),
+}
+# The same set in another form, which is read but not fetched.
+CIFAR_BINARY = Remote(
+    _CIFAR,
+    "cifar-10-binary.tar.gz",
+    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+)
+
+# Images of each split.
+COUNTS: Mapping[str, Mapping[str, int]] = {
+    "cifar10": {"train": 50_000, "test": 10_000},
+    "mnist": {"train": 60_000, "test": 10_000},
+}
+
+# Where TFDS takes names of the labels from the archive.
+CLASSES: Mapping[str, tuple[str, ...]] = {
+    "cifar10": (
+        *("airplane", "automobile", "bird", "cat", "deer"),
+        *("dog", "frog", "horse", "ship", "truck"),
+    )
+}
+
+
+def file_names(name: str) -> str:
+    """Return the names of a set's published files, for messages."""
+    return ", ".join(remote.name for remote in PUBLISHED[name])
+
+
+def fetch(name: str, folder: Path) -> Path:
+    """Fetch the published files of a set into `folder`, where they stay.
+
+    A file that is there already is not fetched again, only checked. Returns what `archives.read`
+    takes: the file, or the folder where there are several. Raises UserError if there is no
+    connection, or if a file is not the published one.
+    """
+    remotes = PUBLISHED[name]
+    for remote in remotes:
+        file = folder / remote.name
+        if not file.exists():
+            _download(remote, file)
+        elif sha256(file) != remote.sha256:
+            raise UserError(f"{file} is not the published file (checksum): move it away")
+    return folder / remotes[0].name if len(remotes) == 1 else folder
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the digest of a regular file, hexadecimal. Raises UserError if it cannot be read."""
+    with foreign.open_regular(path, "file") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download(remote: Remote, file: Path) -> None:
+    url = remote.folder + remote.name
+    with atomic.replacing(file) as part:
+        try:
+            _copy(url, part, file.name)
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, "reason", None) or reason(error)
+            raise UserError(f"cannot fetch {url} to {file.parent}: {why}") from error
+        if sha256(part) != remote.sha256:
+            raise UserError(
+                f"{url} gave a file that is not the published one (checksum): try again"
+            )
+
+
+def _copy(url: str, path: os.PathLike, title: str) -> None:
+    with urllib.request.urlopen(url, timeout=60) as response, open(path, "wb") as out:
+        size = int(response.headers.get("Content-Length") or 0) or None
+        with tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
+            while (block := response.read(2**20)) and out.tell() < LARGEST_FILE:
+                out.write(block)
+                bar.update(len(block))
