@@ -10,6 +10,7 @@ from etils import epath
 from PIL import Image
 
 from ddgan_jax.errors import NotFiniteError, UserError
+from ddgan_jax.files import foreign, paths
 from ddgan_jax.files.atomic import write_atomically
 
 GAP = 2  # pixels between the images of a grid
@@ -31,18 +32,17 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
 
 
 def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
-    """The image of a file, uint8 (size, size, channels), fitted as images for training are.
+    """Return the image of a file, uint8 (size, size, channels), fitted as for training.
 
     Raises UserError if the file is missing, is no image, or has fewer pixels.
     """
     # Here, since reading data sets comes with it.
-    from ddgan_jax.data.images import BROKEN, decode, fit
+    from ddgan_jax.data import images
+    from ddgan_jax.data.image_folders import LARGEST_FILE
 
-    try:
-        return fit(decode(epath.Path(path).read_bytes(), channels), size)
-    except BROKEN as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be used: {reason}") from error
+    path = paths.user_path(path, "the image")
+    content = foreign.read_bytes(path, "image", most=LARGEST_FILE)
+    return images.fit(images.decode(content, channels, str(path)), size, str(path))
 
 
 def grid(images: np.ndarray, columns: int | None = None, scale: int | None = None) -> np.ndarray:

@@ -135,8 +135,10 @@ def test_the_same_images_from_any_file(tmp_path, channels):
     np.save(tmp_path / "x.npy", pixels)
     np.save(tmp_path / "floats.npy", (pixels / 127.5 - 1).astype(np.float32))
     np.savez(tmp_path / "x.npz", images=pixels, seeds=np.arange(4))
+    np.savez(tmp_path / "field.npz", pixels, np.arange(4))  # as arr_0 and arr_1
     write_folder(tmp_path / "folder", pixels)
-    for name in ("x.npy", "floats.npy", "x.npz", "folder"):
+    write_folder(tmp_path / "folder" / ".thumbnails", images(size=4))  # hidden
+    for name in ("x.npy", "floats.npy", "x.npz", "field.npz", "folder"):
         np.testing.assert_array_equal(read_all(tmp_path / name), pixels)
     if channels == 1:
         np.save(tmp_path / "gray.npy", pixels[..., 0])
@@ -157,9 +159,9 @@ def nan(shape=(2, 8, 8, 3)):
         (np.full((2, 8, 8, 3), -3.0), "floats from -3 to -3: they must lie in"),
         (np.linspace(-1, 255, 384).reshape(2, 8, 8, 3), "floats from -1 to 255"),
         (np.linspace(0, 1, 384).reshape(2, 8, 8, 3), "if they mean [0, 1], give"),
-        (np.zeros((2, 8, 8, 3), np.int64), "is int64: it must be uint8"),
-        (np.zeros((2, 3, 8, 8), np.uint8), "is (2, 3, 8, 8): it must be"),
-        (np.zeros((0, 8, 8, 3), np.uint8), "is (0, 8, 8, 3): it must be"),
+        (np.zeros((2, 8, 8, 3), np.int64), "is int64 (2, 8, 8, 3): it must be uint8"),
+        (np.zeros((2, 3, 8, 8), np.uint8), "is uint8 (2, 3, 8, 8): it must be"),
+        (np.zeros((0, 8, 8, 3), np.uint8), "is uint8 (0, 8, 8, 3): it must be"),
     ],
 )
 def test_arrays_that_are_no_images(array, message, tmp_path):
@@ -177,14 +179,14 @@ def test_folders_and_files_that_are_no_images(tmp_path):
     write_folder(broken, images(2))
     (broken / "1.png").write_text("pixels")
     (tmp_path / "x.npz").write_text("pixels")
-    np.savez(tmp_path / "y.npz", pictures=images())
+    np.savez(tmp_path / "y.npz", pictures=images(), others=images())
     for path, message in (
-        (empty, "no PNG or JPEG file below"),
+        (empty, "no image .* below"),
         (mixed, "several sizes: 0.png has 8 x 8 pixels, 1.png has 9 x 9 pixels"),
-        (broken, "1.png is no readable PNG or JPEG file"),
-        (tmp_path / "x.npz", "x.npz cannot be read as an array of images"),
-        (tmp_path / "y.npz", "y.npz cannot be read as an array of images"),
-        (tmp_path / "none", "none is no folder of images and no .npy or .npz file"),
+        (broken, "1 of 2 images cannot be used: .*1.png is damaged, or no PNG, JPEG, WebP"),
+        (tmp_path / "x.npz", "x.npz is no .npy or .npz file of arrays"),
+        (tmp_path / "y.npz", "y.npz does not say which of its arrays are the images"),
+        (tmp_path / "none", "cannot read .*none: there is no such file"),
     ):
         with pytest.raises(UserError, match=message):
             given.open_images(path)

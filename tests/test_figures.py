@@ -296,8 +296,8 @@ def test_a_command_writes_its_picture_and_prints_its_numbers(
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["edit", "--workdir=w", "--input=none.png"], "none.png cannot be used: No such file"),
-        (["edit", "--workdir=w", "--input=a.txt"], "a.txt cannot be used: not in the form of"),
+        (["edit", "--workdir=w", "--input=none.png"], "cannot read none.png: there is no such file"),
+        (["edit", "--workdir=w", "--input=a.txt"], "a.txt is damaged, or no PNG, JPEG"),
         (["edit", "--workdir=w", "--input=given.png", "--from-step=4"], "--from-step=4: the model"),
         (["edit", "--workdir=w", "--input=given.png", "--strokes=1"], "--strokes=1: a painting"),
         (["edit", "--workdir=w"], "--input is missing"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.images import (
     GAP,
     GOOD_SIZE,
@@ -47,17 +47,16 @@ def test_to_uint8_is_the_nearest_value():
         (0.0, 128),  # 127.5: a tie goes to the even neighbour
         (-7.5, 0),
         (1.01, 255),
-        (-np.inf, 0),
-        (np.inf, 255),
     ],
 )
 def test_to_uint8_at_known_values(value, expected):
     assert to_uint8(np.array([value])) == [expected]
 
 
-def test_to_uint8_refuses_what_has_no_colour():
-    with pytest.raises(ValueError, match="NaN"):
-        to_uint8(np.array([0.0, np.nan]))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_to_uint8_refuses_what_has_no_colour(value):
+    with pytest.raises(NotFiniteError, match="not finite"):
+        to_uint8(np.array([0.0, value]))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +184,7 @@ def test_a_folder_gets_a_file_per_name_and_keeps_its_others(tmp_path):
         ("a.npz", "not .npz"),
         ("file/a.png", "cannot write .*file/a.png: "),
         ("file", "cannot write .*file/a.png: "),
-        ("folder.png", "cannot write .*folder.png: .* is a directory"),
+        ("folder.png", "cannot write .*folder.png: Is a directory"),
     ],
 )
 def test_what_cannot_be_written_is_said(tmp_path, out, message):
