@@ -11,7 +11,6 @@ no line of them is left out and named once, and nothing on disk changes.
 """
 
 import contextlib
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
@@ -33,6 +32,8 @@ EVALUATIONS = "evaluations"
 SPEED = "images_per_second"  # in a line of metrics; that of the steps since the line before it
 
 LARGEST_ORIGIN = 2**20  # bytes
+LONGEST_NAME = 200  # characters of the name of a metric
+LARGEST_NUMBER = 1e300  # sums and differences of such are finite, too
 YEAR_10000 = 253_402_300_800  # UNIX seconds, from which on no calendar names a day
 
 Report = Callable[[str], None]
@@ -115,7 +116,7 @@ def _config_of_newest_checkpoint(run_dir: epath.Path) -> ConfigDict | None:
 def read_metrics(run_dir: str | os.PathLike, *, report: Report) -> list[MetricsLine]:
     """Return the lines of metrics.jsonl in their order; a step that was repeated has several.
 
-    What is no finite number in a line is no metric, and left out of it.
+    What is no number in a line, or one of 300 digits, is no metric and left out of it.
     """
     path = epath.Path(run_dir) / METRICS
     return foreign.read_log(path, make=_metrics_line, report=report)
@@ -165,16 +166,14 @@ def _metrics_line(values: dict[str, Any]) -> MetricsLine:
     time = _number(values.pop("time", None))
     if time is not None and not 0 <= time < YEAR_10000:
         time = None
-    numbers = ((name, _number(value)) for name, value in values.items())
+    numbers = (
+        (name, _number(value)) for name, value in values.items() if len(name) <= LONGEST_NAME
+    )
     return MetricsLine(step, time, {name: value for name, value in numbers if value is not None})
 
 
 def _number(value: Any) -> float | None:
-    """Return a finite number as a float, and None for everything else."""
+    """Return a number as a float, and None for everything else."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    try:
-        number = float(value)
-    except OverflowError:  # an integer of 400 digits
-        return None
-    return number if math.isfinite(number) else None
+    return float(value) if -LARGEST_NUMBER <= value <= LARGEST_NUMBER else None

@@ -16,6 +16,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.images import write_png
 from ddgan_jax.page import contents, elements, run_folder
 from ddgan_jax.report import JsonLines, write_config
+from ddgan_jax.run_logs import MetricsLine
 from tests.methods import config_of
 
 pytestmark = pytest.mark.quick
@@ -128,10 +129,10 @@ def test_an_evaluation_says_what_its_numbers_mean(run):
 
 def test_a_machine_for_each_start(run):
     starts = run_folder.read(run).starts
-    assert [start["step"] for start in starts] == [0, 20]
+    assert [start.step for start in starts] == [0, 20]
     text = page(run).text
-    assert f"{starts[0]['devices']} × {starts[0]['device_kind']}" in text
-    assert starts[0]["jax"] in text
+    assert f"{starts[0].devices} × {starts[0].device_kind}" in text
+    assert starts[0].jax in text
 
 
 def test_grids_are_on_it_the_newest_twice_and_none_larger_than_needed(run):
@@ -178,7 +179,7 @@ def test_the_page_stands_alone(run):
 def test_malicious_names_are_text(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write(json.dumps({"step": 41, EVIL: 1.5}) + "\n")
-    evil = evaluation(metrics={EVIL: EVIL}, features={EVIL: EVIL}, extra={EVIL: [EVIL]})
+    evil = evaluation(metrics={EVIL: 1.5}, features={EVIL: EVIL}, written_by={EVIL: EVIL})
     (run / "evaluations" / "<b>.json").write_text(json.dumps(evil))
     (run / "machine.jsonl").write_text(json.dumps({"step": 0, "device_kind": EVIL}))
     config = json.loads((run / "config.json").read_text())
@@ -226,15 +227,19 @@ def test_torn_lines_and_files_are_left_out(run):
             file.write('{"step": 50, "g_lo')
     (run / "evaluations" / "torn.json").write_text('{"metr')
     torn = run_folder.read(run)
-    assert (torn.lines, torn.starts) == (whole.lines, whole.starts)
-    assert torn.evaluations == {**whole.evaluations, "torn": None}
-    assert "This file is not JSON" in page(run).text
+    assert torn._replace(left_out=whole.left_out) == whole
+    assert [line.split(" (")[0] for line in torn.left_out] == [
+        "skipped what is no line of a log in metrics.jsonl: line 6",
+        "skipped an evaluation: evaluations/torn.json is not JSON",
+        "skipped what is no line of a log in machine.jsonl: line 3",
+    ]
+    assert all(line in page(run).text for line in torn.left_out)
 
 
 def test_numbers_of_one_step_are_one_line(run):
     lines = run_folder.read(run).lines
-    assert [line["step"] for line in lines] == [10, 20, 30, 40]
-    assert {"g_loss", "eval/fid_5000"} <= lines[-1].keys()
+    assert [line.step for line in lines] == [10, 20, 30, 40]
+    assert {"g_loss", "eval/fid_5000"} <= lines[-1].metrics.keys()
 
 
 def test_the_folder_is_only_read(run):
@@ -264,12 +269,13 @@ def test_folders_that_are_no_runs(run, damage, message, capsys):
 
 def test_training_time_counts_no_pauses():
     """Batches of 10 at 100 and at 200 images a second; each process's first line has no speed."""
+    speed = "images_per_second"
     lines = [
-        {"step": 100, "time": 50.0},
-        {"step": 200, "time": 60.0, "images_per_second": 100.0},
-        {"step": 300, "time": 70.0, "images_per_second": 100.0},
-        {"step": 400, "time": 9_000.0},
-        {"step": 500, "time": 9_005.0, "images_per_second": 200.0},
+        MetricsLine(100, 50.0, {}),
+        MetricsLine(200, 60.0, {speed: 100.0}),
+        MetricsLine(300, 70.0, {speed: 100.0}),
+        MetricsLine(400, 9_000.0, {}),
+        MetricsLine(500, 9_005.0, {speed: 200.0}),
     ]
     assert run_folder.training_seconds(lines, 10) == pytest.approx(10 + 10 + 10 + 10 + 5)
     assert run_folder.training_seconds(lines[:1], 10) == 0

@@ -85,8 +85,9 @@ def test_the_papers_numbers_stand_only_beside_their_like(tmp_path, change, messa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff{", "cannot be read: it is not JSON"),
-        (b"[1]", "is no result file of `ddgan evaluate`: it has no metrics"),
+        (b"\xff{", "a.json is not JSON"),
+        (b"[1]", "a.json: Expected `object`, got `array`"),
+        (b"{}", "a.json: Object missing required field `metrics`"),
         (b'{"metrics": {"is": 9.0}}', "has no metric 'fid'; --metric: is"),
         (b'{"metrics": {"fid": 9.0}, "sampling": null}', "has no sampling time"),
     ],

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+from absl import flags
+
 from ddgan_jax.arguments import Flag
 from ddgan_jax.config import MOST_TIMESTEPS
+from ddgan_jax.files.locks import output_file
 
 
 class Command(NamedTuple):
@@ -20,6 +23,19 @@ class Command(NamedTuple):
     run: Callable[..., None]
     takes_config: bool = False
     when_interrupted: str = "the same command begins anew"
+
+
+def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
+    """Return a command that holds the file of its --out, which `run` gets as its second argument.
+
+    suffixes: with which the file's name must end.
+    """
+
+    def held(values: flags.FlagValues) -> None:
+        with output_file(values.out, *suffixes, what="--out") as out:
+            run(values, out)
+
+    return held
 
 
 WORKDIR = Flag("workdir", "FOLDER", "run folder of `ddgan train`")

@@ -1,5 +1,7 @@
 """Numbers: of a model's images, of real ones, and the network that gives them."""
 
+from typing import TYPE_CHECKING
+
 from absl import flags
 
 from ddgan_jax import compiler
@@ -11,9 +13,14 @@ from ddgan_jax.commands.command import (
     STEP,
     WORKDIR,
     Command,
+    into_file,
 )
 from ddgan_jax.config import LARGEST_IMAGE, MOST_IMAGES
 from ddgan_jax.errors import UserError
+from ddgan_jax.files.locks import output_file
+
+if TYPE_CHECKING:
+    from etils import epath
 
 _DEFAULT_METRICS = {
     "inception": "fid,is,kid,prdc",
@@ -49,7 +56,7 @@ def _evaluate(values: flags.FlagValues) -> None:
     )
 
 
-def _reference(values: flags.FlagValues) -> None:
+def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
     compiler.set_up()
     _check_network(values)
     if (values.dataset is None) == (values.config is None):
@@ -80,14 +87,14 @@ def _reference(values: flags.FlagValues) -> None:
     made = reference.write(
         dataset,
         network,
-        values.out,
+        out,
         split=config.data.split,
         num=values.num,
         keep=values.keep,
     )
     print(
         f"{made.provenance.dataset}: {made.count:,} images, {len(made.features):,} features kept, "
-        f"in {values.out}"
+        f"in {out}"
     )
 
 
@@ -104,9 +111,9 @@ def _import_inception(values: flags.FlagValues) -> None:
     from ddgan_jax.evaluation.features import default_inception_file
     from ddgan_jax.interop.inception import convert
 
-    out = values.out or default_inception_file()
-    convert(values["from"].value, out)
-    print(f"the FID Inception network in {out}")
+    with output_file(values.out or default_inception_file(), ".npz", what="--out") as out:
+        convert(values["from"].value, out)
+        print(f"the FID Inception network in {out}")
 
 
 _NETWORK_FLAGS = (
@@ -212,7 +219,7 @@ COMMANDS = {
             "ddgan reference --config=configs/celebahq256_ddgan.py --protocol=pytorch_fid \\\n"
             "    --out=celebahq256.npz",
         ),
-        run=_reference,
+        run=into_file(_reference, ".npz"),
     ),
     "import inception": Command(
         summary="bring in the Inception network of the FID",

@@ -1,5 +1,6 @@
 """Pictures of what a model does, and the page of a run: `figure ...`, `report`."""
 
+import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -12,12 +13,14 @@ from ddgan_jax.commands.command import (
     STEP,
     WORKDIR,
     Command,
+    into_file,
 )
 from ddgan_jax.config import MOST_TIMESTEPS
 from ddgan_jax.errors import UserError
 
 if TYPE_CHECKING:
     import numpy as np
+    from etils import epath
 
     from ddgan_jax.data import Dataset
     from ddgan_jax.model import Model
@@ -58,7 +61,7 @@ def _request(values: flags.FlagValues) -> tuple["Model", "np.ndarray", "np.ndarr
     return model, request.seeds, request.labels if model.config.data.num_classes else None
 
 
-def _denoising(values: flags.FlagValues) -> None:
+def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
     (noise,) = parse_names("posterior_noise", values.posterior_noise, ("own", "same"))
     from ddgan_jax import images
     from ddgan_jax.figures import denoising
@@ -67,10 +70,10 @@ def _denoising(values: flags.FlagValues) -> None:
     image, label = _real_image(model, values)
     seeds = range(values.seed, values.seed + values.draws)
     drawn = denoising.denoise_once(model, image, seeds, label, same_posterior=noise == "same")
-    images.write_png(values.out, denoising.picture(image, drawn))
+    images.write_png(out, denoising.picture(image, drawn))
     print(denoising.table(model, drawn))
     given = "x_0, x_k" + ", predictions of x_0" * (drawn.x_0 is not None)
-    print(f"{given}, draws of x_(k-1), deviation, for each k of step {model.step} in {values.out}")
+    print(f"{given}, draws of x_(k-1), deviation, for each k of step {model.step} in {out}")
 
 
 def _real_image(model: "Model", values: flags.FlagValues) -> tuple["np.ndarray", int]:
@@ -95,18 +98,18 @@ def _real_image(model: "Model", values: flags.FlagValues) -> tuple["np.ndarray",
     return image, int(model.request([0], label).labels[0])  # refuses what the model does not know
 
 
-def _trajectory(values: flags.FlagValues) -> None:
+def _trajectory(values: flags.FlagValues, out: "epath.Path") -> None:
     model, seeds, labels = _request(values)
     from ddgan_jax import images
     from ddgan_jax.figures import trajectory
 
     rows = trajectory.rows(model, seeds, labels)
-    images.write_png(values.out, images.side_by_side([rows]))
+    images.write_png(out, images.side_by_side([rows]))
     print(f"columns: {', '.join(trajectory.columns(model))}")
-    print(f"{len(rows)} trajectories of step {model.step} in {values.out}")
+    print(f"{len(rows)} trajectories of step {model.step} in {out}")
 
 
-def _neighbours(values: flags.FlagValues) -> None:
+def _neighbours(values: flags.FlagValues, out: "epath.Path") -> None:
     model, seeds, labels = _request(values)
     from ddgan_jax import images
     from ddgan_jax.figures import neighbours
@@ -114,15 +117,15 @@ def _neighbours(values: flags.FlagValues) -> None:
     dataset = _open_set(model, values.data_dir)
     samples = model.sample(seeds, labels)
     found = neighbours.nearest(dataset, samples, values.neighbours)
-    images.write_png(values.out, images.side_by_side([samples[:, None], found.images]))
+    images.write_png(out, images.side_by_side([samples[:, None], found.images]))
     print(neighbours.table(seeds, found))
     print(
         f"{len(samples)} samples of step {model.step}, each before its {values.neighbours} nearest "
-        f"of {dataset.info.num_examples:,} images of {dataset.info.name}, in {values.out}"
+        f"of {dataset.info.num_examples:,} images of {dataset.info.name}, in {out}"
     )
 
 
-def _edit(values: flags.FlagValues) -> None:
+def _edit(values: flags.FlagValues, out: "epath.Path") -> None:
     model, seeds, labels = _request(values)
     from ddgan_jax import images
     from ddgan_jax.figures import distances
@@ -133,34 +136,33 @@ def _edit(values: flags.FlagValues) -> None:
     if values.strokes:
         given = strokes(given, values.strokes)
     results, t = edit(model, given, seeds, labels, from_step=values.from_step)
-    images.write_png(values.out, images.side_by_side([given[None, None], results[None]]))
+    images.write_png(out, images.side_by_side([given[None, None], results[None]]))
     lengths = distances.from_one(results, given)
     print(f"mean L2 from the input: {lengths.mean():.4g}")
     print(
-        f"{len(results)} results from step {t} of {model.num_steps}, behind their input, "
-        f"in {values.out}"
+        f"{len(results)} results from step {t} of {model.num_steps}, behind their input, in {out}"
     )
 
 
-def _tradeoff(values: flags.FlagValues) -> None:
-    if not values.out.lower().endswith(".svg"):
-        raise UserError(f"cannot write {values.out}: name an .svg")
+def _tradeoff(values: flags.FlagValues, out: "epath.Path") -> None:
     from ddgan_jax.figures import charts, tradeoff
     from ddgan_jax.files import atomic
 
     results = [tradeoff.read(path, values.metric) for path in tradeoff.find(values.results)]
     chart = tradeoff.chart(results, values.metric, published=values.published)
-    atomic.write_atomically(values.out, charts.standalone(chart).encode())
-    print(f"{len(results)} results in {values.out}")
+    atomic.write_atomically(out, charts.standalone(chart).encode())
+    print(f"{len(results)} results in {out}")
 
 
-def _report(values: flags.FlagValues) -> None:
+def _report(values: flags.FlagValues, out: "epath.Path") -> None:
     from ddgan_jax.files import atomic
     from ddgan_jax.page import contents, run_folder
 
-    page = contents.render(run_folder.read(values.workdir))
-    atomic.write_atomically(values.out, page.encode())
-    print(f"the report of {values.workdir} in {values.out}")
+    run = run_folder.read(values.workdir)
+    for line in run.left_out:
+        print(line, file=sys.stderr)
+    atomic.write_atomically(out, contents.render(run).encode())
+    print(f"the report of {values.workdir} in {out}")
 
 
 _MODEL = (WORKDIR, EXPORT, STEP, DENOISING_STEPS)
@@ -213,7 +215,7 @@ COMMANDS = {
             "ddgan figure denoising --workdir=runs/digits",
             "ddgan figure denoising --export=exports/cifar10 --image=horse.png --draws=6",
         ),
-        run=_denoising,
+        run=into_file(_denoising, ".png"),
     ),
     "figure trajectory": Command(
         summary="from noise to image, step by step",
@@ -223,7 +225,7 @@ COMMANDS = {
         ),
         flags=(*_MODEL, *_SEEDS, Flag("out", "PNG", "the picture", "trajectory.png")),
         examples=("ddgan figure trajectory --workdir=runs/digits --seeds=0-7",),
-        run=_trajectory,
+        run=into_file(_trajectory, ".png"),
     ),
     "figure neighbours": Command(
         summary="the training images nearest to samples: does the model copy",
@@ -240,7 +242,7 @@ COMMANDS = {
             Flag("out", "PNG", "the picture", "neighbours.png"),
         ),
         examples=("ddgan figure neighbours --workdir=runs/digits --seeds=0-7 --neighbours=5",),
-        run=_neighbours,
+        run=into_file(_neighbours, ".png"),
     ),
     "figure edit": Command(
         summary="noise a given picture to a step and denoise it",
@@ -275,7 +277,7 @@ COMMANDS = {
             "ddgan figure edit --workdir=runs/church --input=painting.png --from-step=2",
             "ddgan figure edit --export=exports/church --input=photo.jpg --strokes=6",
         ),
-        run=_edit,
+        run=into_file(_edit, ".png"),
     ),
     "figure tradeoff": Command(
         summary="quality against sampling time, from result files",
@@ -294,7 +296,7 @@ COMMANDS = {
             "ddgan figure tradeoff --results=runs/a/evaluations,runs/b/evaluations",
             "ddgan figure tradeoff --results='results/*.json' --published --out=fid.svg",
         ),
-        run=_tradeoff,
+        run=into_file(_tradeoff, ".svg"),
     ),
     "report": Command(
         summary="the page of a run: config, curves, samples, numbers",
@@ -308,6 +310,6 @@ COMMANDS = {
             Flag("out", "HTML", "the page", "report.html"),
         ),
         examples=("ddgan report --workdir=runs/digits",),
-        run=_report,
+        run=into_file(_report, ".html", ".htm"),
     ),
 }

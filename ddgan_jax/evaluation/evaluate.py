@@ -7,9 +7,11 @@ features that KID, precision and recall need. The result is a table for people a
      "model": {...}, "sampling": {...}, "written_by": {...}}
 """
 
+import contextlib
 import functools
 import hashlib
 import json
+import os
 import statistics as averages
 import sys
 import time
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax import data, mixture, parallel, sampling, weights
@@ -25,8 +28,9 @@ from ddgan_jax.config_files import from_dict
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import classifier, features, given, reference, results, scoring
 from ddgan_jax.evaluation.features import FeatureNetwork
+from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import write_atomically
-from ddgan_jax.files.paths import is_bucket
+from ddgan_jax.files.paths import is_bucket, run_folder_path, user_path
 from ddgan_jax.interop.inception import PUBLISHED_SHA256
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import SavedStatistics
@@ -99,9 +103,10 @@ def evaluate_command(
         model = open_model(workdir, export_dir, step).in_steps(num_steps)
         source = _samples(model, workdir or export_dir, workdir, options)
     scoring.check_count(options.metrics, source.count, allow_small=options.allow_small)
-    out = _place_for(source, options)
-    result = evaluate(source, options, report=functools.partial(print, file=sys.stderr))
-    write_atomically(out, (json.dumps(result, indent=2) + "\n").encode())
+    with _place_for(source, options) as out:
+        result = evaluate(source, options, report=functools.partial(print, file=sys.stderr))
+        content = json.dumps(result, indent=2, allow_nan=False)
+        write_atomically(out, f"{content}\n".encode())
     print(f"{results.table(result)}\nresult     {out}")
 
 
@@ -187,7 +192,7 @@ def _reference(
     """The statistics of the real images, comparable with ours. Raises UserError if they are not."""
     ours = features.provenance(network, source.name, reference.preprocessing(*source.shape))
     if options.reference:
-        real = statistics.load(options.reference)
+        real = statistics.load(user_path(options.reference, "reference"))
     else:
         split = _needed(source.data).data.split
         real = reference.from_cache(open_dataset(), network, split=split, keep=keep, report=report)
@@ -230,7 +235,7 @@ def _samples(model: Model, where: str, workdir: str | None, options: Options) ->
     for field, value in (("split", options.split), ("dir", options.data_dir)):
         config.data[field] = value or config.data[field]
     count, size = _count(options), config.data.image_size
-    kept = Path(workdir) if workdir and not is_bucket(workdir) else Path()
+    kept = Path() if not workdir or is_bucket(workdir) else Path(run_folder_path(workdir))
     return Source(
         name=f"samples of {where}, step {model.step} ({model.kind})",
         count=count,
@@ -274,12 +279,19 @@ def _given_images(path: str, options: Options) -> Source:
         name=f"images of {path}",
         count=count,
         shape=images.shape,
-        place=Path("evaluations") / Path(path).resolve().stem,
+        place=Path("evaluations") / _name_of(path),
         read=read,
         data=config,
         model={"images": path},
         sampling=lambda: None,
     )
+
+
+def _name_of(path: str) -> str:
+    """Return what results of images at a path are called: a folder's whole name, a file's stem."""
+    place = Path(os.path.abspath(user_path(path, "images")))
+    is_array = place.suffix in (".npy", ".npz") and not place.is_dir()
+    return (place.stem if is_array else place.name) or "images"
 
 
 def time_sampling(model: Model) -> dict[str, Any]:
@@ -310,15 +322,15 @@ def time_sampling(model: Model) -> dict[str, Any]:
     }
 
 
-def _place_for(source: Source, options: Options) -> Path:
-    """Where the result goes: never where one is already."""
+@contextlib.contextmanager
+def _place_for(source: Source, options: Options) -> Iterator[epath.Path]:
+    """Give the file of the result, held against others; never one that is there already."""
     if options.out:
-        if Path(options.out).exists():
-            raise UserError(f"{options.out} exists already: name another file, or move it")
-        return Path(options.out)
+        with locks.output_file(options.out, ".json", new=True) as out:
+            yield out
+        return
     network = options.features if scoring.needs_network(options.metrics) else "modes"
     protocol = f"_{options.protocol}" if network == "inception" else ""
     stem = f"{source.place.name}_{network}{protocol}_{source.count}"
-    numbers = [""] + [f"_{number}" for number in range(2, 1000)]
-    paths = (source.place.parent / f"{stem}{number}.json" for number in numbers)
-    return next(path for path in paths if not path.exists())
+    with results.new_file(source.place.parent, stem) as out:
+        yield out

@@ -1,14 +1,19 @@
 """Result files of `ddgan evaluate`: their form, read and checked; a result for people."""
 
+import contextlib
 import datetime
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
+from etils import epath
 
 import ddgan_jax
-from ddgan_jax.files import foreign
+from ddgan_jax.errors import BusyError
+from ddgan_jax.files import foreign, locks
 
 LARGEST_RESULT = 2**20  # bytes of a file
 
@@ -73,6 +78,33 @@ def read(path: str | os.PathLike) -> Result:
     """Return what a result file holds. Raises UserError, naming the field, if it is none."""
     content = foreign.read_bytes(path, "result file", most=LARGEST_RESULT)
     return foreign.decode_json(content, Result, source=path)
+
+
+@contextlib.contextmanager
+def new_file(folder: Path, stem: str) -> Iterator[epath.Path]:
+    """Give a file that is not there yet, STEM.json, STEM_2.json, ..., held against other writers.
+
+    The folder is made, and goes again if nothing came into it. Raises UserError if it cannot be
+    written.
+    """
+    is_new = not folder.exists()
+    with contextlib.ExitStack() as lock:
+        for number in itertools.count(1):
+            path = epath.Path(folder / f"{stem}{f'_{number}' * (number > 1)}.json")
+            try:
+                lock.enter_context(locks.only_writer(path, patience=0))
+            except BusyError:  # another evaluation will put its result there
+                continue
+            if not path.exists():
+                break
+            lock.close()
+        try:
+            yield path
+        finally:
+            lock.close()
+            if is_new:
+                with contextlib.suppress(OSError):  # of a folder that is not empty
+                    folder.rmdir()
 
 
 def written_by() -> dict[str, str]:

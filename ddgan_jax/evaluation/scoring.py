@@ -5,6 +5,7 @@ of other networks have the plain names with that of the network, `frechet_pixels
 another count of images than papers use says so: `fid_5000`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from ddgan_jax import metrics
 from ddgan_jax.config_files import did_you_mean
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.metrics.statistics import SavedStatistics, mean_and_covariance
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def compute(
     """The numbers by their plain names, as they are: rounding may leave a distance below 0.
 
     reference: None if `needs_reference` says so. Modes are those of fake.labels. Raises UserError
-    for sets that are too small.
+    for sets that are too small, NotFiniteError for numbers that are not finite.
     """
     values: dict[str, float] = {}
     if {"fid", "frechet"} & set(asked):
@@ -166,6 +167,12 @@ def compute(
     if "modes" in asked:
         modes, kl = metrics.mode_statistics(fake.labels[:STANDARD_MODES], NUM_MODES)
         values |= {"modes": modes, "modes_kl": kl}
+    bad = [f"{name} is {value:g}" for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        raise NotFiniteError(
+            f"{', '.join(bad)}: the features of the images, or those of the reference, are too "
+            "large for their covariance"
+        )
     return values
 
 

@@ -3,15 +3,20 @@
 import math
 from collections.abc import Sequence
 
+SMALLEST = 1e-290  # what is less is zero
 LARGEST_LINE = 400  # points; a longer line is drawn through the extremes of its parts
 
 Point = tuple[float, float]
 
 
 def round_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` multiples of 1, 2, 2.5 or 5 times a power of ten that enclose both numbers."""
-    if low == high:
-        half = abs(low) / 2 or 0.5
+    """Return multiples of 1, 2, 2.5 or 5 times a power of ten that enclose both, about `count`.
+
+    Numbers are at most 1e300 in size. Those that are equal up to rounding lie in the middle.
+    """
+    size = max(abs(low), abs(high))
+    if high - low <= max(1e-9 * size, SMALLEST):
+        half = size / 2 if size > SMALLEST else 0.5
         low, high = low - half, high + half
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))

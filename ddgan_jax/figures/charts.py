@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from ddgan_jax.errors import printable
 from ddgan_jax.figures.chart_data import (
     Point,
     log_ticks,
@@ -172,7 +173,7 @@ def _chart(
     return "\n".join(
         [
             f'<svg class="chart" viewBox="0 0 {size[0]} {height}" role="img" '
-            f'aria-label="{html.escape(title)}">',
+            f'aria-label="{_escaped(title)}">',
             _text(LEFT, 17, title, 'class="title"'),
             legend,
             *_rules(across, up, height, names),
@@ -225,7 +226,7 @@ def _line(
     places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (_place(axes, point) for point in points))
     return (
         f'<polyline class="line c{colour % COLOURS}{extra}" points="{places}">'
-        f"<title>{html.escape(name)}</title></polyline>"
+        f"<title>{_escaped(name)}</title></polyline>"
     )
 
 
@@ -233,7 +234,7 @@ def _mark(axes: tuple[Axis, Axis], point: Point, colour: int, radius: float, tip
     x, y = _place(axes, point)
     return (
         f'<circle class="mark c{colour % COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
-        f"<title>{html.escape(tip)}</title></circle>"
+        f"<title>{_escaped(tip)}</title></circle>"
     )
 
 
@@ -269,7 +270,12 @@ def _leader(at: Point, box: Box) -> str:
 
 
 def _text(x: float, y: float, text: str, attributes: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" {attributes}>{html.escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" {attributes}>{_escaped(text)}</text>'
+
+
+def _escaped(text: str) -> str:
+    """Return text without markup, and without characters that XML does not know."""
+    return html.escape(printable(text))
 
 
 def _place(axes: tuple[Axis, Axis], point: Point) -> Point:

@@ -6,19 +6,30 @@ CIFAR-10: 50,000 samples, 100 images at a time on one V100.
 """
 
 import glob
-import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ddgan_jax.errors import UserError
+import msgspec
+
+from ddgan_jax import run_logs
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.evaluation import results
 from ddgan_jax.evaluation.scoring import HIGHER_IS_BETTER
 from ddgan_jax.figures.charts import Series, scatter_chart
+from ddgan_jax.files.paths import entries, user_path
 
 # Fields of a result that decide what its numbers mean; of features all do. Where statistics lie,
 # and which run was scored, do not.
-COMPARED = {"reference": ("dataset", "count", "preprocessing"), "samples": ("count",)}
+COMPARED = {
+    "features": (),
+    "reference": ("dataset", "count", "preprocessing"),
+    "samples": ("count",),
+}
+MOST_RESULTS = 200  # in one plot
 WIDE = 3  # ratio of the largest to the smallest number from which their axis is logarithmic too
+LEAST_OF_LOG = 1e-9  # a number from which its axis may be
 NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID"}
 
 
@@ -52,94 +63,96 @@ PUBLISHED = (
 OF_THE_PAPER = {"features.protocol": "pytorch_fid", "samples.count": 50_000}
 
 
-def find(patterns: str) -> list[Path]:
-    """The files of "a.json,runs/x"; of folders, those in them, of run folders their evaluations.
+def find(names: str) -> list[Path]:
+    """Return the files of "a.json,runs/x": of folders those in them, of run folders their results.
 
-    Raises UserError for a part that names nothing.
+    A name of something that exists means that, whatever its characters; another may be a pattern
+    such as "r/*.json". Raises UserError for a part that names nothing, and for too many files.
     """
     found: list[Path] = []
-    for pattern in patterns.split(","):
-        paths = [Path(path) for path in sorted(glob.glob(pattern))]
-        paths = [p / "evaluations" if (p / "evaluations").is_dir() else p for p in paths]
-        files = [f for p in paths for f in (sorted(p.glob("*.json")) if p.is_dir() else [p])]
+    for name in [names] if os.path.lexists(names) else names.split(","):
+        path = user_path(name, "results")
+        paths = [path] if os.path.lexists(path) else map(Path, sorted(glob.glob(str(path))))
+        files = [file for path in paths for file in _files(path)]
         if not files:
-            raise UserError(f"--results: there is no result file at {pattern!r}")
+            raise UserError(f"--results: there is no result file at {shown(repr(name), 300)}")
         found += files
+    if len(found) > MOST_RESULTS:
+        raise UserError(f"--results: {len(found):,} files are more than {MOST_RESULTS} in one plot")
     return found
 
 
-def read(path: Path, metric: str) -> Result:
-    """One result file. Raises UserError if it is none, or lacks the metric or the sampling time."""
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not JSON"
-        raise UserError(f"{path} cannot be read: {reason}") from error
-    metrics = _part(content, "metrics")
-    if not metrics:
-        raise UserError(f"{path} is no result file of `ddgan evaluate`: it has no metrics")
-    if not isinstance(metrics.get(metric), int | float):
-        raise UserError(f"{path} has no metric {metric!r}; --metric: {', '.join(metrics)}")
-    sampling = _part(content, "sampling")
-    if not isinstance(seconds := sampling.get("seconds_per_100_images"), int | float):
-        raise UserError(f"{path} has no sampling time: it must be of samples drawn by the program")
-    model = _part(content, "model")
-    folder = Path(model.get("folder") or path.stem)
-    steps = sampling.get("denoising_steps")
-    parts = {key: _part(content, key) for key in ("features", *COMPARED)}
+def _files(path: os.PathLike) -> list[Path]:
+    """Return the file, or what the folder holds."""
+    if not os.path.isdir(path):
+        return [Path(path)]
+    evaluations = Path(path) / run_logs.EVALUATIONS
+    folder = evaluations if evaluations.is_dir() else path
+    return [Path(file) for file in entries(folder, after=".json")]
+
+
+def read(path: str | os.PathLike, metric: str) -> Result:
+    """Return one result file. Raises UserError if it is none, or lacks metric or sampling time."""
+    content = results.read(path)
+    if metric not in content.metrics:
+        known = shown(", ".join(content.metrics), 300)
+        raise UserError(f"{shown(path, 300)} has no metric {metric!r}; --metric: {known}")
+    sampling = content.sampling
+    if sampling is None:
+        raise UserError(
+            f"{shown(path, 300)} has no sampling time: it must be of samples drawn by the program"
+        )
+    model = content.model or results.Scored()
+    folder, steps = Path(model.folder or Path(path).stem), sampling.denoising_steps
+    parts = {key: msgspec.to_builtins(getattr(content, key)) or {} for key in COMPARED}
     return Result(
         source=str(path),
         name=f"{folder.name}, {steps} step{'s' * (steps != 1)}" if steps else folder.name,
-        train_step=model.get("step"),
-        seconds=float(seconds),
-        value=float(metrics[metric]),
-        device=str(sampling.get("device", "")),
+        train_step=model.step,
+        seconds=sampling.seconds_per_100_images,
+        value=content.metrics[metric],
+        device=sampling.device,
         comparable={
-            f"{key}.{field}": value
+            f"{key}.{field}": part[field]
             for key, part in parts.items()
-            for field, value in part.items()
-            if field in COMPARED.get(key, part)
+            for field in COMPARED[key] or part
+            if part.get(field) is not None
         },
     )
 
 
-def _part(content: Any, key: str) -> Mapping[str, Any]:
-    """What a result file says under a key, nothing if it does not."""
-    part = content.get(key) if isinstance(content, dict) else None
-    return part if isinstance(part, dict) else {}
-
-
-def require_comparable(results: Sequence[Result]) -> None:
+def require_comparable(found: Sequence[Result]) -> None:
     """Raises UserError, naming the first difference, unless all numbers mean the same."""
-    first = results[0]
-    for other in results[1:]:
+    first = found[0]
+    for other in found[1:]:
         for key in sorted({*first.comparable, *other.comparable}):
             here, there = first.comparable.get(key), other.comparable.get(key)
             if here != there:
                 raise UserError(
-                    f"{key} is {here} in {first.source} and {there} in {other.source}: numbers "
-                    "that do not mean the same have no place in one plot"
+                    f"{key} is {shown(here)} in {shown(first.source, 300)} and {shown(there)} in "
+                    f"{shown(other.source, 300)}: numbers that do not mean the same have no place "
+                    "in one plot"
                 )
 
 
-def chart(results: Sequence[Result], metric: str, *, published: bool = False) -> str:
+def chart(found: Sequence[Result], metric: str, *, published: bool = False) -> str:
     """The plot as SVG, see `charts.standalone`. published: with the points of the paper.
 
     Raises UserError for results that cannot be compared, with each other or with the paper.
     """
-    require_comparable(results)
-    devices = {result.device for result in results}
+    require_comparable(found)
+    devices = {result.device for result in found}
     several = len(devices) > 1
-    names = [r.name for r in results]
+    names = [r.name for r in found]
     if len(set(names)) < len(names):  # the same run at several train steps
-        names = [f"{r.name} after {r.train_step:,}" if r.train_step else r.name for r in results]
+        names = [f"{r.name} after {r.train_step:,}" if r.train_step else r.name for r in found]
     labels = [
-        f"{name} ({r.device})" if several else name for name, r in zip(names, results, strict=True)
+        f"{name} ({r.device})" if several else name for name, r in zip(names, found, strict=True)
     ]
     where = "" if several or devices == {""} else f" on {devices.pop()}"
-    series = [Series("these results", [(r.seconds, r.value) for r in results], labels)]
+    series = [Series("these results", [(r.seconds, r.value) for r in found], labels)]
     if published:
-        _require_the_papers(results[0], metric)
+        _require_the_papers(found[0], metric)
         points = [(p.seconds, p.fid) for p in PUBLISHED]
         series.append(Series("published, one V100", points, [p.name for p in PUBLISHED]))
     values = [y for s in series for _, y in s.points]
@@ -151,7 +164,7 @@ def chart(results: Sequence[Result], metric: str, *, published: bool = False) ->
         x=f"seconds for 100 images{where}, logarithmic",
         y=f"{name} ({'higher' if higher else 'lower'} is better)",
         log_x=True,
-        log_y=max(values) > WIDE * min(values) > 0,
+        log_y=min(values) > LEAST_OF_LOG and max(values) > WIDE * min(values),
     )
 
 

@@ -23,6 +23,7 @@ diag(sqrt w) V^T from S = V diag(w) V^T, which takes thirty times as long.
 import numpy as np
 
 from ddgan_jax.errors import UserError
+from ddgan_jax.metrics.finite import require_finite
 
 _ROWS = 4096  # examples that are turned into float64 at a time
 # Smallest over largest pivot: rounding moves eigenvalues by 1e-16 of the largest, and the roots of
@@ -37,9 +38,11 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """d of equation 1 between two sets of features. a: (N, D), b: (M, D), any float dtype.
 
     Computed in float64, beside the features in memory of O(D^2). Rounding may leave a distance of
-    zero at about -1e-12 of the variance. Raises UserError for sets of fewer than two examples.
+    zero at about -1e-12 of the variance. Raises UserError for sets of fewer than two examples, and
+    NotFiniteError.
     """
     _require_same_width(a.shape[1], b.shape[1])
+    require_finite(a=a, b=b)
     return _distance(*_mean_and_factor(a), *_mean_and_factor(b))
 
 
@@ -48,6 +51,7 @@ def frechet_distance_from_statistics(
 ) -> float:
     """d of equation 1 from means (D,) and covariances (D, D), float64; see `frechet_distance`."""
     _require_same_width(len(mu_a), len(mu_b))
+    require_finite(mu_a=mu_a, sigma_a=sigma_a, mu_b=mu_b, sigma_b=sigma_b)
     return _distance(mu_a, _factor(sigma_a), mu_b, _factor(sigma_b))
 
 

@@ -13,6 +13,7 @@ Cubes lose digits; everything is float64.
 import numpy as np
 
 from ddgan_jax.errors import UserError
+from ddgan_jax.metrics.finite import require_finite
 
 _ROWS = 1024  # of the kernel matrix, held at a time
 
@@ -26,11 +27,13 @@ def polynomial_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """MMD^2 of equation 2 over all pairs of a (N, D) and b (M, D), any float dtype.
 
-    Holds O(M D) numbers beside the features. Raises UserError for sets of fewer than two examples.
+    Holds O(M D) numbers beside the features. Raises UserError for sets of fewer than two
+    examples, and NotFiniteError.
     """
     n, m = len(a), len(b)
     if min(n, m) < 2:
         raise UserError(f"the kernel distance needs 2 examples or more, there are {n} and {m}")
+    require_finite(a=a, b=b)
     cross = _sum_of_pairs(a, b) / (n * m)
     return _mean_of_distinct_pairs(a) + _mean_of_distinct_pairs(b) - 2 * cross
 
@@ -44,7 +47,7 @@ def kernel_distance_of_subsets(
     generator draws them in the order of torch-fidelity, and its numbers come out. The standard
     deviation is that of the subsets alone (divided by their number).
 
-    Raises UserError for a set with fewer than `size` examples.
+    Raises UserError for a set with fewer than `size` examples, and NotFiniteError.
     """
     if min(len(a), len(b)) < size:
         raise UserError(

@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ddgan_jax.errors import UserError
+from ddgan_jax.metrics.finite import require_finite
 
 BLOCK = 2048  # a matrix of distances is held in blocks of this many rows and columns
 
@@ -49,8 +50,9 @@ def precision_recall(
     """Precision and recall of fake (M, D) among real (N, D), any float dtype.
 
     Recall depends on the sizes: compare only numbers of the same N and M, customarily 50,000 each.
-    Raises UserError for sets of k or fewer examples.
+    Raises UserError for sets of k or fewer examples, and NotFiniteError.
     """
+    require_finite(real=real, fake=fake)
     centre = real.mean(0, dtype=np.float64)
     real_radii = neighbour_radii(real, k, centre=centre, block=block)
     fake_radii = neighbour_radii(fake, k, centre=centre, block=block)
@@ -64,8 +66,9 @@ def density_coverage(
 ) -> DensityCoverage:
     """Density and coverage of fake (M, D) among real (N, D), any float dtype.
 
-    Raises UserError for k or fewer real examples.
+    Raises UserError for k or fewer real examples, and NotFiniteError.
     """
+    require_finite(real=real, fake=fake)
     centre = real.mean(0, dtype=np.float64)
     radii = neighbour_radii(real, k, centre=centre, block=block)
     holders, held = count_in_balls(fake, real, radii, closed=False, centre=centre, block=block)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from ddgan_jax.errors import UserError
+from ddgan_jax.metrics.finite import require_finite
 
 
 def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
@@ -14,9 +15,10 @@ def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]
     and 10 splits; fewer splits read higher. The standard deviation is that of the splits alone
     (divided by their number).
 
-    Raises UserError for more splits than images.
+    Raises UserError for more splits than images, and NotFiniteError.
     """
     logits = np.asarray(logits)
+    require_finite(logits=logits)
     count = len(logits)
     if not 1 <= splits <= count:
         raise UserError(f"an Inception Score of {count} images cannot have {splits} splits")

@@ -5,29 +5,38 @@ page = render(run_folder.read(workdir))
 
 import io
 import re
+import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+from etils import epath
 from PIL import Image
 
 import ddgan_jax
 from ddgan_jax.config_files import leaves
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.evaluation.results import Result
 from ddgan_jax.figures import charts
+from ddgan_jax.files import foreign
 from ddgan_jax.page.elements import Html, definitions, element, folded, join, page, picture, table
-from ddgan_jax.page.run_folder import SPEED, Run, training_seconds
+from ddgan_jax.page.run_folder import Run, training_seconds
 from ddgan_jax.report import duration
+from ddgan_jax.run_logs import SPEED, MetricsLine, Start
 
 MOST_GRIDS = 12  # over time; more are left out evenly
 MOST_TRAJECTORIES = 4
+MOST_METRICS = 100  # of a run that has curves and columns
 MOST_ROWS = 100  # of the table of logged numbers, likewise
 PIXELS = {"last": 1024, "earlier": 512}  # of a grid's longer side; larger ones are shrunk
+LARGEST_PNG = 64 * 2**20  # bytes of a file
+MOST_PIXELS = 50_000_000  # of a picture
 TERMS = ("samples", "features", "reference", "sampling")  # of an evaluation: what a number means
 SCORE = "eval/"  # before the names of metrics that are evaluations
 CHECKSUM = re.compile(r"[0-9a-f]{40,}")
 OF_SAMPLES = "The same seeds at every step, from the averaged parameters."
 OF_STEPS = "A row for each image: the x_0 predicted by every denoising step, the noisiest first."
-NOT_CURVES = ("step", "time")
 NOT_SHOWN = ("data.dir", "data.path")  # where somebody's images lie is nobody else's business
 
 # Which metrics share a chart, by parts of their names; the first that fits. What none fits gets a
@@ -59,6 +68,7 @@ def render(run: Run) -> str:
         *_machines(run.starts),
         element("h2", "Config"),
         _config(run),
+        *_left_out(run.left_out),
         element(
             "footer",
             f"Written by ddgan-jax {ddgan_jax.__version__}, {_moment(time.time())}, from the run "
@@ -100,9 +110,9 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
     yield "images seen", f"{run.step * c.train.batch_size:,}"
     if seconds := training_seconds(run.lines, c.train.batch_size):
         yield "time training", f"{duration(seconds)}, first compilation not counted"
-    if speeds := [line[SPEED] for line in run.lines if SPEED in line]:
+    if speeds := [line.metrics[SPEED] for line in run.lines if SPEED in line.metrics]:
         yield "images per second", f"{charts.number(_median(speeds))} (median)"
-    moments = [line["time"] for line in run.lines if "time" in line]
+    moments = [line.time for line in run.lines if line.time is not None]
     if moments:
         yield "first and last line", f"{_moment(moments[0])}, {_moment(moments[-1])}"
     if run.best is not None:
@@ -127,33 +137,30 @@ def _moment(seconds: float) -> str:
 # --------------------------------------------------------------------------------- evaluations
 
 
-def _evaluations(evaluations: Mapping[str, Mapping[str, Any] | None]) -> Iterable[Html]:
+def _evaluations(evaluations: Mapping[str, Result]) -> Iterable[Html]:
     yield element("h2", "Evaluations")
     if not evaluations:
         command = element("code", "ddgan evaluate")
         yield element("p", "None yet: ", command, " puts its results here.", class_="soft")
         return
-    cards = [_card(name, content) for name, content in evaluations.items()]
+    cards = [_card(name, result) for name, result in evaluations.items()]
     yield element("div", *cards, class_="charts")
 
 
-def _card(name: str, content: Mapping[str, Any] | None) -> Html:
-    """The numbers of a result file with what they depend on, and the rest of it folded."""
-    if content is None:
-        return element("div", element("h3", name), "This file is not JSON.", class_="card")
-    groups = {key: value if isinstance(value, Mapping) else {} for key, value in content.items()}
+def _card(name: str, result: Result) -> Html:
+    """Return the numbers of a result with what they depend on, and the rest of it folded."""
+    groups = {key: value for key, value in msgspec.to_builtins(result).items() if value}
     metrics = [
         (metric, element("span", value, class_="value"))
-        for metric, value in _flat(groups.get("metrics", {}))
+        for metric, value in _flat(groups.pop("metrics"))
     ]
     terms = [
-        (key, "; ".join(f"{name}: {_short(value)}" for name, value in _flat(groups[key])))
+        (key, "; ".join(f"{name}: {_short(value)}" for name, value in _flat(groups.pop(key))))
         for key in TERMS
-        if groups.get(key)
+        if key in groups
     ]
-    rest = {key: value for key, value in content.items() if key not in ("metrics", *TERMS)}
     parts = [element("h3", name), definitions(metrics), element("hr"), definitions(terms)]
-    return element("div", *parts, folded("more", definitions(_flat(rest))), class_="card")
+    return element("div", *parts, folded("more", definitions(_flat(groups))), class_="card")
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -162,7 +169,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         name = f"{prefix}{key}".replace("_", " ")
         if isinstance(value, Mapping):
             pairs += _flat(value, f"{name}, ")
-        elif value is not None:
+        elif value not in (None, ""):
             pairs.append((name, _shown(value)))
     return pairs
 
@@ -182,10 +189,14 @@ def _shown(value: Any) -> str:
 
 def _curves(run: Run) -> Iterable[Html]:
     yield element("h2", "Curves")
-    names = [n for n in dict.fromkeys(n for line in run.lines for n in line) if n not in NOT_CURVES]
+    names = sorted({name for line in run.lines for name in line.metrics}, key=_importance)
     if not names:
         yield element("p", "Nothing is logged yet.", class_="soft")
         return
+    if len(names) > MOST_METRICS:
+        text = f"{len(names) - MOST_METRICS:,} of {len(names):,} metrics are left out."
+        yield element("p", text, class_="soft")
+        names = names[:MOST_METRICS]
     scores = sorted(name for name in names if name.startswith(SCORE))
     grouped: dict[str, list[str]] = {title: [] for title in (*scores, *GROUPS)}
     for name in sorted(names):
@@ -199,9 +210,16 @@ def _curves(run: Run) -> Iterable[Html]:
         yield element("p", text, class_="soft")
     shown = _evenly(run.lines, MOST_ROWS)
     title = f"the numbers of {len(shown)} of {len(run.lines)} logged steps"
-    rows = [[line["step"], *(_logged(line.get(name)) for name in sorted(names))] for line in shown]
+    rows = [
+        [line.step, *(_logged(line.metrics.get(name)) for name in sorted(names))] for line in shown
+    ]
     head = ["step", *sorted(names)]
     yield folded(title, element("div", table(head, rows, numbers=True), class_="card"))
+
+
+def _importance(name: str) -> tuple[bool, str]:
+    """Return what metrics are sorted by where there are too many: scores come first."""
+    return not name.startswith(SCORE), name
 
 
 def _group(name: str) -> str:
@@ -211,9 +229,9 @@ def _group(name: str) -> str:
     return next(fitting, name)
 
 
-def _curve(title: str, names: Sequence[str], lines: Sequence[Mapping[str, float]]) -> Html:
+def _curve(title: str, names: Sequence[str], lines: Sequence[MetricsLine]) -> Html:
     series = [
-        charts.Series(name, [(line["step"], line[name]) for line in lines if name in line])
+        charts.Series(name, [(e.step, e.metrics[name]) for e in lines if name in e.metrics])
         for name in names
     ]
     # A chart of its own is called after its metric.
@@ -245,52 +263,78 @@ def _grids(title: str, about: str, grids: Mapping[int, Any], most: int) -> Itera
     yield element("div", *(_grid(*item, PIXELS["earlier"]) for item in shown), class_="grids")
 
 
-def _grid(step: int, path: Any, pixels: int) -> Html:
-    return element(
-        "figure",
-        picture(_at_most(path.read_bytes(), pixels), f"step {step}"),
-        element("figcaption", f"step {step:,}"),
-        class_="card",
-    )
+def _grid(step: int, path: epath.Path, pixels: int) -> Html:
+    try:
+        shown_picture = picture(_at_most(path, pixels), f"step {step}")
+    except UserError as error:
+        reason = str(error).replace(f"{path.parent}/", "")
+        shown_picture = element("p", f"Left out: {reason}", class_="soft")
+    caption = element("figcaption", f"step {step:,}")
+    return element("figure", shown_picture, caption, class_="card")
 
 
-def _at_most(png: bytes, pixels: int) -> bytes:
-    """The picture, shrunk if its longer side is longer than that."""
-    with Image.open(io.BytesIO(png)) as image:
-        if max(image.size) <= pixels:
-            return png
+def _at_most(path: epath.Path, pixels: int) -> bytes:
+    """Return a PNG file anew, shrunk if its longer side is longer than that.
+
+    Raises UserError for a file that is missing, damaged, no PNG, or of more than MOST_PIXELS.
+    """
+    png = foreign.read_bytes(path, "PNG picture", most=LARGEST_PNG)
+    with foreign.reading(path, "PNG picture"):
+        # Pillow would only warn of sizes that fill the memory.
+        _check_size(path, *struct.unpack(">II", png[16:24]))
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
+            _check_size(path, *image.size)
+            image = image.convert("L" if image.mode in ("1", "L") else "RGB")
         image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
         content = io.BytesIO()
         image.save(content, format="PNG")
     return content.getvalue()
 
 
+def _check_size(path: epath.Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise UserError(f"{shown(path, 300)} is too large: {width} x {height} pixels")
+
+
 # ------------------------------------------------------------------------- machines and config
 
 
-def _machines(starts: Sequence[Mapping[str, Any]]) -> Iterable[Html]:
+def _machines(starts: Sequence[Start]) -> Iterable[Html]:
     yield element("h2", "Hardware and versions")
     if not starts:
         yield element("p", "Not recorded in this run folder.", class_="soft")
         return
     rows = [
         (
-            f"{start['step']:,}",
-            _moment(start["time"]) if isinstance(start.get("time"), int | float) else "",
+            f"{start.step:,}",
+            "" if start.time is None else _moment(start.time),
             _machine(start),
-            start.get("processes", ""),
-            start.get("jax", ""),
-            start.get("ddgan_jax", ""),
+            _known(start.processes),
+            start.jax,
+            start.ddgan_jax,
         )
-        for start in starts
+        for start in _evenly(starts, MOST_ROWS)
     ]
+    if len(rows) < len(starts):
+        text = f"{len(rows)} of {len(starts):,} starts, evenly chosen."
+        yield element("p", text, class_="soft")
     head = ("after step", "started", "devices", "processes", "JAX", "ddgan-jax")
     yield element("div", table(head, rows), class_="card")
 
 
-def _machine(start: Mapping[str, Any]) -> str:
-    cores = f", {start['cores']} cores" if start.get("platform") == "cpu" else ""
-    return f"{start.get('devices', '?')} × {start.get('device_kind', 'unknown')}{cores}"
+def _machine(start: Start) -> str:
+    cores = f", {_known(start.cores)} cores" if start.platform == "cpu" else ""
+    return f"{_known(start.devices)} × {start.device_kind}{cores}"
+
+
+def _known(count: int | None) -> str:
+    return "?" if count is None else str(count)
+
+
+def _left_out(lines: Sequence[str]) -> Iterable[Html]:
+    if lines:
+        yield element("h2", "Left out")
+        yield element("div", *(element("p", line) for line in lines), class_="card")
 
 
 def _config(run: Run) -> Html:

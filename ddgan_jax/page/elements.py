@@ -5,6 +5,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ddgan_jax.errors import printable
 from ddgan_jax.figures import charts
 
 EMPTY = ("hr", "img", "meta")  # elements that hold nothing and are not closed
@@ -69,7 +70,7 @@ def element(name: str, /, *children: Any, **attributes: Any) -> Html:
     Attributes are escaped too; class_ is written class.
     """
     written = "".join(
-        f' {key.rstrip("_")}="{html.escape(str(value))}"' for key, value in attributes.items()
+        f' {key.rstrip("_")}="{_escaped(value)}"' for key, value in attributes.items()
     )
     if name in EMPTY:
         return Html(f"<{name}{written}>")
@@ -78,7 +79,12 @@ def element(name: str, /, *children: Any, **attributes: Any) -> Html:
 
 def join(children: Iterable[Any]) -> Html:
     """One after the other, those that are not Html escaped."""
-    return Html("".join(c if isinstance(c, Html) else html.escape(str(c)) for c in children))
+    return Html("".join(c if isinstance(c, Html) else _escaped(c) for c in children))
+
+
+def _escaped(value: Any) -> str:
+    """Return the text of a value without markup and without characters that nobody sees."""
+    return html.escape(printable(str(value)))
 
 
 def picture(png: bytes, about: str) -> Html:
