@@ -9,6 +9,7 @@ import os
 import resource
 import sys
 import textwrap
+import warnings
 from collections.abc import Sequence
 
 from absl import flags
@@ -91,6 +92,8 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
             f"a process may open {most_open} files here, and this needs {FEWEST_OPEN_FILES}: "
             f"ulimit -n {FEWEST_OPEN_FILES}"
         )
+    # Pillow's two lines about an image that is refused, or not, with a line of our own.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     # Libraries (Grain's workers) ask absl's own registry of flags, which this program leaves empty.
     flags.FLAGS.mark_as_parsed()
     if command.takes_config:
