@@ -208,8 +208,8 @@ def test_damaged_archive_is_named(tmp_path, name, damage):
         write_tar(archive, {"readme.txt": b"hello"})
     elif damage == "empty folder":
         archive.mkdir()
-    kinds = f"cannot read {archive}|{archive} is damaged, or no archive|{archive} is no archive of"
-    with pytest.raises(UserError, match=kinds):
+    message = f"cannot read {archive}|{archive} is damaged, or no archive of {name}"
+    with pytest.raises(UserError, match=message):
         prepare(name, data_dir=tmp_path / "tfds", archive=archive, allow_unpublished=True)
     assert not (tmp_path / "tfds").exists()
 

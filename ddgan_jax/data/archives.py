@@ -31,6 +31,7 @@ LARGEST_WHOLE = 512 * 2**20  # bytes of everything in an archive; CIFAR-10 has 1
 MOST_MEMBERS = 1000
 NUM_CLASSES = 10
 
+_CIFAR_SHA256 = (PUBLISHED["cifar10"][0].sha256, CIFAR_BINARY.sha256)
 _TRAIN = ("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5")
 _CIFAR_FILES = {"train": _TRAIN, "test": ("test_batch",)}
 _UNPACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
@@ -55,41 +56,27 @@ def read(
     Raises UserError if the archive is missing, damaged, something else, or not as published.
     """
     archive = Path(paths.user_path(archive, "archive"))
-    with foreign.reading(archive, f"archive of {name}"):
-        published = name == "cifar10" and not archive.is_dir() and _is_published(archive)
-        if name == "cifar10":
-            _allow(name, archive, published, allow_unpublished, report)
-            return _checked(name, published, _read_cifar10(archive))
-        files = _unpack(archive, {r.name.removesuffix(".gz") for r in PUBLISHED[name]})
-        contents = [files.get(r.name.removesuffix(".gz")) for r in PUBLISHED[name]]
-        if None in contents:
-            missing = PUBLISHED[name][contents.index(None)].name
-            raise UserError(f"{shown(archive, 300)} is no archive of mnist: no {missing} in it")
-        published = all(
-            hashlib.sha256(content).hexdigest() == remote.content
-            for content, remote in zip(contents, PUBLISHED[name], strict=True)
-        )
-        _allow(name, archive, published, allow_unpublished, report)
-        return _checked(name, published, _read_mnist(contents))
-
-
-def _is_published(archive: Path) -> bool:
-    return sha256(archive) in (PUBLISHED["cifar10"][0].sha256, CIFAR_BINARY.sha256)
-
-
-def _allow(
-    name: str, archive: Path, published: bool, allowed: bool, report: Callable[[str], None]
-) -> None:
-    """Raise UserError for an archive that is neither published nor allowed."""
     what = f"{shown(archive, 300)} is not {name} as published ({file_names(name)}; checksum)"
-    if not published and not allowed:
-        raise UserError(f"{what}; to use it all the same, give --allow_unpublished")
+    with foreign.reading(archive, f"archive of {name}"):
+        if name == "cifar10":
+            published = not archive.is_dir() and sha256(archive) in _CIFAR_SHA256
+        else:
+            contents = _mnist_files(archive)
+            published = all(
+                hashlib.sha256(content).hexdigest() == remote.content
+                for content, remote in zip(contents, PUBLISHED[name], strict=True)
+            )
+        if not published and not allow_unpublished:
+            raise UserError(f"{what}; to use it all the same, give --allow_unpublished")
+        splits = _read_cifar10(archive) if name == "cifar10" else _read_mnist(contents)
+        _check(name, published, splits)
     if not published:
         report(f"{what}; used all the same, as --allow_unpublished says")
+    return splits
 
 
-def _checked(name: str, published: bool, splits: Splits) -> Splits:
-    """Return the splits; refuse labels that are none, and for published ones other numbers."""
+def _check(name: str, published: bool, splits: Splits) -> None:
+    """Raise ValueError for labels that are none, and for published splits of other lengths."""
     for split, (pixels, labels) in splits.items():
         if not len(pixels) or len(pixels) != len(labels):
             raise ValueError(f"{split} has {len(pixels):,} images and {len(labels):,} labels")
@@ -97,7 +84,6 @@ def _checked(name: str, published: bool, splits: Splits) -> Splits:
             raise ValueError(f"labels of {split} are not all in 0 to {NUM_CLASSES - 1}")
         if published and len(pixels) != COUNTS[name][split]:
             raise ValueError(f"{split} has {len(pixels):,} images, not {COUNTS[name][split]:,}")
-    return splits
 
 
 # ------------------------------------------------------------------------------------ unpacking
@@ -245,6 +231,14 @@ def _cifar_examples(pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
 
 # ---------------------------------------------------------------------------------------- MNIST
+
+
+def _mnist_files(archive: Path) -> list[bytes]:
+    names = [remote.name.removesuffix(".gz") for remote in PUBLISHED["mnist"]]
+    files = _unpack(archive, set(names))
+    if missing := [name for name in names if name not in files]:
+        raise ValueError(f"no {missing[0]} in it")
+    return [files[name] for name in names]
 
 
 def _read_mnist(contents: list[bytes]) -> Splits:
