@@ -1,6 +1,7 @@
 """What stands behind a command: flags (absl), a config with changed fields (ml_collections), seeds.
 
-Every mistake raises UserError with the nearest name that would be right.
+Every mistake raises UserError: a wrong name with the nearest right one, a number outside of its
+range with that range. Lists are counted before they are made.
 """
 
 import itertools
@@ -67,7 +68,7 @@ _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?", re.DOTALL)
 def parse_flags(
     command: str, known: Sequence[Flag], argv: Sequence[str]
 ) -> tuple[flags.FlagValues, list[str]]:
-    """The flags of a command, and the arguments that change a config, `--config.field=value`.
+    """Return a command's flags, and the arguments `--config.field=value` that change a config.
 
     Raises UserError for a flag that is unknown, malformed, out of its range or missing.
     """
@@ -106,7 +107,7 @@ def parse_flags(
 
 
 def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
-    """The config of a file, locked, with `--config.field=value` arguments applied.
+    """Return the config of a file, locked, with `--config.field=value` arguments applied.
 
     Raises UserError for a field that does not exist and for a value of another type.
     """

@@ -25,7 +25,7 @@ LARGEST_IMAGE = 8192  # pixels
 
 
 def base_config() -> ConfigDict:
-    """All fields with their defaults: DDGAN's published CIFAR-10 networks, no data set chosen."""
+    """Return all fields with their defaults: DDGAN's networks for CIFAR-10, no data set chosen."""
     c = ConfigDict()
 
     c.data = ConfigDict()
@@ -112,7 +112,7 @@ def base_config() -> ConfigDict:
 
 
 def _ncsnpp() -> ConfigDict:
-    """DDGAN's generator."""
+    """Return the fields of DDGAN's generator."""
     g = ConfigDict()
     g.name = "ncsnpp"
     g.base_channels = 128  # channels at full resolution
@@ -141,7 +141,7 @@ def _ncsnpp() -> ConfigDict:
 
 
 def _convolutional(name: str) -> ConfigDict:
-    """DDGAN's discriminators: "small" (from 8 pixels) and "large" (from 64 pixels)."""
+    """Return the fields of DDGAN's discriminators, "small" (8 pixels on) or "large" (64 on)."""
     d = ConfigDict()
     d.name = name
     d.base_channels = 64
@@ -153,7 +153,7 @@ def _convolutional(name: str) -> ConfigDict:
 
 
 def _unet() -> ConfigDict:
-    """The ADM U-Net with the widths of SIDDM on CIFAR-10."""
+    """Return the fields of the ADM U-Net, with the widths of SIDDM on CIFAR-10."""
     u = ConfigDict()
     u.name = "unet"
     u.base_channels = 256  # C
@@ -186,7 +186,7 @@ def _unet_discriminator() -> ConfigDict:
 
 
 def _mlp_generator() -> ConfigDict:
-    """The generator of the 25 Gaussians."""
+    """Return the fields of the generator of the 25 Gaussians."""
     m = ConfigDict()
     m.name = "mlp"
     m.width = 100  # units of a hidden layer
@@ -198,7 +198,7 @@ def _mlp_generator() -> ConfigDict:
 
 
 def _mlp_discriminator() -> ConfigDict:
-    """The discriminator of the 25 Gaussians."""
+    """Return the fields of the discriminator of the 25 Gaussians."""
     m = ConfigDict()
     m.name = "mlp"
     m.width = 100
@@ -256,7 +256,7 @@ def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
 
 
 def siddm_config() -> ConfigDict:
-    """SIDDM (Xu et al. 2023) with its CIFAR-10 networks, no data set chosen.
+    """Return SIDDM (Xu et al. 2023) with its CIFAR-10 networks, no data set chosen.
 
     What the paper leaves open is decided here, each choice with its reason.
     """
@@ -289,7 +289,7 @@ def siddm_config() -> ConfigDict:
 def apply_variant(
     config: ConfigDict, argument: str, variants: Mapping[str, Callable[[ConfigDict], None]]
 ) -> ConfigDict:
-    """The config, changed in place by the variant that the argument of a config file names.
+    """Return the config, changed in place by the variant that a config file's argument names.
 
     "" is the config itself. Raises UserError for a name that is not among `variants`.
     """

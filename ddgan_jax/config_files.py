@@ -65,7 +65,7 @@ def _split(path: str) -> tuple[str, list[str]]:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The config as indented JSON with sorted keys; `from_json` is its inverse."""
+    """Return the config as indented JSON with sorted keys; `from_json` is its inverse."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
@@ -98,7 +98,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """All fields as (full name, value), such as ("train.batch_size", 256)."""
+    """Yield all fields as (full name, value), such as ("train.batch_size", 256)."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             yield from leaves(value, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""What a config means, told without data or accelerator: everything comes from shapes."""
+"""Explain a config without data or accelerator: everything comes from shapes."""
 
 import functools
 import math
@@ -20,7 +20,7 @@ from ddgan_jax.validation import validate
 
 @randomness.reproducible()
 def show(config: ConfigDict) -> str:
-    """The resolved config, parameters per module, FLOPs per image and memory, as text.
+    """Return the resolved config, parameters per module, FLOPs per image and memory, as text.
 
     Raises UserError if the config cannot be trained.
     """
@@ -38,12 +38,12 @@ def show(config: ConfigDict) -> str:
 
 
 def num_parameters(params: Params) -> int:
-    """Scalars in a tree of arrays or shapes."""
+    """Return the number of scalars in a tree of arrays or shapes."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the networks' inputs: x (B, H, W, C), t (B,), z (B, ...), labels (B,)."""
+    """Return shapes of the networks' inputs: x (B, H, W, C), t (B,), z (B, ...), labels (B,)."""
     size = config.data.image_size
     latent = models.latent_shape(config)
     return {
@@ -55,7 +55,7 @@ def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeD
 
 
 def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of a training batch."""
+    """Return the shapes of a training batch."""
     size = config.data.image_size
     dtype = jnp.float32 if config.data.name in mixture.SETS else jnp.uint8
     return {
@@ -66,7 +66,7 @@ def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDt
 
 
 def network_flops(config: ConfigDict) -> dict[str, int]:
-    """FLOPs per image of one forward pass of each network."""
+    """Return the FLOPs per image of one forward pass of each network."""
     inputs = abstract_inputs(config, 1)
     x, t, z, labels = (inputs[name] for name in ("x", "t", "z", "labels"))
     x_tp1 = x if config.objective.joint else None
@@ -80,7 +80,7 @@ def network_flops(config: ConfigDict) -> dict[str, int]:
 
 
 def train_step_flops(config: ConfigDict, *, r1: bool) -> float:
-    """FLOPs per image of one train step on one device."""
+    """Return the FLOPs per image of one train step on one device."""
     batch_size = 4
     step = jax.vmap(
         train_step.make_train_step(config, r1=r1),
@@ -142,7 +142,7 @@ def _divided(config: ConfigDict, state: TrainState) -> dict[str, int]:
 
 
 def activation_bytes(config: ConfigDict, state: TrainState) -> int:
-    """Bytes that the larger backward pass (with R1 if there is) keeps for one image."""
+    """Return the bytes that the larger backward pass (with R1 if any) keeps for one image."""
     # What it keeps once, such as parameters in the compute dtype, is the same for any batch.
     few, more = 4, 8
     kept = [_kept_bytes(config, state, batch_size) for batch_size in (few, more)]

@@ -58,7 +58,7 @@ def learning_rate_schedule(config: ConfigDict, initial: float) -> Callable[[jax.
 
 
 def make_optimizers(config: ConfigDict) -> Optimizers:
-    """Adam for both networks, each with its own learning rate."""
+    """Return Adam for both networks, each with its own learning rate."""
     o = config.optimizer
     rates = Optimizers(o.generator_learning_rate, o.discriminator_learning_rate)
     return Optimizers(
@@ -70,7 +70,7 @@ def make_optimizers(config: ConfigDict) -> Optimizers:
 
 
 def init_state(config: ConfigDict, key: jax.Array) -> TrainState:
-    """The state at step 0. key: of the run's seed."""
+    """Return the state at step 0. key: of the run's seed."""
     init_key = jax.random.fold_in(key, Purpose.INITIAL_PARAMS)
     generator, discriminator = models.init_params(config, init_key)
     optimizers = make_optimizers(config)

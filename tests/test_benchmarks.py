@@ -174,6 +174,7 @@ def test_programs_are_weighted_as_training_runs_them(gamma, interval, share):
 SMALLEST = [
     f"--config={DIGITS}",
     "--config.generator.channel_multipliers=(1,)",
+    "--config.generator.attention_resolutions=()",
     "--config.generator.latent_layers=0",
     "--repeats=1",
 ]
@@ -187,6 +188,7 @@ def test_train_step_report(capsys):
     report = run(capsys, "train_step", *SMALLEST, "--r1=no")
     assert report["overrides"] == {
         "generator.channel_multipliers": [1],
+        "generator.attention_resolutions": [],
         "generator.latent_layers": 0,
     }
     assert report["machine"]["device_count"] == jax.device_count()

@@ -103,6 +103,7 @@ def test_published_networks(name, generator, discriminator):
 def digits():
     config = load_config(str(CONFIGS / "digits_ddgan.py:tiny"))
     config.generator.channel_multipliers = (1,)  # half as long to trace
+    config.generator.attention_resolutions = ()
     return config, jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
 
 

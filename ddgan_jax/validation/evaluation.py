@@ -8,7 +8,7 @@ from ddgan_jax.validation.fields import check_choice
 
 
 def check_evaluation(config: ConfigDict) -> None:
-    """Refuses config.eval, if it is switched on, where its numbers could not be computed."""
+    """Refuse config.eval, if it is switched on, where its numbers could not be computed."""
     # Here, since it brings numpy and JAX along.
     from ddgan_jax.evaluation import features, scoring
 

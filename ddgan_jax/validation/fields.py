@@ -43,7 +43,7 @@ EMBEDDING = Range(lambda v: v >= 4, "must be at least 4", MOST_CHANNELS)
 
 
 def get(config: ConfigDict, path: str) -> Any:
-    """The value of a field such as "train.batch_size"."""
+    """Return the value of a field such as "train.batch_size"."""
     section, _, field = path.partition(".")
     return config[section][field]
 
