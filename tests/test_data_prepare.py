@@ -375,8 +375,8 @@ EIGHT = np.zeros((2, 8, 8), np.uint8)
         ({"images": np.zeros((0, 8, 8, 3), np.uint8)}, "is uint8 (0, 8, 8, 3): it must be"),
         ({"images": np.array(["a", "b"])}, "is <U1 (2,): it must be"),
         ({"images": EIGHT, "labels": np.arange(3)}, "is int64 (3,): it must be one integer >= 0"),
-        ({"images": EIGHT, "labels": np.array([0, -1])}, "holds -1 to 0: labels are 0 or more"),
-        ({"images": EIGHT, "labels": np.array([0, 2**62])}, "labels are 0 or more"),
+        ({"images": EIGHT, "labels": np.array([0, -1])}, "holds -1 to 0: labels are from 0 to"),
+        ({"images": EIGHT, "labels": np.array([0, 2**62])}, "labels are from 0 to 2,147"),
         ({"images": EIGHT, "labels": np.zeros(2)}, "converted with labels.astype(np.int64)"),
         ({"images": EIGHT, "labels": np.eye(2, dtype=int)}, "with labels.argmax(axis=1)"),
         (

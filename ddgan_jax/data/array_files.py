@@ -15,6 +15,7 @@ from ddgan_jax.files import arrays, paths
 from ddgan_jax.files.arrays import ArrayFile, Form
 
 CHUNK = 256  # images that are looked at together
+LARGEST_LABEL = 2**31 - 1
 MOST_NAMED = 10  # classes that a message names
 # How the field's sample files call their arrays: np.savez(file, images, labels).
 _UNNAMED, _UNNAMED_LABELS = "arr_0", "arr_1"
@@ -106,7 +107,7 @@ def num_classes(labels: np.ndarray, where: str) -> int:
     else:
         how = "np.unique(labels, return_inverse=True)[1]"
     raise UserError(
-        f"{where} runs from {there[0]} to {there[-1]}, and no image has the label "
+        f"{where}: the labels run from {there[0]} to {there[-1]}, and no image has the label "
         f"{missing_classes(labels, classes)}: number the classes from 0 without gaps, with {how}"
     )
 
@@ -185,6 +186,9 @@ def _check_label_form(form: Form, count: int, where: str) -> None:
 def _labels(labels: np.ndarray, where: str) -> np.ndarray:
     """Return labels of any integer type, (N,) or (N, 1), as int64 (N,)."""
     labels = labels.reshape(-1)
-    if labels.min() < 0 or labels.max() >= 2**31:
-        raise UserError(f"{where} holds {labels.min()} to {labels.max()}: labels are 0 or more")
+    if labels.min() < 0 or labels.max() > LARGEST_LABEL:
+        raise UserError(
+            f"{where} holds {labels.min()} to {labels.max()}: labels are from 0 to "
+            f"{LARGEST_LABEL:,}"
+        )
     return labels.astype(np.int64)

@@ -95,8 +95,8 @@ def open_folder(path: str | os.PathLike, what: str = "images") -> ImageFolder:
 
 
 def summary(counts: Counter[str]) -> str:
-    """Return counts by reason, for a message: "3 hidden, 1 no regular file"."""
-    return ", ".join(f"{count:,} {reason_}" for reason_, count in sorted(counts.items()))
+    """Return counts by reason, for a message: "3 (hidden), 1 (a broken link)"."""
+    return ", ".join(f"{count:,} ({why})" for why, count in sorted(counts.items()))
 
 
 class Form(NamedTuple):

@@ -14,7 +14,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 
-from ddgan_jax.data.array_files import num_classes
+from ddgan_jax.data.array_files import LARGEST_LABEL, num_classes
 from ddgan_jax.data.image_folders import INDEX, ImageFolder
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign
@@ -54,7 +54,9 @@ class _Index(msgspec.Struct):
     """dataset.json: pairs of a file's name and its label, or null."""
 
     labels: (
-        list[tuple[str, Annotated[int, msgspec.Meta(ge=0, lt=2**31)]]] | None | msgspec.UnsetType
+        list[tuple[str, Annotated[int, msgspec.Meta(ge=0, le=LARGEST_LABEL)]]]
+        | None
+        | msgspec.UnsetType
     ) = msgspec.UNSET
 
 
@@ -92,7 +94,7 @@ def _indexed(folder: ImageFolder, labels: list[tuple[str, int]] | None) -> Layou
             f"{shown(source, 300)} gives no label to {len(missing):,} of the {len(folder.names):,} "
             f"images, such as {shown(missing[0])}"
         )
-    classes = num_classes(np.array(list(by_name.values()), np.int64), f"`labels` of {source}")
+    classes = num_classes(np.array(list(by_name.values()), np.int64), source)
     return Layout({TRAIN: [(n, by_name[n]) for n in folder.names]}, classes, Counter())
 
 

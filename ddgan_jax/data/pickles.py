@@ -223,7 +223,9 @@ def _build(target: Any, state: Any) -> None:
     """Give a dtype or an array its state, once."""
     if type(state) is not tuple:
         raise ValueError("a state is no tuple")
-    if type(target) is _DType and target.dtype is None and len(state) >= 2:
+    if type(target) is _DType and target.dtype is None and len(state) >= 5:
+        if any(item is not None for item in state[2:5]):
+            raise ValueError("an array holds records")
         target.dtype = _DTYPES.get((target.code, _text(state[1])))
         if target.dtype is None:
             raise ValueError(f"an array holds {target.code}, and only u1 and i8 are read")

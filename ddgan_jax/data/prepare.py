@@ -118,7 +118,7 @@ def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Pat
     _check_own_name(name)
     classes = None
     if labels is not None:
-        classes = array_files.num_classes(labels, f"the labels of {shown(file, 300)}")
+        classes = array_files.num_classes(labels, shown(file, 300))
     report(f"train: {len(pixels):,} images")
     report("no classes" if classes is None else f"{classes:,} classes")
     examples = {"train": builders.array_examples(pixels, labels)}
