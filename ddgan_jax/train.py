@@ -30,7 +30,6 @@ from ddgan_jax import (
     train_step,
 )
 from ddgan_jax.checkpoint import Checkpoints
-from ddgan_jax.evaluation import cache
 from ddgan_jax.files.locks import only_writer
 from ddgan_jax.files.paths import run_folder_path
 from ddgan_jax.stopping import StopRequest
@@ -59,7 +58,7 @@ def train(
     validate(config, len(devices), resumed=(workdir / "config.json").exists())
     report.check_same_run(workdir, config)
     dataset = data.open_dataset(config)
-    fingerprint = cache.fingerprint(dataset)
+    fingerprint = data.fingerprint(dataset)
     machine.check_same_data(workdir, fingerprint, allow_changed=allow_changed_data)
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
     first_process = parallel.is_first_process()
