@@ -112,7 +112,8 @@ def test_prepare_receives_its_flags(command_module):
     calls = command_module("ddgan_jax.data.prepare", "prepare")
     assert cli.main(["prepare", "--dataset=cifar10", "--archive=a.tgz", "--download"]) == 0
     options = {"data_dir": "", "archive": "a.tgz", "images": None, "arrays": None}
-    assert calls == [(("cifar10",), options | {"download": True})]
+    options |= {"download": True, "allow_unpublished": False}
+    assert calls == [(("cifar10",), options)]
 
 
 def test_show_prints_the_text(monkeypatch, capsys):
