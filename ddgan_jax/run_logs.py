@@ -162,8 +162,9 @@ def read_origin(run_dir: str | os.PathLike, *, report: Report) -> Origin:
 
 
 def _metrics_line(values: dict[str, Any]) -> MetricsLine:
-    step = foreign.convert(values.pop("step", None), Step, source="step")
-    time = _number(values.pop("time", None))
+    step, time = values.pop("step", None), _number(values.pop("time", None))
+    if type(step) is not int or not 0 <= step <= LARGEST:
+        raise UserError("it has no step")
     if time is not None and not 0 <= time < YEAR_10000:
         time = None
     numbers = (

@@ -164,19 +164,19 @@ def _finite(value: T, source: str | os.PathLike) -> T:
 
     JSON has no infinity, but a type such as `float` takes an integer too large for one as such.
     """
-    waiting: list[tuple[Any, int]] = [(value, 0)]
+    waiting: list[tuple[Any, int]] = [([value], 0)]
     while waiting:
         node, depth = waiting.pop()
         if depth > DEEPEST:
             raise UserError(f"{shown(source, 300)} is nested more than {DEEPEST} levels deep")
-        if isinstance(node, float) and not math.isfinite(node):
-            raise UserError(f"{shown(source, 300)} holds a number that is not finite")
         if isinstance(node, msgspec.Struct):
             node = msgspec.structs.asdict(node)
-        if isinstance(node, Mapping):
-            waiting += ((child, depth + 1) for child in node.values())
-        elif isinstance(node, list | tuple):
-            waiting += ((child, depth + 1) for child in node)
+        for child in node.values() if isinstance(node, Mapping) else node:
+            if isinstance(child, float):
+                if not math.isfinite(child):
+                    raise UserError(f"{shown(source, 300)} holds a number that is not finite")
+            elif isinstance(child, dict | list | tuple | msgspec.Struct):
+                waiting.append((child, depth + 1))
     return value
 
 
@@ -212,12 +212,17 @@ def log_lines(
 ) -> list[tuple[bytes, T]]:
     """Return the lines of a log as they stand there, each with its value; see `read_log`."""
     found, skipped = [], []
+    decode = msgspec.json.Decoder(kind).decode
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             _check_size("the line", len(line), LARGEST_LINE)
-            found.append((line, make(decode_json(line, kind, source=source))))
+            try:
+                value = _finite(decode(line), source)
+            except (ValueError, RecursionError):  # for once the slower way, which says what it is
+                value = decode_json(line, kind, source=source)
+            found.append((line, make(value)))
         except UserError as error:
             text = str(error).removeprefix(shown(source, 300)).strip(" :")
             skipped.append(f"line {number} ({text})")
