@@ -181,7 +181,7 @@ def test_any_bytes_give_plain_values_or_an_exception(seed):
         for item in (value or {}).values():
             assert type(item) in (
                 *(dict, list, tuple, int, float, str, bytes, bytearray, bool, type(None)),
-                *(np.ndarray, pickles._Name, pickles._DType),
+                *(np.ndarray, pickles.Name, pickles._DType),
             )
     assert not asked
 

@@ -205,7 +205,7 @@ def test_content_that_is_not_whole(run, changes, message):
         import_content(content, nvlabs_checkpoints.config_of_content(content))
 
 
-# ---- the files themselves, which only PyTorch reads
+# ---- the files themselves; PyTorch only writes some here
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +213,7 @@ def torch():
     return pytest.importorskip("torch")
 
 
-def test_golden_checkpoint_goes_on_as_the_golden_run(run, torch):
+def test_golden_checkpoint_goes_on_as_the_golden_run(run):
     content = pytorch_files.read(CONTENT)
     config = nvlabs_checkpoints.config_of_content(content)
     assert config.to_dict() == run.config.to_dict()
@@ -230,7 +230,7 @@ def generator_output(config, params, x, t, z):
         return golden.channels_first(jax.jit(models.make_generate(config))(params, x, t, z))
 
 
-def test_moving_average_of_the_golden_checkpoint(run, torch):
+def test_moving_average_of_the_golden_checkpoint(run):
     state = import_content(pytorch_files.read(CONTENT), run.config)
     n, h, w, c = (2, *run.case.image_shape()[1:])
     x = golden.rule_fill.normal(run.case.meta["seed"], "x", (n, c, h, w))
@@ -241,7 +241,7 @@ def test_moving_average_of_the_golden_checkpoint(run, torch):
 
 
 @pytest.fixture(scope="module")
-def imported(torch, tmp_path_factory):
+def imported(tmp_path_factory):
     """The export of the golden generator checkpoint, made by the command."""
     folder = tmp_path_factory.mktemp("imported")
     args = folder / "args.json"
@@ -265,7 +265,7 @@ def test_golden_generator_gives_the_golden_output(imported):
     assert brought.about["provenance"]["imported_from"].startswith("netG_tiny.pth of NVlabs")
 
 
-def test_imported_run_folder_is_one_from_which_training_goes_on(run, torch, tmp_path, capsys):
+def test_imported_run_folder_is_one_from_which_training_goes_on(run, tmp_path, capsys):
     out = tmp_path / "run"
     assert cli.main(["import", "nvlabs", f"--checkpoint={CONTENT}", f"--out={out}"]) == 0
     assert f"--config={out}/config.py --workdir={out}" in capsys.readouterr().out
@@ -282,7 +282,7 @@ def test_imported_run_folder_is_one_from_which_training_goes_on(run, torch, tmp_
         nvlabs_checkpoints.import_command(str(CONTENT), str(out))
 
 
-def test_no_file_is_changed_by_a_failed_import(torch, tmp_path):
+def test_no_file_is_changed_by_a_failed_import(tmp_path):
     with pytest.raises(UserError, match="this state dict is not that generator: "):
         nvlabs_checkpoints.import_command(str(GENERATOR), str(tmp_path / "x"), args="cifar10")
     assert list(tmp_path.iterdir()) == []
@@ -292,11 +292,11 @@ def test_no_file_is_changed_by_a_failed_import(torch, tmp_path):
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.99])
-def test_truncated_file(torch, tmp_path, part):
+def test_truncated_file(tmp_path, part):
     whole = GENERATOR.read_bytes()
     path = tmp_path / "netG.pth"
     path.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(UserError, match="netG.pth is truncated or damaged, or no file of torch"):
+    with pytest.raises(UserError, match="netG.pth is damaged, or no file of torch.save"):
         pytorch_files.read(path)
 
 
@@ -311,7 +311,6 @@ class MakesAFolder:
 
 
 CODE = r"x.pth is refused: it holds code, \w+\.mkdir, and was not run"
-NO_FILE = "x.pth is truncated or damaged, or no file of torch.save"
 
 
 @pytest.mark.parametrize(
@@ -320,7 +319,7 @@ NO_FILE = "x.pth is truncated or damaged, or no file of torch.save"
         (lambda torch, x, path: torch.save(x, path), CODE),
         (lambda torch, x, path: torch.save(x, path, _use_new_zipfile_serialization=False), CODE),
         (lambda torch, x, path: path.write_bytes(pickle.dumps(x, protocol=2)), CODE),
-        (lambda torch, x, path: path.write_bytes(pickle.dumps(x, protocol=4)), NO_FILE),
+        (lambda torch, x, path: path.write_bytes(pickle.dumps(x, protocol=4)), CODE),
     ],
     ids=["zip", "old", "plain pickle", "newer pickle"],
 )
@@ -348,14 +347,13 @@ def test_tensors_own_their_memory(torch, tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match="cannot read .*no.pth: No such file"):
+    with pytest.raises(UserError, match="cannot read .*no.pth: there is no such file"):
         pytorch_files.read(tmp_path / "no.pth")
 
 
-def test_without_pytorch_the_message_says_how_to_get_it(monkeypatch):
+def test_pytorch_is_not_needed(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(UserError, match=r'pip install "ddgan-jax\[torch\]"'):
-        pytorch_files.read(GENERATOR)
+    assert len(pytorch_files.read(GENERATOR)) > 100
 
 
 # ---- options
@@ -365,9 +363,9 @@ def test_without_pytorch_the_message_says_how_to_get_it(monkeypatch):
     ("name", "content", "message"),
     [
         ("cifar", None, "neither published nor a .json file; did you mean cifar10?"),
-        ("none.json", None, "cannot read --args=.*none.json: No such file"),
+        ("none.json", None, "cannot read .*none.json: there is no such file"),
         ("torn.json", '{"nz": 1', "torn.json is not JSON"),
-        ("list.json", "[1]", "list.json is not a JSON object of options"),
+        ("list.json", "[1]", "list.json: Expected `object`, got `array`"),
     ],
 )
 def test_options_that_are_none(tmp_path, name, content, message):
@@ -390,4 +388,4 @@ def test_import_inception_receives_its_files(monkeypatch):
     stand_in.convert = lambda *files: calls.append(files)
     monkeypatch.setitem(sys.modules, "ddgan_jax.interop.inception", stand_in)
     assert cli.main(["import", "inception", "--from=a.pth", "--out=b.npz"]) == 0
-    assert calls == [("a.pth", "b.npz")]
+    assert [tuple(map(str, files)) for files in calls] == [("a.pth", "b.npz")]

@@ -11,8 +11,7 @@ in one or two dimensions, become (in, out). The rows of an attention's `qkv` are
     query / key / value, then head, then channel    attention_order "new", and our columns
 """
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,10 +20,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddgan_jax import randomness
-from ddgan_jax.errors import UserError
+from ddgan_jax.config import LARGEST_IMAGE
+from ddgan_jax.interop import options, state_dicts
+from ddgan_jax.interop.state_dicts import StateDict
 from ddgan_jax.models import unet
+from ddgan_jax.validation.fields import MOST_CHANNELS, MOST_CLASSES, MOST_LAYERS
 
-StateDict = Mapping[str, np.ndarray]
 Params = dict[str, Any]
 
 # Official defaults: of the network's constructor, of the scripts' flags, and those that they share.
@@ -59,11 +60,10 @@ _CHANNEL_MULT = {
     "512": (0.5, 1, 1, 2, 2, 4, 4),
 }
 _NUM_CLASSES = 1000
-_TRUE, _FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
 
 def config_from_args(args: Any) -> ConfigDict:
-    """The fields of `unet.UNet` for official options, with in_channels and attention_order.
+    """Return the fields of `unet.UNet` for official options, with in_channels and attention_order.
 
     args: a mapping or argparse namespace, either of the constructor's arguments (recognised by
     model_channels) or of the scripts' flags. In both, attention_resolutions is a string of pixels
@@ -71,36 +71,35 @@ def config_from_args(args: Any) -> ConfigDict:
     What is missing takes the official default, what is unknown is ignored. use_checkpoint becomes
     remat of every level. Raises UserError for values that are not possible.
     """
-    args = dict(args) if isinstance(args, Mapping) else dict(vars(args))
+    args = options.mapping(args, _PROGRAM)
     args = _SHARED | (_CONSTRUCTOR | args if "model_channels" in args else _from_flags(args))
-    if _read(args, "dims", int) != 2:
-        raise UserError("guided-diffusion option dims: only 2 is possible, these are images")
+    _read(args, "dims", _two)
 
-    size = _read(args, "image_size", _positive)
-    multipliers = _read(args, "channel_mult", functools.partial(_multipliers, size))
+    size = _read(args, "image_size", options.integer(1, LARGEST_IMAGE))
+    multipliers = _read(args, "channel_mult", lambda value: _multipliers(size, value))
     pixels = tuple(size // 2**level for level in range(len(multipliers)))
-    rates = _read(args, "attention_resolutions", functools.partial(_rates, size))
+    rates = _read(args, "attention_resolutions", lambda value: _rates(size, value))
     attention = tuple(p for level, p in enumerate(pixels) if 2**level in rates)
-    recompute = _read(args, "use_checkpoint", _boolean)
-    new_order = _read(args, "use_new_attention_order", _boolean)
+    recompute = _read(args, "use_checkpoint", options.boolean)
+    new_order = _read(args, "use_new_attention_order", options.boolean)
     config = ConfigDict(
         {
-            "in_channels": _read(args, "in_channels", _positive),
-            "out_channels": _read(args, "out_channels", _positive),
+            "in_channels": _read(args, "in_channels", _WIDTH),
+            "out_channels": _read(args, "out_channels", _WIDTH),
             "image_size": size,
-            "base_channels": _read(args, "model_channels", _positive),
+            "base_channels": _read(args, "model_channels", _WIDTH),
             "channel_multipliers": multipliers,
-            "num_res_blocks": _read(args, "num_res_blocks", _positive),
+            "num_res_blocks": _read(args, "num_res_blocks", options.integer(1, MOST_LAYERS)),
             "attention_resolutions": attention,
             "dropout": _read(args, "dropout", _probability),
-            "num_heads": _read(args, "num_heads", _positive),
-            "head_channels": _read(args, "num_head_channels", _optional),
-            "num_heads_up": _read(args, "num_heads_upsample", _optional),
-            "scale_shift_norm": _read(args, "use_scale_shift_norm", _boolean),
-            "resblock_updown": _read(args, "resblock_updown", _boolean),
-            "resample_with_conv": _read(args, "conv_resample", _boolean),
+            "num_heads": _read(args, "num_heads", _WIDTH),
+            "head_channels": _read(args, "num_head_channels", _or_none(MOST_CHANNELS)),
+            "num_heads_up": _read(args, "num_heads_upsample", _or_none(MOST_CHANNELS)),
+            "scale_shift_norm": _read(args, "use_scale_shift_norm", options.boolean),
+            "resblock_updown": _read(args, "resblock_updown", options.boolean),
+            "resample_with_conv": _read(args, "conv_resample", options.boolean),
             "updown_order": "adm",
-            "num_classes": _read(args, "num_classes", _optional),
+            "num_classes": _read(args, "num_classes", _or_none(MOST_CLASSES)),
             "remat_resolutions": pixels if recompute else (),
             "attention_order": "new" if new_order else "legacy",
         }
@@ -109,48 +108,50 @@ def config_from_args(args: Any) -> ConfigDict:
     return config
 
 
+_PROGRAM = "guided-diffusion"
+_WIDTH = options.integer(1, MOST_CHANNELS)
+
+
 def _from_flags(args: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's arguments for the scripts' flags."""
+    """Return the constructor's arguments for the scripts' flags."""
     args = _FLAGS | args
     args["model_channels"] = args["num_channels"]
     args.setdefault("in_channels", 3)
-    args.setdefault("out_channels", 6 if _read(args, "learn_sigma", _boolean) else 3)
-    args.setdefault("num_classes", _NUM_CLASSES if _read(args, "class_cond", _boolean) else None)
+    learn_sigma = _read(args, "learn_sigma", options.boolean)
+    args.setdefault("out_channels", 6 if learn_sigma else 3)
+    class_cond = _read(args, "class_cond", options.boolean)
+    args.setdefault("num_classes", _NUM_CLASSES if class_cond else None)
     return args
 
 
-def _read(args: Mapping[str, Any], option: str, kind: Callable[[Any], Any]) -> Any:
-    if option not in args:
-        raise UserError(f"guided-diffusion option {option} is missing and has no default")
-    try:
-        return kind(args[option])
-    except (TypeError, ValueError) as error:
-        raise UserError(f"guided-diffusion option {option}: {error}") from error
+def _read(args: Mapping[str, Any], option: str, reader: options.Reader) -> Any:
+    return options.read(args, option, reader, _PROGRAM)
 
 
-def _positive(value: Any) -> int:
-    if int(value) < 1:
-        raise ValueError(f"{value} is less than 1")
-    return int(value)
+def _two(value: Any) -> int:
+    if options.integer(1, 3)(value) != 2:
+        raise ValueError("only 2 is possible, these are images")
+    return 2
 
 
-def _optional(value: Any) -> int:
-    # Officially None and -1 stand for "not set", here 0 does.
-    return 0 if value is None or int(value) == -1 else _positive(value)
+def _or_none(most: int) -> options.Reader:
+    """Return the reader of a positive integer, and of None and -1, "not set", as 0."""
+    reader = options.integer(-1, most)
+
+    def read_or_none(value: Any) -> int:
+        found = -1 if value is None else reader(value)
+        if found == 0:
+            raise ValueError("0 is less than 1")
+        return max(found, 0)
+
+    return read_or_none
 
 
 def _probability(value: Any) -> float:
-    if not 0 <= float(value) < 1:
+    found = options.number(0, 1)(value)
+    if found == 1:
         raise ValueError(f"{value} does not lie in [0, 1)")
-    return float(value)
-
-
-def _boolean(value: Any) -> bool:
-    # As the official parser reads its flags; bool("False") is True.
-    text = str(value).lower()
-    if text not in _TRUE + _FALSE:
-        raise ValueError(f"{value!r} is not a boolean")
-    return text in _TRUE
+    return float(found)
 
 
 def _multipliers(image_size: int, value: Any) -> tuple[float, ...]:
@@ -159,25 +160,33 @@ def _multipliers(image_size: int, value: Any) -> tuple[float, ...]:
             known = ", ".join(_CHANNEL_MULT)
             raise ValueError(f"image size {image_size} has no default, only {known} have")
         return _CHANNEL_MULT[str(image_size)]
-    multipliers = tuple(map(int, value.split(","))) if isinstance(value, str) else tuple(value)
-    if not multipliers or min(multipliers) <= 0:
-        raise ValueError(f"{value} is not a sequence of positive numbers")
-    return multipliers
+    value = value.split(",") if isinstance(value, str) else value
+    return options.sequence(options.number(1 / MOST_CHANNELS, MOST_CHANNELS))(_several(value))
 
 
 def _rates(image_size: int, value: Any) -> tuple[int, ...]:
     if isinstance(value, str):
-        return tuple(image_size // _positive(pixels) for pixels in value.split(",") if pixels)
-    return tuple(map(_positive, value))
+        pixels = [part for part in value.split(",") if part]
+        read_pixels = options.sequence(options.integer(1, LARGEST_IMAGE), least=0)
+        return tuple(image_size // one for one in read_pixels(pixels))
+    return options.sequence(options.integer(1, LARGEST_IMAGE), least=0)(_several(value))
+
+
+def _several(value: Any) -> list | tuple:
+    if not isinstance(value, list | tuple):
+        raise ValueError("it is not a sequence of positive numbers")
+    return value
 
 
 def import_unet(state_dict: StateDict, config: ConfigDict) -> Params:
-    """Our parameters from an official state dict (with or without `module.`).
+    """Return our parameters from an official state dict.
 
-    config: as from `config_from_args`. Values keep their dtype. Raises UserError naming every
-    entry that is missing, unused or of another shape than config's network.
+    config: as from `config_from_args`. Wrappers around modules, `module.` and `_orig_mod.`, are
+    taken off the names. Values keep their dtype. Raises UserError naming every entry that is
+    missing, unused or of another shape than config's network, or one that is no array of finite
+    numbers.
     """
-    given = {name.removeprefix("module."): np.asarray(v) for name, v in state_dict.items()}
+    given = state_dicts.plain_arrays(state_dict, "that U-Net")
     shapes, names = unet_shapes(config), unet_names(config)
     wanted = jax.tree.leaves(names)
     problems = [f"missing {name}" for name in wanted if name not in given]
@@ -194,9 +203,7 @@ def import_unet(state_dict: StateDict, config: ConfigDict) -> Params:
         return _our_layout(keys, array, leaf.shape, config)
 
     params = jax.tree.map_with_path(value, shapes, names)
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
-        raise UserError(f"this state dict is not that U-Net: {shown}")
+    state_dicts.refuse_problems(problems, "U-Net")
     return params
 
 

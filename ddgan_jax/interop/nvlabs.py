@@ -16,12 +16,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import models
-from ddgan_jax.config import base_config
+from ddgan_jax import models, validation
+from ddgan_jax.config import LARGEST, LARGEST_IMAGE, MOST_TIMESTEPS, base_config
 from ddgan_jax.config_files import from_json, to_json
 from ddgan_jax.errors import UserError
+from ddgan_jax.interop import options, state_dicts
+from ddgan_jax.interop.state_dicts import StateDict
+from ddgan_jax.validation.fields import MOST_CHANNELS, MOST_LAYERS
 
-StateDict = Mapping[str, np.ndarray]
 Params = dict[str, Any]
 
 # Our data set for each official --dataset, and how many images an epoch of it has.
@@ -33,102 +35,178 @@ _DATASETS = {
 }
 _SMALL_DISCRIMINATOR = ("cifar10", "stackmnist")
 
-# Official options that are one field of ours, with the official default.
-_OPTIONS = {
-    "image_size": ("data.image_size", 32),
-    "num_channels": ("data.channels", 3),
-    "num_timesteps": ("diffusion.num_timesteps", 4),
-    "beta_min": ("diffusion.beta_min", 0.1),
-    "beta_max": ("diffusion.beta_max", 20.0),
-    "r1_gamma": ("objective.r1_gamma", 0.05),
-    "num_channels_dae": ("generator.base_channels", 128),
-    "num_res_blocks": ("generator.num_res_blocks", 2),
-    "dropout": ("generator.dropout", 0.0),
-    "resblock_type": ("generator.resblock", "biggan"),
-    "progressive": ("generator.progressive", "none"),
-    "progressive_input": ("generator.progressive_input", "residual"),
-    "progressive_combine": ("generator.progressive_combine", "sum"),
-    "resamp_with_conv": ("generator.resample_with_conv", True),
-    "fir": ("generator.fir", True),
-    "skip_rescale": ("generator.skip_rescale", True),
-    "embedding_type": ("generator.time_embedding", "positional"),
-    "fourier_scale": ("generator.fourier_scale", 16.0),
-    "conditional": ("generator.time_conditional", True),
-    "centered": ("generator.centered", True),
-    "nz": ("generator.latent_dim", 100),
-    "z_emb_dim": ("generator.latent_embedding_dim", 256),
-    "n_mlp": ("generator.latent_layers", 3),
-    "t_emb_dim": ("discriminator.time_embedding_dim", 256),
-    "ngf": ("discriminator.base_channels", 64),
-    "lr_g": ("optimizer.generator_learning_rate", 1.5e-4),
-    "lr_d": ("optimizer.discriminator_learning_rate", 1e-4),
-    "beta1": ("optimizer.beta1", 0.5),
-    "beta2": ("optimizer.beta2", 0.9),
-    "seed": ("train.seed", 1024),
+_WIDTH = options.integer(1, MOST_CHANNELS)
+_LAYERS = options.integer(0, MOST_LAYERS)
+_POSITIVE = options.integer(1, LARGEST)
+_RATE = options.number(0, 1)
+_WEIGHT = options.number(0, LARGEST)
+_STEPS = options.optional(options.integer(0, LARGEST))
+_SWITCH = options.optional(options.boolean)
+
+# Official options that are one field of ours: the field, the official default, what is possible.
+_FIELDS: Mapping[str, tuple[str, Any, options.Reader]] = {
+    "image_size": ("data.image_size", 32, options.integer(1, LARGEST_IMAGE)),
+    "num_channels": ("data.channels", 3, options.integer(1, 3)),
+    "num_timesteps": ("diffusion.num_timesteps", 4, options.integer(1, MOST_TIMESTEPS)),
+    "beta_min": ("diffusion.beta_min", 0.1, _WEIGHT),
+    "beta_max": ("diffusion.beta_max", 20.0, _WEIGHT),
+    "r1_gamma": ("objective.r1_gamma", 0.05, _WEIGHT),
+    "num_channels_dae": ("generator.base_channels", 128, _WIDTH),
+    "num_res_blocks": ("generator.num_res_blocks", 2, options.integer(1, MOST_LAYERS)),
+    "ch_mult": ("generator.channel_multipliers", (1, 2, 2, 2), options.sequence(_WIDTH)),
+    "attn_resolutions": (
+        "generator.attention_resolutions",
+        (16,),
+        options.sequence(options.integer(1, LARGEST_IMAGE), least=0),
+    ),
+    "fir_kernel": ("generator.fir_kernel", (1, 3, 3, 1), options.sequence(options.number(), 2)),
+    "dropout": ("generator.dropout", 0.0, _RATE),
+    "resblock_type": (
+        "generator.resblock",
+        "biggan",
+        options.choice("ddpm", "biggan", "biggan_oneadagn"),
+    ),
+    "progressive": (
+        "generator.progressive",
+        "none",
+        options.choice("none", "output_skip", "residual"),
+    ),
+    "progressive_input": (
+        "generator.progressive_input",
+        "residual",
+        options.choice("none", "input_skip", "residual"),
+    ),
+    "progressive_combine": (
+        "generator.progressive_combine",
+        "sum",
+        options.choice("sum", "cat"),
+    ),
+    "resamp_with_conv": ("generator.resample_with_conv", True, options.boolean),
+    "fir": ("generator.fir", True, options.boolean),
+    "skip_rescale": ("generator.skip_rescale", True, options.boolean),
+    "embedding_type": (
+        "generator.time_embedding",
+        "positional",
+        options.choice("positional", "fourier"),
+    ),
+    "fourier_scale": ("generator.fourier_scale", 16.0, _WEIGHT),
+    "conditional": ("generator.time_conditional", True, options.boolean),
+    "centered": ("generator.centered", True, options.boolean),
+    "nz": ("generator.latent_dim", 100, _WIDTH),
+    "z_emb_dim": ("generator.latent_embedding_dim", 256, _WIDTH),
+    "n_mlp": ("generator.latent_layers", 3, _LAYERS),
+    "t_emb_dim": ("discriminator.time_embedding_dim", 256, _WIDTH),
+    "ngf": ("discriminator.base_channels", 64, _WIDTH),
+    "lr_g": ("optimizer.generator_learning_rate", 1.5e-4, _RATE),
+    "lr_d": ("optimizer.discriminator_learning_rate", 1e-4, _RATE),
+    "beta1": ("optimizer.beta1", 0.5, _RATE),
+    "beta2": ("optimizer.beta2", 0.9, _RATE),
+    "seed": ("train.seed", 1024, options.integer(0, LARGEST)),
+}
+# Those that decide something else.
+_OTHERS: Mapping[str, tuple[Any, options.Reader]] = {
+    "not_use_tanh": (False, _SWITCH),
+    "use_geometric": (False, _SWITCH),
+    "lazy_reg": (None, _STEPS),
+    "use_ema": (False, _SWITCH),
+    "ema_decay": (0.9999, _RATE),
+    "dataset": (None, options.optional(options.text)),
+    "discriminator": (None, options.optional(options.choice("small", "large"))),
+    "batch_size": (128, _POSITIVE),
+    "num_process_per_node": (1, _POSITIVE),
+    "num_proc_node": (1, _POSITIVE),
+    "num_epoch": (1200, _POSITIVE),
+    "no_lr_decay": (False, _SWITCH),
 }
 
 
-def config_from_args(args: Any) -> ConfigDict:
-    """Our config for the official command-line arguments.
+def read_options(args: Any) -> dict[str, Any]:
+    """Return every official option that is known here, in our types; unknown ones are left out.
 
     args: a mapping or argparse namespace with the official names; what is missing takes the
-    official default, what is unknown is ignored. Without `dataset` the discriminator is chosen
-    by image size (large from 64 pixels on); `discriminator` = "small" or "large" overrides.
-    Raises UserError for values that are not possible.
+    official default. Raises UserError for values that are not possible, naming the option.
     """
-    args = dict(args) if isinstance(args, Mapping) else dict(vars(args))
+    known = {option: default for option, (_, default, _) in _FIELDS.items()}
+    known |= {option: default for option, (default, _) in _OTHERS.items()}
+    readers = {option: reader for option, (_, _, reader) in _FIELDS.items()}
+    readers |= {option: reader for option, (_, reader) in _OTHERS.items()}
+    given = known | options.mapping(args, "official")
+    return {option: options.read(given, option, readers[option], "official") for option in known}
+
+
+def config_from_args(args: Any) -> ConfigDict:
+    """Return our config for the official command-line arguments.
+
+    args: as of `read_options`. Without `dataset` the discriminator is chosen by image size (large
+    from 64 pixels on); `discriminator` = "small" or "large" overrides. Raises UserError for values
+    that are not possible.
+    """
+    given = read_options(args)
     config = base_config()
-    with config.unlocked():
-        for option, (field, default) in _OPTIONS.items():
-            section, name = field.split(".")
-            try:
-                setattr(config[section], name, type(default)(args.get(option, default)))
-            except (TypeError, ValueError) as error:
-                raise UserError(f"official option {option}: {error}") from error
-        g = config.generator
-        g.channel_multipliers = _integers(args.get("ch_mult", (1, 2, 2, 2)))
-        g.attention_resolutions = _integers(args.get("attn_resolutions", (16,)))
-        g.fir_kernel = _integers(args.get("fir_kernel", (1, 3, 3, 1)))
-        g.output_tanh = not args.get("not_use_tanh", False)
-        config.diffusion.schedule = "geometric" if args.get("use_geometric") else "vp"
-        config.objective.r1_interval = args.get("lazy_reg") or 1
-        config.optimizer.ema_decay = args.get("ema_decay", 0.9999) if args.get("use_ema") else 0.0
-        dataset = args.get("dataset")
-        by_size = "small" if config.data.image_size < 64 else "large"
-        by_dataset = "small" if dataset in _SMALL_DISCRIMINATOR else "large"
-        kind = by_dataset if dataset in _DATASETS else by_size
-        config.discriminator.name = args.get("discriminator") or kind
-        _set_training_length(config, args, dataset)
+    for option, (field, _, _) in _FIELDS.items():
+        section, name = field.split(".")
+        setattr(config[section], name, given[option])
+    config.generator.output_tanh = not given["not_use_tanh"]
+    config.diffusion.schedule = "geometric" if given["use_geometric"] else "vp"
+    config.objective.r1_interval = given["lazy_reg"] or 1
+    config.optimizer.ema_decay = given["ema_decay"] if given["use_ema"] else 0.0
+    dataset = given["dataset"]
+    by_size = "small" if config.data.image_size < 64 else "large"
+    by_dataset = "small" if dataset in _SMALL_DISCRIMINATOR else "large"
+    kind = by_dataset if dataset in _DATASETS else by_size
+    config.discriminator.name = given["discriminator"] or kind
+    _set_training_length(config, given)
     return config
 
 
-def _integers(value: Any) -> tuple[int, ...]:
-    # A value given on the official command line arrives as a string, or a list of them.
-    values = value if isinstance(value, (list, tuple)) else (value,)
-    return tuple(int(v) for v in values)
+def check_config(config: ConfigDict) -> None:
+    """Refuse a config from `config_from_args` whose networks cannot be.
+
+    Raises UserError that names the official options.
+    """
+    try:
+        validation.check_model(config)
+    except UserError as error:
+        message = str(error)
+        for option, (field, _, _) in _FIELDS.items():
+            message = message.replace(field, f"official option {option}")
+        raise UserError(message) from error
 
 
-def _set_training_length(config: ConfigDict, args: Mapping[str, Any], dataset: str | None) -> None:
-    processes = args.get("num_process_per_node", 1) * args.get("num_proc_node", 1)
-    config.train.batch_size = args.get("batch_size", 128) * processes
+def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:
+    processes = given["num_process_per_node"] * given["num_proc_node"]
+    batch_size = given["batch_size"] * processes
+    if batch_size > LARGEST:
+        raise UserError(
+            f"official option batch_size: {given['batch_size']} on each of {processes} processes "
+            "are too many"
+        )
+    config.train.batch_size = batch_size
+    dataset = given["dataset"]
     if dataset not in _DATASETS:
         return
     name, num_examples = _DATASETS[dataset]
     config.data.name, config.data.flip = name, dataset != "stackmnist"
     config.data.max_examples = num_examples if dataset == "lsun" else 0
-    epochs = args.get("num_epoch", 1200)
-    steps_per_epoch = num_examples // config.train.batch_size
-    config.train.num_steps = (epochs + 1) * steps_per_epoch
-    if not args.get("no_lr_decay", False):
+    steps_per_epoch = num_examples // batch_size
+    num_steps = (given["num_epoch"] + 1) * steps_per_epoch
+    if not 0 < num_steps <= LARGEST:
+        raise UserError(
+            f"official option num_epoch: {given['num_epoch']} epochs of {num_examples:,} images, "
+            f"{batch_size} at a time, are {num_steps:,} steps, which is not possible"
+        )
+    config.train.num_steps = num_steps
+    if not given["no_lr_decay"]:
         config.optimizer.decay_interval_steps = steps_per_epoch
-        config.optimizer.decay_steps = epochs * steps_per_epoch
+        config.optimizer.decay_steps = given["num_epoch"] * steps_per_epoch
 
 
 def import_generator(state_dict: StateDict, config: ConfigDict) -> Params:
-    """Our generator parameters from an official state dict (with or without `module.`).
+    """Return our generator parameters from an official state dict.
 
-    Values keep their dtype. Raises UserError naming every entry that is missing, unused or of
-    another shape than config's network.
+    Wrappers around modules, `module.` and `_orig_mod.`, are taken off the names. Values keep their
+    dtype. Raises UserError naming every entry that is missing, unused or of another shape than
+    config's network, or one that is no array of finite numbers.
     """
     g = config.generator
     # Official networks own a few weights that no forward pass reads; they are not wanted here.
@@ -142,13 +220,13 @@ def import_generator(state_dict: StateDict, config: ConfigDict) -> Params:
 
 
 def import_discriminator(state_dict: StateDict, config: ConfigDict) -> Params:
-    """Our discriminator parameters from an official state dict; as `import_generator`."""
+    """Return our discriminator parameters from an official state dict; as `import_generator`."""
     template = _templates(config)[1]
     return _import(state_dict, template, discriminator_names(config), set(), "discriminator")
 
 
 def generator_names(config: ConfigDict) -> dict[str, Any]:
-    """The official name of every generator parameter, as a tree like the parameters."""
+    """Return the official name of every generator parameter, as a tree like the parameters."""
     g = config.generator
     modules = _generator_modules(config)
     parts = dict(_GENERATOR_PARTS)
@@ -168,7 +246,7 @@ def generator_names(config: ConfigDict) -> dict[str, Any]:
 
 
 def discriminator_names(config: ConfigDict) -> dict[str, Any]:
-    """The official name of every discriminator parameter, as a tree like the parameters."""
+    """Return the official name of every discriminator parameter, as a tree like the parameters."""
 
     def official_name(path: tuple[str, ...]) -> str:
         module = _DISCRIMINATOR_MODULES.get(path[0])
@@ -268,7 +346,7 @@ def _import(
     never_used: set[str],
     network: str,
 ) -> Params:
-    given = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    given = state_dicts.plain_arrays(state_dict, f"that {network}")
     names = jax.tree.leaves(official_names)
     problems = [f"missing {name}" for name in names if name not in given]
     problems += [f"unused {name}" for name in given if name not in {*names, *never_used}]
@@ -276,15 +354,13 @@ def _import(
     def value(name: str, leaf: jax.ShapeDtypeStruct) -> Any:
         if name not in given:
             return leaf
-        array = _our_layout(name, np.asarray(given[name]), leaf.ndim)
+        array = _our_layout(name, given[name], leaf.ndim)
         if array.shape != leaf.shape:
             problems.append(f"{name} has shape {array.shape}, the config wants {leaf.shape}")
         return array
 
     params = jax.tree.map(value, official_names, template)
-    if problems:
-        shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
-        raise UserError(f"this state dict is not that {network}: {shown}")
+    state_dicts.refuse_problems(problems, network)
     return params
 
 

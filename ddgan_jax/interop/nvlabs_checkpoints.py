@@ -9,11 +9,13 @@ optimizerG["state"][i], where i counts the entries of netG_dict; a parameter tha
 gradient has no entry. The learning rates follow a cosine over epochs, here over their steps.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,16 +23,20 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import export, report, train_step
+from ddgan_jax import export, report, train_step, weights
 from ddgan_jax.checkpoint import Checkpoints
+from ddgan_jax.config import LARGEST
 from ddgan_jax.config_files import did_you_mean
-from ddgan_jax.errors import UserError
-from ddgan_jax.interop import nvlabs, pytorch_files
-from ddgan_jax.interop.nvlabs import StateDict
+from ddgan_jax.errors import BusyError, UserError, shown
+from ddgan_jax.files import foreign, locks
+from ddgan_jax.files.atomic import whole_folder
+from ddgan_jax.files.paths import run_folder_path, user_path
+from ddgan_jax.interop import nvlabs, options, pytorch_files, state_dicts
+from ddgan_jax.interop.state_dicts import StateDict
 from ddgan_jax.model import Model
 from ddgan_jax.run_logs import ORIGIN
 from ddgan_jax.types import DiscriminatorState, GeneratorState, Params, PyTree, TrainState
-from ddgan_jax.validation import check_model, validate
+from ddgan_jax.validation import validate
 
 LICENCE = "not stated; the published weights of this code are for non-commercial use only"
 
@@ -85,68 +91,98 @@ def get_config():
 def import_command(
     checkpoint: str, out: str, *, args: str = "", data: str = "", licence: str = ""
 ) -> None:
-    """Writes the export or the run folder `out` of a checkpoint of the DDGAN code.
+    """Write the export or the run folder `out` of a checkpoint of the DDGAN code.
 
     args: a name of PUBLISHED or a JSON file with official options; content.pth has its own. data:
     the set that a run goes on with, "" the official one. Raises UserError if something is missing
-    or does not fit, or `out` exists.
+    or does not fit, or `out` exists; BusyError if another process is writing it.
     """
-    content = pytorch_files.read(checkpoint)
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{checkpoint} is neither a netG_*.pth nor a content.pth")
+    source, out = user_path(checkpoint, "checkpoint"), user_path(out, "out")
     given = read_args(args) if args else None
-    about = {
-        "provenance": {
-            "imported_from": f"{epath.Path(checkpoint).name} of NVlabs/denoising-diffusion-gan",
-            "sha256": hashlib.sha256(epath.Path(checkpoint).read_bytes()).hexdigest(),
-        },
-        "licence": licence or LICENCE,
-        "metrics": {},
-    }
-    if "netG_dict" in content:
-        config = config_of_content(content, given)
-        config.data.name = data or config.data.name
-        state = import_content(content, config)
-        _write_run(config, state, about, out)
-        print(
-            f"step {int(state.step)} in {out}; go on with: "
-            f"ddgan train --config={out}/config.py --workdir={out}"
+    with locks.only_writer(out):
+        content = foreign.read_bytes(source, pytorch_files.WHAT)
+        about = {
+            "provenance": {
+                "imported_from": f"{source.name} of NVlabs/denoising-diffusion-gan",
+                "sha256": hashlib.sha256(content).hexdigest(),
+            },
+            "licence": licence or LICENCE,
+            "metrics": {},
+        }
+        content = pytorch_files.load(content, source)
+        if not isinstance(content, dict) or not content:
+            raise UserError(f"{shown(source, 300)} is neither a netG_*.pth nor a content.pth")
+        with _named(source):
+            if "netG_dict" in content:
+                _import_run(content, given, about, run_folder_path(out, "out"), data)
+            else:
+                _import_generator(content, given, about, out, data, source.name)
+
+
+def _import_run(
+    content: Mapping[str, Any], given: Any, about: Mapping, out: epath.Path, data: str
+) -> None:
+    config = config_of_content(content, given)
+    config.data.name = data or config.data.name
+    if not config.data.name:
+        raise UserError(
+            "the checkpoint names no known data set: give the one to go on with, --data"
         )
-        return
+    validate(config, resumed=True)
+    state = import_content(content, config)
+    with whole_folder(out) as folder:
+        report.write_config(folder, config)
+        (folder / "config.py").write_text(_CONFIG_FILE)
+        (folder / ORIGIN).write_text(json.dumps(about, indent=2) + "\n")
+        with Checkpoints(folder / "checkpoints", keep_latest=1, keep_every_steps=0) as checkpoints:
+            checkpoints.save(int(state.step), state, config.to_dict())
+    place = shlex.quote(os.fspath(out))
+    print(
+        f"step {int(state.step)} in {shown(out, 300)}; go on with: "
+        f"ddgan train --config={place}/config.py --workdir={place}"
+    )
+
+
+def _import_generator(
+    content: Mapping[str, Any], given: Any, about: Mapping, out: epath.Path, data: str, name: str
+) -> None:
     if given is None:
         raise UserError(f"--args is missing: {', '.join(PUBLISHED)}, or a JSON file of options")
     config = nvlabs.config_from_args(given)
+    nvlabs.check_config(config)
     config.data.name = data or config.data.name
-    check_model(config)
-    params = nvlabs.import_generator(content, config)
-    kind = "ema" if given.get("use_ema") else "raw"
-    export.write(Model(config, params, _step_of_file(checkpoint, config), kind, about), out)
-    print(f"{out}: draw with ddgan sample --export={out} --seeds=0-63 --out=grid.png")
+    params = weights.cast(nvlabs.import_generator(content, config), "float32")
+    kind = "ema" if nvlabs.read_options(given)["use_ema"] else "raw"
+    export.write(Model(config, params, _step_of_file(name, config), kind, about), out)
+    place = shlex.quote(os.fspath(out))
+    print(f"{shown(out, 300)}: draw with ddgan sample --export={place} --seeds=0-63 --out=grid.png")
+
+
+@contextlib.contextmanager
+def _named(source: epath.Path) -> Iterator[None]:
+    """Put the checkpoint's name before what is wrong with it."""
+    try:
+        yield
+    except BusyError:
+        raise
+    except UserError as error:
+        raise UserError(f"{shown(source.name)}: {error}") from error
 
 
 def read_args(name: str) -> dict[str, Any]:
-    """The official options that --args names. Raises UserError if it names none."""
+    """Return the official options that --args names. Raises UserError if it names none."""
     if name in PUBLISHED:
         return dict(PUBLISHED[name])
-    path = epath.Path(name)
-    if path.suffix != ".json":
+    if not name.endswith(".json"):
         nearest = did_you_mean(name, PUBLISHED) or f"; known: {', '.join(PUBLISHED)}"
-        raise UserError(f"--args={name} is neither published nor a .json file{nearest}")
-    try:
-        args = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"cannot read --args={name}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise UserError(f"--args={name} is not JSON ({error})") from error
-    if not isinstance(args, dict):
-        raise UserError(f"--args={name} is not a JSON object of options")
-    return args
+        raise UserError(f"--args={shown(name)} is neither published nor a .json file{nearest}")
+    return foreign.read_json(user_path(name, "args"))
 
 
 def config_of_content(
     content: Mapping[str, Any], args: Mapping[str, Any] | None = None
 ) -> ConfigDict:
-    """Our config of a content.pth. args: official options in the place of its own.
+    """Return our config of a content.pth. args: official options in the place of its own.
 
     The length of an epoch is that of the file, whatever the data set. Raises UserError if there
     are no options, or impossible ones.
@@ -155,46 +191,51 @@ def config_of_content(
     if args is None:
         raise UserError("this content.pth has no options: give --args")
     config = nvlabs.config_from_args(args)
-    epoch, step = int(content["epoch"]), int(content["global_step"])
+    given = nvlabs.read_options(args)
+    epoch, step = (_entry(content, name, _COUNT) for name in ("epoch", "global_step"))
     if epoch < 1 or step % epoch:
         raise UserError(f"this content.pth lies within an epoch (step {step}, epoch {epoch})")
-    interval, epochs = step // epoch, dict(args).get("num_epoch", 1200)
+    interval, epochs = step // epoch, given["num_epoch"]
+    if not 0 < (epochs + 1) * interval <= LARGEST:
+        raise UserError(f"this content.pth has {interval} steps in an epoch, of {epochs} epochs")
     config.train.num_steps = (epochs + 1) * interval
-    if not dict(args).get("no_lr_decay"):
+    if not given["no_lr_decay"]:
         config.optimizer.decay_interval_steps = interval
         config.optimizer.decay_steps = epochs * interval
-        config.optimizer.final_learning_rate = float(content["schedulerG"]["eta_min"])
+        config.optimizer.final_learning_rate = float(
+            _entry(_group(content, "schedulerG"), "eta_min", options.number(0, 1))
+        )
+    nvlabs.check_config(config)
     return config
 
 
+_COUNT = options.integer(0, LARGEST)
+
+
 def import_content(content: Mapping[str, Any], config: ConfigDict) -> TrainState:
-    """The state of a run after the steps of a content.pth, on the host.
+    """Return the state of a run after the steps of a content.pth, on the host, float32.
 
     Raises UserError naming what is missing, or does not fit config's networks.
     """
-    missing = [
-        key for key in ("netG_dict", "netD_dict", "optimizerG", "optimizerD") if key not in content
-    ]
-    if missing:
-        raise UserError(f"this content.pth is not whole: it lacks {', '.join(missing)}")
-    step = np.int32(content["global_step"])
+    step = np.int32(_entry(content, "global_step", _COUNT))
     optimizers = train_step.make_optimizers(config)
 
     def network(
         letter: str, read: Callable[[StateDict, ConfigDict], Params], optimizer: Any
     ) -> tuple[Params, Params, PyTree]:
-        values, saved = content[f"net{letter}_dict"], content[f"optimizer{letter}"]["state"]
-        entries = {name: saved.get(i, {}) for i, name in enumerate(values)}
+        values = state_dicts.plain_arrays(_group(content, f"net{letter}_dict"), f"net{letter}_dict")
+        params = weights.cast(read(values, config), "float32")
+        entries = _moments(_group(content, f"optimizer{letter}"), list(values))
 
         def part(key: str, otherwise: Callable[[np.ndarray], np.ndarray]) -> Params:
             whole = {n: entries[n].get(key, otherwise(value)) for n, value in values.items()}
-            return read(whole, config)
+            with _named_entry(f"optimizer{letter}, {key}"):
+                return weights.cast(read(whole, config), "float32")
 
-        params = read(values, config)
         adam, schedule = jax.eval_shape(optimizer.init, params)
-        count = max((int(entry["step"]) for entry in entries.values() if entry), default=0)
+        counts = (_entry(entry, "step", _COUNT) for entry in entries.values() if entry)
         adam = adam._replace(
-            count=np.int32(count),
+            count=np.int32(max(counts, default=0)),
             mu=part("exp_avg", np.zeros_like),
             nu=part("exp_avg_sq", np.zeros_like),
         )
@@ -207,25 +248,46 @@ def import_content(content: Mapping[str, Any], config: ConfigDict) -> TrainState
     return TrainState(step, generator, DiscriminatorState(params, opt_state))
 
 
-def _write_run(
-    config: ConfigDict, state: TrainState, about: Mapping, out: str | os.PathLike
-) -> None:
-    """A run folder with one checkpoint, as if `ddgan train` had stopped there."""
-    if not config.data.name:
+def _moments(optimizer: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what Adam keeps of each parameter, by name; nothing of one without gradients."""
+    saved = optimizer.get("state")
+    if not isinstance(saved, dict) or not all(isinstance(entry, dict) for entry in saved.values()):
+        raise UserError("this content.pth is not whole: an optimizer has no state by parameter")
+    unknown = [key for key in saved if key not in range(len(names))]
+    if unknown:
         raise UserError(
-            "the checkpoint names no known data set: give the one to go on with, --data"
+            f"an optimizer of this content.pth has a parameter {shown(repr(unknown[0]))}, and its "
+            f"network has {len(names)}"
         )
-    validate(config, resumed=True)
-    with export.whole_folder(out) as folder:
-        report.write_config(folder, config)
-        (folder / "config.py").write_text(_CONFIG_FILE)
-        (folder / ORIGIN).write_text(json.dumps(about, indent=2) + "\n")
-        with Checkpoints(folder / "checkpoints", keep_latest=1, keep_every_steps=0) as checkpoints:
-            checkpoints.save(int(state.step), state, config.to_dict())
+    return {name: saved.get(i, {}) for i, name in enumerate(names)}
 
 
-def _step_of_file(path: str, config: ConfigDict) -> int:
-    """Train steps behind netG_<epoch>.pth, which is written after that epoch; 0: not known."""
-    match = re.fullmatch(r"netG_(\d+)\.pth", epath.Path(path).name)
+def _entry(fields: Mapping[str, Any], name: str, reader: options.Reader) -> Any:
+    """Return a number of a content.pth, also one that is a tensor."""
+    value = fields.get(name)
+    if isinstance(value, np.ndarray) and value.shape == ():
+        value = value.item()
+    return options.read({name: value}, name, reader, "content.pth's")
+
+
+def _group(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    group = content.get(name)
+    if not isinstance(group, dict):
+        raise UserError(f"this content.pth is not whole: it lacks {name}")
+    return group
+
+
+@contextlib.contextmanager
+def _named_entry(where: str) -> Iterator[None]:
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _step_of_file(name: str, config: ConfigDict) -> int:
+    """Return the train steps behind netG_<epoch>.pth, written after that epoch; 0: not known."""
+    match = re.fullmatch(r"netG_(\d{1,9})\.pth", name, re.ASCII)
     interval = config.optimizer.decay_interval_steps if config.optimizer.decay_steps else 0
-    return (int(match[1]) + 1) * interval if match else 0
+    step = (int(match[1]) + 1) * interval if match else 0
+    return step if step <= LARGEST else 0

@@ -1,0 +1,61 @@
+"""State dicts of PyTorch as plain arrays by name, compared with what a network wants."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ddgan_jax.errors import UserError, shown
+
+StateDict = Mapping[str, np.ndarray]
+
+# What wrappers put before the names of the modules inside: several devices, a compiled module.
+_WRAPPERS = ("module", "_orig_mod")
+MOST_NAMED = 8  # entries in a message
+
+
+def plain_arrays(state_dict: Any, what: str) -> dict[str, np.ndarray]:
+    """Return the entries by the names that their modules have without wrappers around them.
+
+    what: of which this is the state dict, for messages. Values keep their dtype. Raises UserError
+    unless all are arrays of real numbers that are finite in float32, under names of text.
+    """
+    if not isinstance(state_dict, Mapping):
+        raise UserError(f"this is not a state dict of {what}: it has no entries by name")
+    arrays: dict[str, np.ndarray] = {}
+    for name, value in state_dict.items():
+        if not isinstance(name, str):
+            raise UserError(f"this is not a state dict of {what}: a name is {shown(repr(name))}")
+        plain = plain_name(name)
+        if plain in arrays:
+            raise UserError(f"this is not a state dict of {what}: {shown(plain)} is there twice")
+        arrays[plain] = _checked(value, plain)
+    return arrays
+
+
+def plain_name(name: str) -> str:
+    """Return the name of an entry without the parts that wrappers add, wherever they stand."""
+    return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+
+
+def refuse_problems(problems: Iterable[str], what: str) -> None:
+    """Raise a UserError that names the first of the problems and counts the rest, if any."""
+    problems = list(problems)
+    if problems:
+        more = len(problems) - MOST_NAMED
+        named = "; ".join(shown(problem, 200) for problem in problems[:MOST_NAMED])
+        rest = f"; and {more} more" if more > 0 else ""
+        raise UserError(f"this state dict is not that {what}: {named}{rest}")
+
+
+def _checked(value: Any, name: str) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        text = getattr(value, "text", f"a {type(value).__name__}")
+        raise UserError(f"{shown(name)} is {text}, not a plain tensor of numbers")
+    if value.dtype.kind not in "fiu":
+        raise UserError(f"{shown(name)} holds {value.dtype}, which are no numbers of a network")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(np.asarray(value, np.float32)).all()
+    if not finite:
+        raise UserError(f"{shown(name)} holds numbers that are not finite in float32")
+    return value
