@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 import ddgan_jax
-from ddgan_jax import signals, terminal
+from ddgan_jax import compiler, signals, terminal
 from ddgan_jax.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
 from ddgan_jax.commands import COMMANDS, Command
 from ddgan_jax.config import LARGEST
@@ -96,12 +96,11 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     # Libraries (Grain's workers) ask absl's own registry of flags, which this program leaves empty.
     flags.FLAGS.mark_as_parsed()
-    if command.takes_config:
-        values, overrides = parse_flags(f"ddgan {name}", CONFIG_FLAGS + command.flags, argv)
-        command.run(values, parse_config(values.config, overrides))
-    else:
-        values, _ = parse_flags(f"ddgan {name}", command.flags, argv)
-        command.run(values)
+    known = (CONFIG_FLAGS if command.takes_config else ()) + command.flags
+    values, overrides = parse_flags(f"ddgan {name}", known, argv)
+    arguments = (parse_config(values.config, overrides),) if command.takes_config else ()
+    compiler.import_jax()  # every command does, and this says in a line why it cannot
+    command.run(values, *arguments)
 
 
 def _stdout_is_closed() -> bool:

@@ -1,13 +1,15 @@
 """What JAX's compiler is told before it starts: where to keep programs, how to write for a CPU.
 
-By environment variables, which JAX reads as it is imported or computes for the first time: nothing
-here imports it, and what the user has set stays.
+By environment variables, which JAX reads as it is imported or computes for the first time, or by
+its settings where it is imported already. What the user has set stays.
 """
 
+import importlib
 import importlib.util
 import os
 import sys
 
+from ddgan_jax.errors import UserError, reason
 from ddgan_jax.files.paths import cache_folder, is_bucket
 
 # Train step of cifar10_ddgan.py, 4 images, two cores with AVX-512: together 0.87 of the time. The
@@ -25,6 +27,16 @@ def set_up(workdir: str = "") -> None:
     """
     keep_programs(workdir)
     use_cpu_flags()
+
+
+def import_jax() -> None:
+    """Import JAX. Raises UserError if it cannot be, as with the variable JAX_ENABLE_X64=maybe."""
+    try:
+        importlib.import_module("jax")
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"JAX does not start: {reason(error)}; mend the variables JAX_... or install it again"
+        ) from error
 
 
 def keep_programs(workdir: str = "") -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from etils import epath
 
 import ddgan_jax
-from ddgan_jax import images, mixture, model_card, models, show, stablehlo, weights
+from ddgan_jax import images, mixture, model_card, models, randomness, show, stablehlo, weights
 from ddgan_jax.config import from_stored
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import whole_folder
@@ -163,6 +163,7 @@ def _about(model: Model, inside: bool) -> dict[str, Any]:
             "images_at_a_time": config.sampling.chunk_size,
             "platforms": list(stablehlo.PLATFORMS),
         },
+        "randomness": randomness.about(),
         "written_by": {"ddgan_jax": ddgan_jax.__version__, "jax": jax.__version__},
     }
 

@@ -160,6 +160,8 @@ def from_run(
     kind: "ema" or "raw" parameters. Changes nothing on disk; damaged newer checkpoints are skipped
     with one line each to `report`. Raises UserError if there is no checkpoint to read.
     """
+    # Reading needs a device, for lack of which a whole checkpoint would look damaged.
+    parallel.local_devices()
     directory = epath.Path(workdir) / "checkpoints"
     step, tree, params = checkpoint.load_ema(directory, step, report=report)
     config = from_stored(tree)

@@ -11,6 +11,10 @@ draws. Everything else, R1 included, must then be equal.
 Gradients are compared, not losses or parameters, which hide factors behind Adam.
 """
 
+import os
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,7 @@ import optax
 import pytest
 
 from ddgan_jax import models, parallel, train_step
+from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.models import discriminators, layers
 from tests.methods import config_of
 
@@ -197,3 +202,64 @@ def test_replicated_state_is_made_everywhere():
         assert value.sharding.is_fully_replicated
         assert value.sharding.device_set == set(devices)
     np.testing.assert_allclose(made["a"], create()["a"], rtol=1e-6)
+
+
+# ---- devices that do not open
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ("", UserError),  # of an assertion in JAX: cuda is wanted and not there
+        ("Backend 'cpux' is not in the list of known backends: ['cpu', 'tpu'].", UserError),
+        ("INTERNAL: no supported devices found for platform CUDA", UserError),
+        ("INTERNAL: Failed to open libtpu.so: cannot open shared object file", UserError),
+        ("ABORTED: The TPU is already in use by process with pid 31.", BusyError),
+        ("UNAVAILABLE: open(/dev/vfio/0): Device or resource busy", BusyError),
+        ("CUDA_ERROR_DEVICE_UNAVAILABLE: devices are busy or unavailable", BusyError),
+        ("INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory", BusyError),
+    ],
+)
+def test_devices_that_do_not_open(monkeypatch, words, kind):
+    """What lasts is a mistake of the user; what another process holds now is asked for again."""
+
+    def fail():
+        raise RuntimeError(f"{words} (set JAX_PLATFORMS='' to choose)") if words else AssertionError
+
+    for name in ("devices", "local_devices"):
+        monkeypatch.setattr(jax, name, fail)
+    for opened in (parallel.all_devices, parallel.local_devices):
+        with pytest.raises(UserError) as raised:
+            opened()
+        assert raised.type is kind
+        assert "(set" not in str(raised.value) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train", "--config=configs/mog25.py:siddm_reduced", "--workdir={}/run"),
+        ("sample", "--workdir={}/run", "--seeds=0", "--out={}/a.png"),
+        ("experiment", "mog25", "--out={}/table"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("variable", "words"),
+    [
+        ("JAX_PLATFORMS=cuba", "unset JAX_PLATFORMS"),
+        ("JAX_ENABLE_X64=maybe", "invalid truth value"),
+    ],
+)
+def test_variables_of_jax_that_cannot_work_are_one_line(tmp_path, command, variable, words):
+    name, value = variable.split("=")
+    (tmp_path / "run" / "checkpoints" / "5").mkdir(parents=True)  # which nobody calls damaged
+    ended = subprocess.run(
+        [sys.executable, "-m", "ddgan_jax", *(part.format(tmp_path) for part in command)],
+        env=os.environ | {name: value},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ended.returncode == 2, ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert words in line and value in line

@@ -72,6 +72,7 @@ def run(
     iterations is not trained again. Raises UserError for unknown names, or if `out` cannot be
     written.
     """
+    parallel.all_devices()
     folder = Path(out)
     configs = {}
     for method in methods:
