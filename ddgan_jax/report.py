@@ -42,17 +42,24 @@ MAY_CHANGE = (
 _QUIET = ("ema_distance", "g_learning_rate", "d_learning_rate")
 
 
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
 # ------------------------------------------------------------------------- config of the run
 
 
-def check_same_run(run_dir: str | os.PathLike, config: ConfigDict) -> None:
-    """Raises UserError, with the differing fields, if the folder holds a run of another config.
+def check_same_run(
+    run_dir: str | os.PathLike, config: ConfigDict, *, report: run_logs.Report = _say
+) -> None:
+    """Refuse a folder that holds a run of another config.
 
-    Fields of MAY_CHANGE may differ. A folder without config.json is a new run.
+    Fields of MAY_CHANGE may differ. A folder without config.json is a new run. report: takes a line
+    about a damaged one. Raises UserError with the differing fields.
     """
     if not (epath.Path(run_dir) / run_logs.CONFIG).exists():
         return
-    stored = run_logs.read_config(run_dir, report=_say)
+    stored = run_logs.read_config(run_dir, report=report)
     # The way through JSON makes lists and tuples equal.
     here, there = dict(leaves(from_json(to_json(config)))), dict(leaves(stored))
     differing = [
@@ -68,11 +75,11 @@ def check_same_run(run_dir: str | os.PathLike, config: ConfigDict) -> None:
 
 
 def write_config(run_dir: str | os.PathLike, config: ConfigDict) -> None:
-    """Writes config.json into the run folder, made if missing. To be called by one process.
+    """Write config.json into the run folder, made if missing. To be called by one process.
 
     Raises UserError if the folder holds a run of another config, or cannot be written.
     """
-    check_same_run(run_dir, config)
+    check_same_run(run_dir, config, report=lambda _: None)  # what is damaged is replaced now
     write_atomically(epath.Path(run_dir) / run_logs.CONFIG, to_json(config).encode())
 
 
@@ -128,10 +135,6 @@ def metric_at(run_dir: str | os.PathLike, name: str, step: int | None) -> float 
     lines = run_logs.read_metrics(run_dir, report=_say)
     found = [line.metrics for line in lines if line.step == step]
     return found[-1].get(name) if found else None
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 # -------------------------------------------------------------------- progress on the terminal
