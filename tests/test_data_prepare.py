@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import io
 import pickle
+import subprocess
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -15,9 +17,11 @@ from PIL import Image
 
 from ddgan_jax.data import archives, catalog, published
 from ddgan_jax.data.prepare import prepare
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import BusyError, UserError
+from ddgan_jax.files import locks
 
 RNG = np.random.default_rng(0)
+EIGHT = np.zeros((2, 8, 8), np.uint8)
 CIFAR = {
     split: (RNG.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8), RNG.integers(0, 10, count))
     for split, count in {"train": 15, "test": 4}.items()
@@ -208,7 +212,7 @@ def test_damaged_archive_is_named(tmp_path, name, damage):
         write_tar(archive, {"readme.txt": b"hello"})
     elif damage == "empty folder":
         archive.mkdir()
-    message = f"cannot read {archive}|{archive} is damaged, or no archive of {name}"
+    message = f"cannot read {archive}|{archive} is damaged, or no archive"
     with pytest.raises(UserError, match=message):
         prepare(name, data_dir=tmp_path / "tfds", archive=archive, allow_unpublished=True)
     assert not (tmp_path / "tfds").exists()
@@ -315,6 +319,33 @@ def test_what_is_there_is_never_overwritten(tmp_path):
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_set_that_another_process_prepares_is_busy(tmp_path, monkeypatch):
+    np.savez(tmp_path / "a.npz", images=EIGHT)
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    with locks.only_writer(tmp_path / "tfds" / "mine"), pytest.raises(BusyError, match="mine"):
+        prepare("mine", data_dir=tmp_path / "tfds", arrays=tmp_path / "a.npz")
+    prepare("mine", data_dir=tmp_path / "tfds", arrays=tmp_path / "a.npz")
+    assert {path.name for path in (tmp_path / "tfds").iterdir()} == {"mine", "downloads"}
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    pixels = RNG.integers(0, 256, (500, 32, 32, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=pixels)
+    script = f"""
+import resource
+from ddgan_jax import cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+argv = ["prepare", "--dataset=mine", "--arrays={tmp_path}/a.npz", "--data_dir={tmp_path}/tfds"]
+raise SystemExit(cli.main(argv))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write the set mine to" in done.stderr and done.stderr.count("\n") == 1
+    assert not list((tmp_path / "tfds" / "mine").iterdir())
+
+
 def test_a_stranger_in_the_place_is_left_alone(tmp_path):
     place = tmp_path / "mnist" / "3.0.1"
     place.mkdir(parents=True)
@@ -351,9 +382,6 @@ def test_what_a_user_can_mend_is_said_in_one_line(
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
-
-
-EIGHT = np.zeros((2, 8, 8), np.uint8)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Finding and opening sets: TFDS, digits, folders, stacked MNIST, and what users get wrong."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ddgan_jax.config import base_config
-from ddgan_jax.data import builders, open_dataset
+from ddgan_jax.data import builders, fingerprint, open_dataset
 from ddgan_jax.data.datasets import ArrayDataset, RecordDataset
 from ddgan_jax.data.prepare import prepare
 from ddgan_jax.errors import UserError
@@ -107,6 +108,38 @@ def test_changed_folder_is_read_anew(tmp_path, picture_folder):
     Image.new("RGB", (8, 8), (255, 255, 255)).save(white)
     os.utime(white, ns=(1, 1))
     assert (read_all(open_dataset(fields))[0] == 255).all(axis=(1, 2, 3)).sum() == 1
+
+
+def test_the_fingerprint_follows_the_content_of_a_folder(tmp_path, picture_folder):
+    """Not its place, its times of change, or the form that holds the set."""
+
+    def of(folder, **fields):
+        return fingerprint(open_dataset(config(tmp_path, "folder", path=str(folder), **fields)))
+
+    first = of(picture_folder)
+    assert of(picture_folder, memory_limit_mib=0) == first
+    white = picture_folder / "cat" / "0.png"
+    os.utime(white, ns=(1, 1))
+    assert of(picture_folder) == first
+    moved = picture_folder.rename(tmp_path / "moved")
+    assert of(moved) == first
+    os.rename(moved / "cat" / "0.png", moved / "dog" / "x.png")  # another label
+    relabelled = of(moved)
+    Image.new("RGB", (8, 8), (255, 255, 255)).save(moved / "dog" / "x.png")
+    assert len({first, relabelled, of(moved)}) == 3
+
+
+def test_the_fingerprint_sees_one_image_of_many(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 2, 2, 1), dtype=np.uint8)
+    found = set()
+    for k in range(3):
+        np.savez(tmp_path / "x.npz", images=pixels)
+        prepare(f"set{k}", data_dir=tmp_path, arrays=tmp_path / "x.npz")
+        dataset = open_dataset(config(tmp_path, f"set{k}", size=2, channels=1))
+        info = dataclasses.replace(dataset.info, name="same")
+        found.add(fingerprint(dataclasses.replace(dataset, info=info)))
+        pixels[501] += k == 0  # the third set is the second one
+    assert len(found) == 2
 
 
 def test_memory_limit_decides_and_changes_nothing(tmp_path, picture_folder):

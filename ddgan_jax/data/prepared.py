@@ -106,7 +106,7 @@ def check_shards(folder: Path, shards: list[Any]) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    for path in paths.entries(folder):
+    for path in map(Path, paths.entries(folder)):  # etils takes a pipe for a file
         if not path.is_file() and not path.is_dir():
             raise UserError(f"{shown(path, 300)}, in a {WHAT}, is no regular file")
 
