@@ -17,6 +17,7 @@ from ddgan_jax.config import ConfigDict
 from ddgan_jax.config_files import from_json, leaves, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.event_files import SummaryWriter, metric_writers
+from ddgan_jax.figures.chart_data import duration
 from ddgan_jax.files import foreign
 from ddgan_jax.files.atomic import append_line, write_atomically, write_errors
 from ddgan_jax.files.paths import is_bucket
@@ -165,17 +166,6 @@ class Pace:
         images_per_second = (step - last[0]) * self._batch_size / (now - last[1])
         seconds_per_step = (now - self._first[1]) / (step - self._first[0])
         return images_per_second, (self._num_steps - step) * seconds_per_step
-
-
-def duration(seconds: float) -> str:
-    """A time in the two units that matter: "35 s", "12 min", "3 h 20 min", "2 d 4 h"."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 class Reporter(AbstractContextManager):

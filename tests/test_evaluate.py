@@ -292,13 +292,16 @@ def test_modes_need_no_feature_network(on_disk, monkeypatch, capsys):
         (["--metrics=fid"], "fid is the name of a number from Inception features: with features"),
         (["--metrics=score"], "there is no metric 'score' of features 'pixels'; there are frechet"),
         (["--num=900"], "kernel needs at least 1,000 images, there are 900"),
-        (["--metrics=frechet", "--num=0"], "--num=0 must be positive"),
+        (["--metrics=frechet", "--num=0"], "--num=0 is not an integer from 1 to 10,000,000"),
         (["--features=pixel"], "--features: 'pixel' is not known; did you mean pixels?"),
         (["--protocol=clean"], "--protocol: 'clean' is not known"),
         (["--metrics=modes", "--num=9"], "modes are counted on stacked_mnist, not on digits"),
         (["--images=x.npy"], "--images are scored without a model"),
         (["--dataset=mnist", "--metrics=frechet", "--num=9"], "mnist is not prepared in"),
-        (["--reference=x.npz", "--metrics=frechet", "--num=9"], "cannot read statistics x.npz"),
+        (
+            ["--reference=x.npz", "--metrics=frechet", "--num=9"],
+            "cannot read x.npz: there is no such file",
+        ),
         (["--features=inception", "--metrics=fid", "--num=9"], "there are no Inception weights at"),
     ],
 )
@@ -339,7 +342,10 @@ def test_statistics_of_something_else_are_refused(on_disk, model, capsys):
     [
         (["--features=pixels"], "name one data set, with --dataset=NAME or with --config=FILE"),
         (["--features=pixels", "--dataset=mnist"], "mnist is not prepared in"),
-        (["--features=pixels", "--dataset=digits", "--num=-1"], "must not be negative"),
+        (
+            ["--features=pixels", "--dataset=digits", "--num=-1"],
+            "--num=-1 is not an integer of 0 or more",
+        ),
         (["--dataset=digits"], "there are no Inception weights at"),
     ],
 )

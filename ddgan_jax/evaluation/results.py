@@ -12,7 +12,7 @@ import msgspec
 from etils import epath
 
 import ddgan_jax
-from ddgan_jax.errors import BusyError
+from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import foreign, locks
 
 LARGEST_RESULT = 2**20  # bytes of a file
@@ -77,7 +77,10 @@ class Result(msgspec.Struct):
 def read(path: str | os.PathLike) -> Result:
     """Return what a result file holds. Raises UserError, naming the field, if it is none."""
     content = foreign.read_bytes(path, "result file", most=LARGEST_RESULT)
-    return foreign.decode_json(content, Result, source=path)
+    try:
+        return foreign.decode_json(content, Result, source=path)
+    except UserError as error:
+        raise UserError(f"{error}: it is no result file of `ddgan evaluate`") from error
 
 
 @contextlib.contextmanager

@@ -19,10 +19,10 @@ from ddgan_jax.config_files import leaves
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.evaluation.results import Result
 from ddgan_jax.figures import charts
+from ddgan_jax.figures.chart_data import duration
 from ddgan_jax.files import foreign
 from ddgan_jax.page.elements import Html, definitions, element, folded, join, page, picture, table
 from ddgan_jax.page.run_folder import Run, training_seconds
-from ddgan_jax.report import duration
 from ddgan_jax.run_logs import SPEED, MetricsLine, Start
 
 MOST_GRIDS = 12  # over time; more are left out evenly
