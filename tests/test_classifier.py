@@ -106,9 +106,9 @@ def test_damaged_and_foreign_files(trained, tmp_path):
     params = dict(trained.params, logits=jax.tree.map(np.negative, trained.params["logits"]))
     classifier.save(other, trained._replace(params=params))
     for path, message in (
-        (tmp_path / "none.npz", "cannot read the classifier .*No such file"),
-        (text, "text.npz is no classifier of ours"),
-        (other, "other.npz does not match its checksum"),
+        (tmp_path / "none.npz", "cannot read .*none.npz: there is no such file"),
+        (text, "text.npz is no .npy or .npz file of arrays"),
+        (other, "other.npz is damaged: it does not match its checksum"),
     ):
         with pytest.raises(UserError, match=message):
             classifier.load(path)

@@ -70,6 +70,7 @@ def classifier_in_cache(tmp_path, monkeypatch):
     params = random_params(jax.eval_shape(lambda: init_params(jax.random.key(0), (8, 8, 1), 10)))
     about = {"format": "ddgan_jax classifier 1", "dataset": "random", "accuracy": 0.5}
     about |= {"held_out": 30, "weights_sha256": sha256(params)}
+    about |= {"images": [8, 8, 1], "classes": 10, "train_steps": 200, "seed": 0}
     name = f"random-{fingerprint(dataset)}-200.npz"
     save(tmp_path / "ddgan_jax" / "classifiers" / name, Trained(params, about))
     return dataset

@@ -224,15 +224,15 @@ def load(path: str | os.PathLike) -> Trained:
     text = arrays.text_of(found, "about", path).encode()
     about = foreign.decode_json(text, _About, source=path)
     del found["about"]
-    with foreign.reading(path, "classifier of ours"):
-        params = weights.nested(found)
-        template = jax.eval_shape(
-            lambda: init_params(randomness.run_key(0), tuple(about.images), about.classes)
-        )
-        weights.check_shapes(params, template, shown(path, 300))
-        whole = all(a.dtype == np.float32 and np.isfinite(a).all() for a in found.values())
-        whole = whole and about.weights_sha256 == sha256(params)
-    if not whole or about.format != FORMAT:
+    wanted = jax.eval_shape(
+        lambda: init_params(randomness.run_key(0), tuple(about.images), about.classes)
+    )
+    shapes = {name: leaf.shape for name, leaf in weights.named(wanted).items()}
+    if (about.format, {name: a.shape for name, a in found.items()}) != (FORMAT, shapes):
+        raise UserError(f"{shown(path, 300)} is no classifier of ours: move it, to train it again")
+    params = weights.nested(found)
+    numbers = all(a.dtype == np.float32 and np.isfinite(a).all() for a in found.values())
+    if not numbers or about.weights_sha256 != sha256(params):
         raise UserError(
             f"{shown(path, 300)} is damaged: it does not match its checksum; move it, to train it "
             "again"
