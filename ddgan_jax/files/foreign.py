@@ -100,9 +100,12 @@ def read_bytes(path: str | os.PathLike, what: str = "file", *, most: int | None 
             _check_size(path, path.stat().length, most)
             return path.read_bytes()
     with open_regular(path, what) as file:
-        _check_size(path, os.fstat(file.fileno()).st_size, most)
-        content = file.read(most + 1)  # files of the system may have no size and yet an end
-        _check_size(path, len(content), most)
+        size = os.fstat(file.fileno()).st_size
+        _check_size(path, size, most)
+        content = file.read(size + 1)  # what is asked for is allocated
+        while more := file.read(2**16):  # files of the system have no size and yet an end
+            content += more
+            _check_size(path, len(content), most)
         return content
 
 
