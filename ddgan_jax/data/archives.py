@@ -113,7 +113,7 @@ def _unpack(archive: Path, names: set[str]) -> dict[str, bytes]:
 def _members(archive: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Yield path and reader of each regular file, one after another, as a tar must be read."""
     if archive.is_dir():
-        for path in map(Path, paths.entries(archive)):
+        for path in sorted(archive.iterdir()):
             if path.is_file():
                 yield path.name, lambda path=path: foreign.read_bytes(path, most=LARGEST_MEMBER)
         return

@@ -200,6 +200,11 @@ def write_digits(data_dir: Path) -> Path:
     )
 
 
+def counted(images: Mapping[str, int]) -> str:
+    """Return the number of images of each split as a line."""
+    return "images: " + ", ".join(f"{count:,} in {split}" for split, count in images.items())
+
+
 def arrays_digest(pixels: np.ndarray, labels: np.ndarray | None) -> str:
     """Return the SHA-256 of uint8 images (N, H, W, C) and int (N,) labels, hexadecimal."""
     digest = hashlib.sha256(repr(pixels.shape).encode())

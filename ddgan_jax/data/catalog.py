@@ -68,11 +68,12 @@ def find_folder(name: str, data_dir: Path) -> Path | None:
 
 
 def _versions(folder: Path) -> list[Path]:
-    """Return the folders of a set's versions, the newest last."""
+    """Return the folders of a set's versions, whole or damaged, the newest last."""
     there = [
-        Path(path)
-        for path in paths.entries(folder)
-        if _VERSION.fullmatch(path.name) and (path / prepared.FEATURES).is_file()
+        path
+        for path in map(Path, paths.entries(folder))
+        if _VERSION.fullmatch(path.name)
+        and any((path / name).exists() for name in (prepared.FEATURES, prepared.INFO))
     ]
     return sorted(there, key=lambda path: tuple(map(int, path.name.split("."))))
 
@@ -143,6 +144,6 @@ def _unknown(name: str, data_dir: Path) -> str:
     near = difflib.get_close_matches(shown(name), sorted(set(known)), n=5, cutoff=0.5)
     hint = f"; nearest names: {', '.join(near)}" if near else ""
     return (
-        f"no data set {shown(name)!r}: neither prepared in {data_dir} nor one of TFDS's{hint}. "
+        f"no data set '{shown(name)}': neither prepared in {data_dir} nor one of TFDS's{hint}. "
         "For images of your own: data.name=folder data.path=FOLDER"
     )

@@ -96,19 +96,17 @@ def _examples(folder: ImageFolder, images: Any) -> Iterator[tuple[bytes, dict[st
 
 def _description(folder: ImageFolder, layout: Layout) -> Iterator[str]:
     """Yield lines that say what was found and what was left out."""
-    for split, images in layout.splits.items():
-        yield f"{split}: {len(images):,} images"
-    counts = layout.class_counts()
+    yield builders.counted({split: len(images) for split, images in layout.splits.items()})
     if isinstance(layout.classes, int):
-        yield f"{layout.classes:,} classes, from {image_folders.INDEX}"
+        yield f"classes: {layout.classes:,}, from {image_folders.INDEX}"
     elif layout.classes:
-        totals = [sum(column) for column in zip(*counts.values(), strict=True)]
-        pairs = list(zip(layout.classes, totals, strict=True))
+        counts = layout.class_counts().values()
+        pairs = list(zip(layout.classes, map(sum, zip(*counts, strict=True)), strict=True))
         named = ", ".join(f"{shown(name)} ({n:,})" for name, n in pairs[:MOST_NAMED])
         more = f" and {len(pairs) - MOST_NAMED:,} more" if len(pairs) > MOST_NAMED else ""
-        yield f"{len(pairs):,} classes: {named}{more}"
+        yield f"classes: {len(pairs):,}, {named}{more}"
     else:
-        yield "no classes"
+        yield "classes: none"
     skipped = folder.skipped + layout.skipped
     if skipped:
         yield f"left out: {image_folders.summary(skipped)}"

@@ -163,6 +163,6 @@ def _check_names(folder: ImageFolder, classes: Iterable[str]) -> None:
     for name in classes:
         if not name.isprintable() or name != name.strip():
             raise UserError(
-                f"the folder {shown(name)!r} in {shown(folder.root, 300)} cannot name a class: "
+                f"the folder '{shown(name)}' in {shown(folder.root, 300)} cannot name a class: "
                 "rename it with printable characters and no space at an end"
             )

@@ -61,10 +61,10 @@ def prepare(
     if dataset == "stacked_mnist":
         raise UserError("stacked_mnist is made from mnist when it is read: prepare mnist")
     if not catalog.NAME.fullmatch(dataset):
-        raise UserError(f"{shown(dataset)!r} cannot name a set: use a-z, 0-9 and _, a letter first")
+        raise UserError(f"'{shown(dataset)}' cannot name a set: use a-z, 0-9 and _, a letter first")
 
-    if found := catalog.find_folder(dataset, folder):
-        raise UserError(f"{dataset} is already prepared in {found}; nothing was changed")
+    if found := catalog.find_prepared(dataset, folder):
+        raise UserError(f"{dataset} is already prepared in {found.data_dir}; nothing was changed")
     if archive or download:
         return _from_archive(dataset, folder, archive, allow_unpublished, report)
     if arrays:
@@ -119,8 +119,8 @@ def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Pat
     classes = None
     if labels is not None:
         classes = array_files.num_classes(labels, shown(file, 300))
-    report(f"train: {len(pixels):,} images")
-    report("no classes" if classes is None else f"{classes:,} classes")
+    report(builders.counted({"train": len(pixels)}))
+    report("classes: none" if classes is None else f"classes: {classes:,}")
     examples = {"train": builders.array_examples(pixels, labels)}
     description = f"The arrays of {shown(Path(paths.user_path(file, 'arrays')).name)}."
     digest = builders.arrays_digest(pixels, labels)
@@ -131,16 +131,17 @@ def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Pat
 
 
 def _write_stock(name: str, folder: Path, splits: archives.Splits, report: Report) -> Path:
+    report(builders.counted({split: len(labels) for split, (_, labels) in splits.items()}))
+    report(f"classes: {archives.NUM_CLASSES}")
     for split, (_, labels) in splits.items():
-        missing = array_files.missing_classes(labels, archives.NUM_CLASSES)
-        without = f"; no image of class {missing}" if missing else ""
-        report(f"{split}: {len(labels):,} images, {archives.NUM_CLASSES} classes{without}")
+        if missing := array_files.missing_classes(labels, archives.NUM_CLASSES):
+            report(f"classes without an image in {split}: {missing}")
     return _write(builders.stock_set(name, published.CLASSES.get(name), splits, folder), folder)
 
 
 def _check_own_name(name: str) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise UserError(f"{shown(name)!r} cannot name a set: use a-z, 0-9 and _, a letter first")
+        raise UserError(f"'{shown(name)}' cannot name a set: use a-z, 0-9 and _, a letter first")
     if name in (*catalog.OWN, *tfds.list_builders(with_community_datasets=False)):
         raise UserError(f"{name} is the name of another set: choose one of your own")
 

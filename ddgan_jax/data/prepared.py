@@ -15,7 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from ddgan_jax.errors import UserError, shown
-from ddgan_jax.files import foreign, paths
+from ddgan_jax.files import foreign
 
 WHAT = "prepared TFDS set"
 INFO, FEATURES, METADATA = "dataset_info.json", "features.json", "metadata.json"
@@ -65,8 +65,12 @@ class _Metadata(msgspec.Struct):
 
 
 def is_prepared(folder: Path) -> bool:
-    """Return whether a set lies in this very folder, .../name/version."""
-    return (folder / INFO).is_file()
+    """Return whether a set lies in this very folder, .../name/version.
+
+    Raises UserError if one may not look.
+    """
+    with foreign.reading(folder, WHAT):
+        return (folder / INFO).is_file()
 
 
 def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
@@ -74,18 +78,24 @@ def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
 
     Raises UserError if the set is damaged, or holds what no set of images needs.
     """
-    with foreign.reading(folder, WHAT):
-        _check_files(folder)
-        info = foreign.read_json(folder / INFO, _Info)
-        _check_info(folder, info)
-        _check_features(folder, foreign.read_json(folder / FEATURES))
-        return tfds.builder_from_directory(folder)
+    try:
+        with foreign.reading(folder, WHAT):
+            _check_files(folder)
+            info = foreign.read_json(folder / INFO, _Info)
+            _check_info(folder, info)
+            _check_features(folder, foreign.read_json(folder / FEATURES))
+            return tfds.builder_from_directory(folder)
+    except UserError as error:
+        raise UserError(
+            f"{error}; move {shown(folder, 300)} away and prepare the set again"
+        ) from error
 
 
 def digest(folder: str | os.PathLike) -> str:
     """Return the SHA-256 of a set's examples where it was written with one, else ""."""
     path = Path(folder) / METADATA
-    return foreign.read_json(path, _Metadata).sha256 if path.is_file() else ""
+    with foreign.reading(path, WHAT):
+        return foreign.read_json(path, _Metadata).sha256 if path.is_file() else ""
 
 
 def check_shards(folder: Path, shards: list[Any]) -> None:
@@ -106,7 +116,7 @@ def check_shards(folder: Path, shards: list[Any]) -> None:
 
 
 def _check_files(folder: Path) -> None:
-    for path in map(Path, paths.entries(folder)):  # etils takes a pipe for a file
+    for path in sorted(folder.iterdir()):
         if not path.is_file() and not path.is_dir():
             raise UserError(f"{shown(path, 300)}, in a {WHAT}, is no regular file")
 
@@ -115,11 +125,11 @@ def _check_info(folder: Path, info: _Info) -> None:
     names = [info.name, info.file_format, *(split.name for split in info.splits)]
     for name in names:
         if not _NAME.fullmatch(name):
-            raise UserError(f"{shown(folder / INFO, 300)} holds the name {shown(name)!r}")
+            raise UserError(f"{shown(folder / INFO, 300)} holds the name '{shown(name)}'")
     for split in info.splits:
         if not _TEMPLATE.fullmatch(split.filepath_template):
             raise UserError(
-                f"{shown(folder / INFO, 300)} names its files {shown(split.filepath_template)!r}"
+                f"{shown(folder / INFO, 300)} names its files '{shown(split.filepath_template)}'"
             )
     shards = sum(len(split.shard_lengths) for split in info.splits)
     if shards > MOST_SHARDS:
@@ -157,4 +167,4 @@ def _check_features(folder: Path, feature: dict[str, Any]) -> None:
 def _check_feature_name(path: str, name: str) -> None:
     """Raise UserError for a name that leads out of the folder, as a part of a file's name."""
     if not all(_NAME.fullmatch(part) for part in name.split("/")):
-        raise UserError(f"{path} has a feature with the name {shown(name)!r}")
+        raise UserError(f"{path} has a feature with the name '{shown(name)}'")
