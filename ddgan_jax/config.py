@@ -23,6 +23,9 @@ MOST_IMAGES = 10_000_000  # that one command draws: what is known of each of the
 MOST_TIMESTEPS = 10_000  # ten times those of the diffusion models that need the most
 LARGEST_IMAGE = 8192  # pixels
 
+# Fields that name places on somebody's machine, which is nobody else's business.
+LOCAL_PATHS = ("data.dir", "data.path", "eval.inception")
+
 
 def base_config() -> ConfigDict:
     """Return all fields with their defaults: DDGAN's networks for CIFAR-10, no data set chosen."""

@@ -1,22 +1,19 @@
-"""Exports: a generator as a folder that outlives this program, and reading it again.
+"""Exports: a generator as a folder that outlives this program.
 
     model.safetensors   the parameters, by name
     config.json         what they are: config, method, step, data set, metrics, provenance, licence,
                         the format's version, and the checksum of every file
     sampler.stablehlo   the sampler, from seeds to uint8 images: see `stablehlo`
-    flatbuffers.zip     the pure Python package with which JAX reads it, and does not bring
     README.md           a model card, with samples.png
 
-numpy reads the first two, JAX alone the third. A folder appears whole or not at all.
+The first two are data: `export_format` reads them, from whomever they come. The third is a program,
+which is written here and never run. A folder appears whole or not at all.
 """
 
-import contextlib
-import hashlib
-import importlib.resources
-import io
 import json
+import math
 import os
-import zipfile
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,18 +22,27 @@ import numpy as np
 from etils import epath
 
 import ddgan_jax
-from ddgan_jax import images, mixture, model_card, models, randomness, show, stablehlo, weights
-from ddgan_jax.config import from_stored
-from ddgan_jax.errors import UserError
+from ddgan_jax import images, mixture, model_card, randomness, show, stablehlo, weights
+from ddgan_jax.config import LOCAL_PATHS
+from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.export_format import (
+    FORMAT,
+    FORMAT_VERSION,
+    LONGEST_TEXT,
+    config_sha256,
+    is_export,
+    read,
+    sha256,
+)
+from ddgan_jax.files import foreign, locks
 from ddgan_jax.files.atomic import whole_folder
+from ddgan_jax.files.paths import user_path
 from ddgan_jax.model import Model, from_run
 
-FORMAT = "ddgan_jax export"
-FORMAT_VERSION = 1
 LARGEST_INSIDE = 64 * 2**20  # bytes of parameters that the sampler holds unless told otherwise
 HUB = "hf://"
 UNKNOWN_LICENCE = "not stated"
-ABOUT = ("provenance", "licence", "metrics")  # of Model.about, carried from export to export
+_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,96})?", re.ASCII)
 
 
 def write(
@@ -49,105 +55,70 @@ def write(
     licence: str = "",
     force: bool = False,
 ) -> None:
-    """Writes the export of a model to the folder `out`, which appears whole or not at all.
+    """Write the export of a model to the folder `out`, which appears whole or not at all.
 
     dtype: "float32" or "bfloat16", "" as they are stored. sampler_weights: "inside" or "argument"
     of sampler.stablehlo, "" inside up to LARGEST_INSIDE bytes. grid_seeds: of samples.png. licence:
-    of the parameters, "" as the model says. force: replaces an export at `out`.
-    Raises UserError if `out` exists, or cannot be written.
+    of the parameters, "" as the model says. force: replaces an export at `out`. What cannot be
+    drawn from, see `Model.why_not_drawable`, gets neither a sampler nor a picture. Raises UserError
+    if `out` exists, or cannot be written; BusyError if another process is writing it.
     """
     if sampler_weights not in ("", "inside", "argument"):
-        raise UserError(f"--sampler_weights={sampler_weights} is neither inside nor argument")
-    with whole_folder(out, replace=is_export if force else None) as folder:
+        raise UserError(
+            f"--sampler_weights={shown(sampler_weights)} is neither inside nor argument"
+        )
+    if len(licence) > LONGEST_TEXT:
+        raise UserError(f"a licence of {len(licence):,} characters; name it or give its address")
+    out = user_path(out, "out")
+    remedy = "name another folder, or use --force"
+    with (
+        locks.only_writer(out),
+        whole_folder(out, replace=is_export if force else None, remedy=remedy) as folder,
+    ):
         stored = weights.dtype_of(model.params)
         rounded = model.with_params(weights.cast(model.params, dtype or stored))
-        content = weights.to_safetensors(rounded.params)
-        fits = len(content) <= LARGEST_INSIDE
-        inside = sampler_weights == "inside" or (not sampler_weights and fits)
-        drawn = _draw_few(rounded, grid_seeds)
-
-        (folder / "model.safetensors").write_bytes(content)
-        program = stablehlo.export_sampler(rounded.config, rounded.params, inside=inside)
-        (folder / "sampler.stablehlo").write_bytes(program)
-        (folder / "flatbuffers.zip").write_bytes(_package("flatbuffers"))
-        images.write_png(folder / "samples.png", images.picture(drawn))
-
-        about = _about(rounded, inside)
-        about["licence"] = licence or model.about["licence"] or UNKNOWN_LICENCE
-        if dtype not in ("", stored):
-            about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
-        elif "rounding" in model.about:
-            about["rounding"] = model.about["rounding"]
-        config = rounded.config.to_dict()
-        for local in ("dir", "path"):  # where somebody's images lie is nobody else's business
-            config["data"][local] = ""
-        files = sorted(folder.iterdir(), key=lambda file: file.name)
-        about["sha256"] = {file.name: _sha256(file.read_bytes()) for file in files}
-        about["sha256"]["config"] = _config_sha256(config)
-        (folder / "config.json").write_bytes(_to_json(about | {"config": config}))
-        (folder / "README.md").write_text(model_card.render(about, grid_seeds))
-
-
-def read(folder: str | os.PathLike) -> Model:
-    """The model of an export. Raises UserError, naming what is wrong, for anything but a whole one.
-
-    Every file is checked against its checksum, whether or not it is needed.
-    """
-    folder = epath.Path(folder)
-    about = _read_about(folder)
-    content = b""
-    for name, expected in about["sha256"].items():
-        if name == "config":
-            whole = _config_sha256(about["config"]) == expected
-            name = 'config.json, the part "config",'
+        about = _about(rounded)
+        about["licence"] = _plain(licence or model.about["licence"] or UNKNOWN_LICENCE)
+        (folder / "model.safetensors").write_bytes(weights.to_safetensors(rounded.params))
+        if rounded.why_not_drawable:
+            about["not_drawable"] = rounded.why_not_drawable
         else:
-            found = _read_file(folder, name)
-            content = found if name == "model.safetensors" else content
-            whole = _sha256(found) == expected
-        if not whole:
-            raise UserError(f"{folder}: {name} is damaged, it does not match its checksum")
-    config = from_stored(about["config"])
-    params = weights.from_safetensors(content, str(folder / "model.safetensors"))
-    template = models.abstract_params(config)[0]
-    weights.check_shapes(params, template, str(folder))
-    kept = {key: about[key] for key in (*ABOUT, "rounding") if key in about}
-    return Model(config, params, about["step"], about["weights"], kept)
+            drawn = _draw_few(rounded, grid_seeds)
+            images.write_png(folder / "samples.png", images.picture(drawn))
+            about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
+            if dtype not in ("", stored):
+                about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
+        if "rounding" in model.about and "rounding" not in about:
+            about["rounding"] = model.about["rounding"]
+        _write_about(folder, about, rounded.config.to_dict(), grid_seeds)
+        read(folder)  # whatever is promised is there, and can be read
 
 
 def load(path: str | os.PathLike, *, num_steps: int = 0) -> Model:
-    """The model of an export, of a run folder, or of "hf://user/repo" or "hf://user/repo@revision".
+    """Return the model of an export, of a run folder, or of "hf://user/repository[@revision]".
 
     num_steps: denoising steps, 0: those of the config. Raises UserError if there is none to read.
     """
     text = os.fspath(path)
-    folder = _fetch(text.removeprefix(HUB)) if text.startswith(HUB) else epath.Path(text)
-    is_run = (folder / "checkpoints").exists()
+    folder = _fetch(text) if text.startswith(HUB) else user_path(text, "the model's folder")
+    with foreign.reading(folder, "export"):
+        is_run = (folder / "checkpoints").exists()
     return (from_run(folder, report=print) if is_run else read(folder)).in_steps(num_steps)
-
-
-def is_export(folder: epath.Path) -> bool:
-    """Whether the folder is an export, of whatever version and whether or not it is whole."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((folder / "config.json").read_text()).get("format") == FORMAT
-    return False
 
 
 # ------------------------------------------------------------------------------------ contents
 
 
-def _about(model: Model, inside: bool) -> dict[str, Any]:
+def _about(model: Model) -> dict[str, Any]:
     config = model.config
-    size, channels = config.data.image_size, config.data.channels
-    arguments = ["seeds: uint32 (N,)"] + ["labels: int32 (N,)"] * (config.data.num_classes > 0)
-    kind = "float32" if config.data.name in mixture.SETS else "uint8"
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "method": "DDGAN" if config.objective.joint else "SIDDM",
         "data": {
             "name": config.data.name,
-            "image_size": size,
-            "channels": channels,
+            "image_size": config.data.image_size,
+            "channels": config.data.channels,
             "num_classes": config.data.num_classes,
         },
         "step": model.step,
@@ -155,27 +126,52 @@ def _about(model: Model, inside: bool) -> dict[str, Any]:
         "dtype": weights.dtype_of(model.params),
         "parameters": show.num_parameters(model.params),
         "denoising_steps": model.num_steps,
-        "provenance": model.about["provenance"],
-        "metrics": model.about["metrics"],
-        "sampler": {
-            "arguments": arguments if inside else ["arrays of model.safetensors", *arguments],
-            "result": f"{kind} (N, {size}, {size}, {channels})",
-            "images_at_a_time": config.sampling.chunk_size,
-            "platforms": list(stablehlo.PLATFORMS),
-        },
+        "provenance": _plain(model.about["provenance"]),
+        "metrics": _plain(model.about["metrics"]),
         "randomness": randomness.about(),
         "written_by": {"ddgan_jax": ddgan_jax.__version__, "jax": jax.__version__},
     }
 
 
+def _write_sampler(model: Model, folder: epath.Path, sampler_weights: str) -> dict[str, Any]:
+    """Write sampler.stablehlo; return how it is called."""
+    config = model.config
+    size, channels = config.data.image_size, config.data.channels
+    num_bytes = sum(array.nbytes for array in weights.named(model.params).values())
+    inside = sampler_weights == "inside" or (not sampler_weights and num_bytes <= LARGEST_INSIDE)
+    program = stablehlo.export_sampler(config, model.params, inside=inside)
+    (folder / "sampler.stablehlo").write_bytes(program)
+    arguments = ["seeds: uint32 (N,)"] + ["labels: int32 (N,)"] * (config.data.num_classes > 0)
+    kind = "float32" if config.data.name in mixture.SETS else "uint8"
+    return {
+        "arguments": arguments if inside else ["arrays of model.safetensors", *arguments],
+        "result": f"{kind} (N, {size}, {size}, {channels})",
+        "images_at_a_time": config.sampling.chunk_size,
+        "platforms": list(stablehlo.PLATFORMS),
+    }
+
+
+def _write_about(
+    folder: epath.Path, about: dict[str, Any], config: dict[str, Any], grid_seeds: Sequence[int]
+) -> None:
+    for path in LOCAL_PATHS:
+        section, field = path.split(".")
+        config[section][field] = ""
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    about["sha256"] = {file.name: sha256(file.read_bytes()) for file in files}
+    about["sha256"]["config"] = config_sha256(config)
+    (folder / "config.json").write_bytes(_to_json(about | {"config": config}))
+    (folder / "README.md").write_text(model_card.render(about, grid_seeds), encoding="utf-8")
+
+
 def _draw_few(model: Model, seeds: Sequence[int]) -> np.ndarray:
-    """The images of a few seeds, without drawing more to fill a chunk."""
+    """Return the images of a few seeds, without drawing more to fill a chunk."""
     size = min(model.config.sampling.chunk_size, len(seeds))
     return model.with_sampling(chunk_size=size).sample(seeds)
 
 
 def _difference(rounded: np.ndarray, stored: np.ndarray) -> dict[str, Any]:
-    """How far the images of the rounded parameters are from those of the stored ones."""
+    """Return how far the images of the rounded parameters are from those of the stored ones."""
     difference = np.abs(rounded.astype(np.float64) - stored)
     return {
         "images": len(difference),
@@ -185,81 +181,40 @@ def _difference(rounded: np.ndarray, stored: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _package(name: str) -> bytes:
-    """The modules of a pure Python package as a zip file that Python can import from."""
-    content = io.BytesIO()
-    files = [file for file in importlib.resources.files(name).iterdir() if file.name[-3:] == ".py"]
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in sorted(files, key=lambda file: file.name):
-            # An entry without a time: the same package is the same file.
-            entry = zipfile.ZipInfo(f"{name}/{file.name}")
-            archive.writestr(entry, file.read_bytes(), zipfile.ZIP_DEFLATED)
-    return content.getvalue()
+def _plain(value: Any) -> Any:
+    """Return what is said about a model with its texts in one line, printable, and not too long."""
+    if isinstance(value, Mapping):
+        return {shown(name, LONGEST_TEXT): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value)):
+        return shown(value, LONGEST_TEXT)
+    return value
 
 
 def _to_json(about: Mapping[str, Any]) -> bytes:
-    return (json.dumps(about, indent=2) + "\n").encode()
+    return (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
-
-
-def _config_sha256(config: Mapping[str, Any]) -> str:
-    return _sha256(json.dumps(config, sort_keys=True).encode())
-
-
-# ------------------------------------------------------------------------------------- reading
-
-
-def _read_about(folder: epath.Path) -> dict[str, Any]:
-    source = folder / "config.json"
-    if not folder.exists():
-        raise UserError(f"there is no export at {folder}")
-    try:
-        about = json.loads(_read_file(folder, "config.json"))
-    except ValueError as error:
-        raise UserError(f"{source} is damaged, it is not JSON ({error})") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise UserError(f"{source} is not that of an export; for a run folder use --workdir")
-    version = about.get("format_version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+def _fetch(address: str) -> epath.Path:
+    """Return the folder with the files of a repository of models, "hf://user/name[@revision]"."""
+    if not _REPOSITORY.fullmatch(address.removeprefix(HUB)):
         raise UserError(
-            f"{folder} is an export of format {version}, this program knows those up to "
-            f"{FORMAT_VERSION}: use a newer ddgan-jax"
+            f"{shown(address)} is no repository: write {HUB}user/name or {HUB}user/name@revision"
         )
-    wanted = ("config", "sha256", "step", "weights", *ABOUT)
-    missing = [key for key in wanted if key not in about]
-    if missing:
-        raise UserError(f"{source} is damaged, it lacks {', '.join(missing)}")
-    return about
-
-
-def _read_file(folder: epath.Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} is not a whole export: {name} is missing") from error
-    except OSError as error:
-        raise UserError(f"cannot read {folder / name}: {error.strerror or error}") from error
-
-
-def _fetch(repository: str) -> epath.Path:
-    """The folder with the files of a repository of models, `user/name` or `user/name@revision`."""
     try:
         import huggingface_hub
     except ImportError as error:
         raise UserError(f'{HUB} needs huggingface_hub: pip install "ddgan-jax[hub]"') from error
-    name, _, revision = repository.partition("@")
+    name, _, revision = address.removeprefix(HUB).partition("@")
     try:
         return epath.Path(huggingface_hub.snapshot_download(name, revision=revision or None))
-    except (OSError, ValueError) as error:  # all of its own errors are one of these
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"cannot fetch {HUB}{repository}: {reason}") from error
+    except Exception as error:  # its own, the connection's, and those of its libraries
+        raise UserError(f"cannot fetch {address}: {reason(error)}") from error
 
 
 def dtype_name(text: str) -> str:
-    """The dtype that --dtype names: bf16 or f32, or in full. Raises UserError for another."""
+    """Return the dtype that --dtype names: bf16, f32, or in full. Raises UserError for another."""
     names = {
         "": "",
         "f32": "float32",
@@ -267,5 +222,5 @@ def dtype_name(text: str) -> str:
         **{name: name for name in weights.DTYPES},
     }
     if text not in names:
-        raise UserError(f"--dtype={text} is not f32 or bf16")
+        raise UserError(f"--dtype={shown(text)} is not f32 or bf16")
     return names[text]

@@ -1,15 +1,39 @@
-"""The README.md of an export: what the model is, where it comes from, how to draw from it."""
+"""The README.md of an export: what the model is, where it comes from, how to draw from it.
 
+Names, licences and the like come from whoever made the model. `text` alone puts them into the card,
+where they are words and neither Markdown nor HTML; nothing of them goes into its front matter.
+"""
+
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ddgan_jax.errors import shown
+
+LONGEST_TEXT = 500  # characters of a single text in the card
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# What has a meaning in Markdown within a line; with ":" and "@" addresses would become links.
+_SPECIAL = re.compile(r"[&<>]|[\\`*_{}\[\]()#+!|~$^=\"':@]|(?<=www)\.", re.IGNORECASE)
+
+
+def text(value: object) -> str:
+    """Return a text from anybody as Markdown that shows its characters, in one line, and cut."""
+    return _SPECIAL.sub(
+        lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), shown(value, LONGEST_TEXT)
+    )
+
 
 def render(about: Mapping[str, Any], grid_seeds: Sequence[int]) -> str:
-    """The card, Markdown. about: config.json of the export; grid_seeds: of samples.png."""
+    """Return the card, Markdown. about: config.json of the export; grid_seeds: of samples.png."""
     data = about["data"]
-    name = data["name"] or "unnamed data"
+    name = text(data["name"] or "unnamed data")
     kind = "Class-conditional" if data["num_classes"] else "Unconditional"
-    seeds = f"seeds {grid_seeds[0]} to {grid_seeds[-1]}" if len(grid_seeds) > 1 else "one seed"
+    if about.get("not_drawable"):
+        picture, drawing = f"No image can be drawn from it: {text(about['not_drawable'])}.", []
+    else:
+        first, last = grid_seeds[0], grid_seeds[-1]
+        seeds = f"seeds {first} to {last}" if len(grid_seeds) > 1 else "one seed"
+        picture, drawing = f"![{seeds}](samples.png)", _drawing(about)
     return "\n".join(
         [
             "---",
@@ -21,45 +45,81 @@ def render(about: Mapping[str, Any], grid_seeds: Sequence[int]) -> str:
             "",
             f"{kind} image generator; {about['denoising_steps']} denoising steps.",
             "",
-            f"![{seeds}](samples.png)",
+            picture,
             "",
             *_facts(about),
             "",
-            "## Drawing images",
-            "",
-            "With ddgan-jax:",
-            "",
-            "```sh",
-            "ddgan sample --export=. --seeds=0-63 --out=grid.png",
-            "```",
-            "",
-            "With JAX alone, on CPU, NVIDIA GPU or TPU, in any batch size:",
-            "",
-            "```python",
-            *standalone_example(about),
-            "```",
-            "",
-            "JAX reads such a program for half a year after the version that wrote it",
-            f"({about['written_by']['jax']}). `model.safetensors` and `config.json` have no such",
-            "limit: they are plain arrays by name and JSON.",
-            "",
+            *drawing,
+            *_parameters(about["dtype"]),
         ]
     )
 
 
+def _drawing(about: Mapping[str, Any]) -> list[str]:
+    return [
+        "## Drawing images",
+        "",
+        "With ddgan-jax:",
+        "",
+        "```sh",
+        "ddgan sample --export=. --seeds=0-63 --out=grid.png",
+        "```",
+        "",
+        "With JAX alone, on CPU, NVIDIA GPU or TPU, in any batch size, after",
+        "`pip install jax flatbuffers`:",
+        "",
+        "```python",
+        *standalone_example(about),
+        "```",
+        "",
+        "`sampler.stablehlo` is a program, to be run only from people whom you trust;",
+        "`model.safetensors` with `config.json` is for everyone else. JAX reads such a program for",
+        f"half a year after the version that wrote it ({about['written_by']['jax']}).",
+        "",
+    ]
+
+
+def _parameters(dtype: str) -> list[str]:
+    lines = [
+        "## The parameters",
+        "",
+        "`model.safetensors` and `config.json` are arrays by name and JSON, for any program.",
+    ]
+    if dtype != "bfloat16":
+        return [*lines, ""]
+    lines.append("The arrays are bfloat16, which NumPy knows after `pip install ml_dtypes`:")
+    return [*lines, "", "```python", *BFLOAT16_EXAMPLE, "```", ""]
+
+
+# NumPy's own way to the arrays: a length, a JSON header, the numbers.
+BFLOAT16_EXAMPLE = (
+    "import json",
+    "",
+    "import ml_dtypes",
+    "import numpy as np",
+    "",
+    'content = open("model.safetensors", "rb").read()',
+    'start = 8 + int.from_bytes(content[:8], "little")',
+    "header, numbers = json.loads(content[8:start]), content[start:]",
+    'header.pop("__metadata__", None)',
+    "arrays = {",
+    '    name: np.frombuffer(numbers[slice(*entry["data_offsets"])], ml_dtypes.bfloat16)',
+    '    .reshape(entry["shape"])',
+    "    for name, entry in header.items()",
+    "}",
+)
+
+
 def standalone_example(about: Mapping[str, Any], folder: str = ".") -> list[str]:
-    """A program that draws 64 images from the export in `folder` with nothing but JAX."""
+    """Return a program that draws 64 images from the export in `folder` with JAX alone."""
     with_labels = about["data"]["num_classes"] > 0
     with_arrays = about["sampler"]["arguments"][0].startswith("arrays")
     arguments = ["seeds"] + ["labels"] * with_labels
     lines = [
-        "import sys",
-        "",
         "import jax.export",
         "import numpy as np",
         "",
         f'folder = "{folder}"',
-        'sys.path.append(f"{folder}/flatbuffers.zip")  # JAX reads exports with it',
         'with open(f"{folder}/sampler.stablehlo", "rb") as file:',
         "    sampler = jax.export.deserialize(file.read())",
         "seeds = np.arange(64, dtype=np.uint32)",
@@ -67,7 +127,7 @@ def standalone_example(about: Mapping[str, Any], folder: str = ".") -> list[str]
     if with_labels:
         lines.append(f"labels = (seeds % {about['data']['num_classes']}).astype(np.int32)")
     if with_arrays:
-        lines.insert(4, "from safetensors.flax import load_file")
+        lines.insert(2, "from safetensors.flax import load_file")
         lines.append('arrays = load_file(f"{folder}/model.safetensors")')
         arguments.insert(0, "arrays")
     return [
@@ -78,12 +138,12 @@ def standalone_example(about: Mapping[str, Any], folder: str = ".") -> list[str]
 
 
 def _facts(about: Mapping[str, Any]) -> list[str]:
-    rows = {
-        "result of the sampler": about["sampler"]["result"],
+    rows = {"result of the sampler": about["sampler"]["result"]} if "sampler" in about else {}
+    rows |= {
         "classes": about["data"]["num_classes"] or "none",
         "parameters": f"{about['parameters']:,} ({about['dtype']}, {about['weights']})",
         "training steps": f"{about['step']:,}",
-        "licence": about["licence"],
+        "licence": text(about["licence"]),
         "provenance": _sentence(about["provenance"]),
         "metrics": _sentence(about["metrics"]) or "none",
     }
@@ -98,11 +158,11 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
 
 def _sentence(entries: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{name.replace('_', ' ')}: "
+        f"{text(name.replace('_', ' '))}: "
         + (f"({_sentence(value)})" if isinstance(value, Mapping) else _number(value))
         for name, value in entries.items()
     )
 
 
 def _number(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else text(value)

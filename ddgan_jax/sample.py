@@ -8,13 +8,17 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax import export, images, mixture, sampling, streaming
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import locks
+from ddgan_jax.files.paths import user_path
 from ddgan_jax.model import Model, from_run
+from ddgan_jax.places import place_of
 from ddgan_jax.sampling import UNVARIED, Request, Variation
+
+MOST_IN_A_GRID = 10_000  # images
 
 
 class Options(NamedTuple):
@@ -44,27 +48,36 @@ def sample_command(
     step: int | None = None,
     num_steps: int = 0,
 ) -> None:
-    """Writes images of a run folder or of an export to `out`: a grid (.png), or as `streaming`.
+    """Write images of a run folder or of an export to `out`: a grid (.png), or as `streaming`.
 
     step: of the run's checkpoint, None: the newest whole one. num_steps: of denoising, 0: those of
     the config. Raises UserError if there is no such model, it cannot do this, or `out` cannot be
-    written.
+    written; BusyError if another process is writing it.
     """
+    place = place_of(out)
     model = open_model(workdir, export_dir, step).in_steps(num_steps)
+    model.check_drawable()
     job = make_job(model, seeds, options)
-    if epath.Path(out).suffix.lower() == ".png":
-        drawn = sampling.concatenate(job.draw(np.arange(job.count)))
-        columns = _columns(model, seeds, options)
-        images.write_png(out, images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns))
+    if place.form == ".png":
+        if job.count > MOST_IN_A_GRID:
+            raise UserError(
+                f"{job.count:,} images do not fit into one picture, at most {MOST_IN_A_GRID:,}: "
+                "name a folder or an .npz"
+            )
+        with locks.only_writer(place.path):
+            drawn = sampling.concatenate(job.draw(np.arange(job.count)))
+            columns = _columns(model, seeds, options)
+            grid = images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns)
+            images.write_png(place.path, grid)
     else:
         streaming.write(job, out)
-    print(f"{job.count} images of step {model.step} in {out}")
+    print(f"{job.count} images of step {model.step} in {shown(out, 300)}")
 
 
 def open_model(
     workdir: str | None, export_dir: str | None, step: int | None = None, kind: str = "ema"
 ) -> Model:
-    """The model that the flags of a command name. Raises UserError unless it is exactly one.
+    """Return the model that the flags of a command name. Raises UserError unless it is exactly one.
 
     step, kind: of a run folder, see `model.from_run`.
     """
@@ -78,7 +91,7 @@ def open_model(
 
 
 def make_job(model: Model, seeds: Sequence[int], options: Options) -> streaming.Job:
-    """What `streaming` is to write. Raises UserError for what the model cannot do."""
+    """Return what `streaming` is to write. Raises UserError for what the model cannot do."""
     config = model.config
     if options.interpolate:
         request, variation = _between(config, seeds, options)
@@ -119,7 +132,7 @@ def make_job(model: Model, seeds: Sequence[int], options: Options) -> streaming.
 def _between(
     config: ConfigDict, seeds: Sequence[int], options: Options
 ) -> tuple[Request, Variation]:
-    """From each seed to the next one, both included, one pair after the other."""
+    """Return the request from each seed to the next one, both included, one pair after another."""
     if len(seeds) < 2:
         raise UserError("--interpolate needs two seeds or more")
     first = sampling.each_class(config, seeds[:-1], options.labels)
@@ -149,10 +162,11 @@ def _names(request: Request, variation: Variation) -> list[str]:
 
 
 def _read_image(path: str, config: ConfigDict) -> np.ndarray:
-    """The image of a file as float32 (H, W, C) in [-1, 1], fitted to the model as in training."""
+    """Return the image of a file, float32 (H, W, C) in [-1, 1], fitted as images for training."""
     if config.data.name in mixture.SETS:
         raise UserError("--image: this model draws points")
-    pixels = images.read_image(path, config.data.image_size, config.data.channels)
+    place = user_path(path, "image")
+    pixels = images.read_image(place, config.data.image_size, config.data.channels)
     return pixels.astype(np.float32) / np.float32(127.5) - 1
 
 

@@ -11,6 +11,7 @@ described in a small file, so that a job never goes on with images of another mo
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -26,12 +27,18 @@ from etils import epath
 from PIL import Image, PngImagePlugin
 from tqdm import tqdm
 
-from ddgan_jax.errors import UserError
-from ddgan_jax.files.atomic import write_atomically, write_errors
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import foreign, locks
+from ddgan_jax.files.arrays import open_arrays
+from ddgan_jax.files.atomic import replacing, write_atomically, write_errors
+from ddgan_jax.files.paths import entries, is_bucket
+from ddgan_jax.parts import list_parts, read_parts, write_part
+from ddgan_jax.places import Place, place_of
 from ddgan_jax.report import Pace, duration
 
 SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal
 JOB = ".job.json"
+LARGEST_JOB = 2**20  # bytes
 
 
 class Job(NamedTuple):
@@ -51,27 +58,36 @@ class Job(NamedTuple):
 
 
 def write(job: Job, out: str | os.PathLike) -> None:
-    """Draws and writes what is missing at `out`; its ending says how, as above.
+    """Draw and write what is missing at `out`; its ending says how, as above.
 
-    Raises UserError if `out` ends otherwise, holds something else, or cannot be written.
+    A picture of all, .png, is not written here. When it returns, everything that it promises is
+    there and can be read. Raises UserError if `out` ends otherwise, holds something else, or cannot
+    be written; BusyError if another process is writing it.
     """
-    out = epath.Path(out)
-    if not out.suffix:
-        _write_folder(job, out)
-        return
-    if out.suffix.lower() not in _FORMATS:
-        known = ", ".join([".png", *_FORMATS])
-        raise UserError(f"cannot write {out}: name a {known} or a folder, not {out.suffix}")
+    place = place_of(out)
+    with locks.only_writer(place.path):
+        if place.form:
+            _write_file(job, place)
+        else:
+            _write_folder(job, place.path)
+
+
+def _write_file(job: Job, place: Place) -> None:
+    out = place.path
     if out.exists():
-        raise UserError(f"{out} exists already: name another file, or move it")
+        raise UserError(f"{shown(out, 300)} exists already: name another file, or move it")
     parts = out.parent / f"{out.name}.parts"
     identity = {**job.what, "count": job.count, "facts": _checksum(job.facts)}
     with write_errors(out):
-        _claim(parts, identity, "*.npy")
+        _claim(parts, identity, ".npy")
         _draw_parts(job, parts)
-        unfinished = out.parent / f".{out.name}.unfinished"
-        _FORMATS[out.suffix.lower()](job, _parts_of(parts), unfinished)
-        unfinished.replace(out)
+        with replacing(out) as unfinished:
+            _FORMATS[place.form](job, read_parts(parts), unfinished)
+            if (found := _COUNTS[place.form](unfinished)) != job.count:
+                raise UserError(
+                    f"{shown(out, 300)} could not be written whole: {found:,} of {job.count:,} "
+                    "images can be read again; the same command tries again"
+                )
         parts.rmtree()
 
 
@@ -80,17 +96,40 @@ def write(job: Job, out: str | os.PathLike) -> None:
 
 def _write_folder(job: Job, out: epath.Path) -> None:
     with write_errors(out):
-        _claim(out, job.what, "*.png")
-        names = job.names()
-        missing = np.flatnonzero([not (out / f"{name}.png").exists() for name in names])
+        _claim(out, job.what, ".png")
+        names = [f"{name}.png" for name in job.names()]
+        missing = _missing(out, names)
         remaining = iter(missing)
         for chunk in _shown(job.draw(missing), job.count - len(missing), job.count):
             for image, position in zip(chunk, remaining, strict=False):
-                write_atomically(out / f"{names[position]}.png", _png(image))
+                write_atomically(out / names[position], _png(image))
+        if left := len(_missing(out, names)):
+            raise UserError(
+                f"{left:,} of {job.count:,} images in {shown(out, 300)} could not be written, or "
+                "were taken away; the same command writes them"
+            )
+
+
+def _missing(folder: epath.Path, names: Sequence[str]) -> np.ndarray:
+    """Return the positions of the files that are not there, or not to their end."""
+    there = {path.name for path in entries(folder, after=".png")}
+    whole = [name in there and _is_whole(folder / name) for name in names]
+    return np.flatnonzero(~np.array(whole))
+
+
+def _is_whole(path: epath.Path) -> bool:
+    if is_bucket(path):
+        return True  # objects appear whole
+    with foreign.open_regular(path, "picture") as file:
+        file.seek(max(file.seek(0, os.SEEK_END) - len(_END_OF_PNG), 0))
+        return file.read() == _END_OF_PNG
+
+
+_END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 
 
 def _png(image: np.ndarray, texts: Mapping[str, Any] | None = None) -> bytes:
-    """The bytes of a PNG file of a uint8 image (H, W, C), or of several (n, H, W, C) in a row."""
+    """Return a PNG file of a uint8 image (H, W, C), or of several (n, H, W, C) in a row."""
     if image.dtype != np.uint8:
         raise UserError("these are points and no images: name a .png, an .npy or an .npz")
     if image.ndim == 4:
@@ -108,26 +147,12 @@ def _png(image: np.ndarray, texts: Mapping[str, Any] | None = None) -> bytes:
 
 
 def _draw_parts(job: Job, parts: epath.Path) -> None:
-    done = sum(len(part) for part in _parts_of(parts))
+    there = list_parts(parts)
+    done = there[-1].last if there else 0
     positions = np.arange(done, job.count)
     for chunk in _shown(job.draw(positions), done, job.count):
-        content = io.BytesIO()
-        np.save(content, chunk)
-        name = f"{done:010d}-{done + len(chunk):010d}.npy"
-        write_atomically(parts / name, content.getvalue())
+        write_part(parts, done, chunk)
         done += len(chunk)
-
-
-def _parts_of(parts: epath.Path) -> Iterator[np.ndarray]:
-    """The chunks from the first image on, one after the other."""
-    done = 0
-    for path in sorted(parts.glob("*.npy")):
-        first, last = map(int, path.stem.split("-"))
-        chunk = np.load(io.BytesIO(path.read_bytes()))
-        if (first, last) != (done, done + len(chunk)):
-            raise UserError(f"{parts} has lost a part before image {first}: move it and begin anew")
-        done = last
-        yield chunk
 
 
 def _save_npy(job: Job, chunks: Iterable[np.ndarray], out: epath.Path) -> None:
@@ -145,7 +170,7 @@ def _save_npz(job: Job, chunks: Iterable[np.ndarray], out: epath.Path) -> None:
 
 
 def _write_array(file: Any, count: int, chunks: Iterable[np.ndarray]) -> None:
-    """One array in numpy's format from its parts."""
+    """Write one array in numpy's format from its parts."""
     for number, chunk in enumerate(chunks):
         if number == 0:
             np.lib.format.write_array_header_1_0(
@@ -174,10 +199,31 @@ def _save_array_record(job: Job, chunks: Iterable[np.ndarray], out: epath.Path) 
         writer.close()
 
 
+def _count_arrays(name: str, path: epath.Path) -> int:
+    form = open_arrays(path).forms.get(name)
+    return form.shape[0] if form and form.shape else 0
+
+
+def _count_records(path: epath.Path) -> int:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    reader = ArrayRecordReader(os.fspath(path))
+    try:
+        return reader.num_records()
+    finally:
+        reader.close()
+
+
+# How a file is written, and how many images it turns out to hold.
 _FORMATS: Mapping[str, Callable[[Job, Iterable[np.ndarray], epath.Path], None]] = {
     ".npy": _save_npy,
     ".npz": _save_npz,
     ".array_record": _save_array_record,
+}
+_COUNTS: Mapping[str, Callable[[epath.Path], int]] = {
+    ".npy": functools.partial(_count_arrays, ""),
+    ".npz": functools.partial(_count_arrays, "images"),
+    ".array_record": _count_records,
 }
 
 
@@ -185,19 +231,24 @@ _FORMATS: Mapping[str, Callable[[Job, Iterable[np.ndarray], epath.Path], None]] 
 
 
 def _claim(folder: epath.Path, what: Mapping[str, Any], ours: str) -> None:
-    """Makes the folder that of the drawing `what`. Raises UserError if it is that of another."""
+    """Make the folder that of the drawing `what`.
+
+    ours: how names of images end in it. Raises UserError if it is that of another drawing.
+    """
     description = (json.dumps(what, sort_keys=True) + "\n").encode()
     mark = folder / JOB
     if mark.exists():
-        if mark.read_bytes() != description:
-            raise UserError(
-                f"{folder} holds images of another model, or drawn with other options: name "
-                "another place, or move it"
-            )
-    elif folder.exists() and any(True for _ in folder.glob(ours)):
-        raise UserError(f"{folder} holds other images: name another folder, or move it")
-    else:
-        write_atomically(mark, description)
+        found = foreign.read_bytes(mark, "description of images", most=LARGEST_JOB)
+        if found == description:
+            return
+        foreign.decode_json(found, source=mark)
+        raise UserError(
+            f"{shown(folder, 300)} holds images of another model, or drawn with other options: "
+            "name another place, or move it"
+        )
+    if entries(folder, after=ours):
+        raise UserError(f"{shown(folder, 300)} holds other images: name another folder, or move it")
+    write_atomically(mark, description)
 
 
 def _checksum(facts: Mapping[str, np.ndarray]) -> str:
@@ -211,7 +262,7 @@ def _checksum(facts: Mapping[str, np.ndarray]) -> str:
 
 
 def _shown(chunks: Iterable[np.ndarray], done: int, total: int) -> Iterator[np.ndarray]:
-    """The same chunks; what is written of them is shown on stderr, as a bar or in lines.
+    """Yield the same chunks; what is written of them is shown on stderr, as a bar or in lines.
 
     The first chunk, whose program is compiled, only starts the clock.
     """

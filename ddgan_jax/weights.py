@@ -6,7 +6,9 @@ The same parameters give the same bytes: arrays lie in the order of their names,
 single entry leaves no order to chance.
 """
 
+import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import ml_dtypes
@@ -14,22 +16,25 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import foreign
 from ddgan_jax.types import Params
+
+LARGEST_HEADER = 32 * 2**20  # bytes; a network of a thousand arrays has 100,000
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _DTYPES_THERE = {"F32": DTYPES["float32"], "BF16": DTYPES["bfloat16"]}
 
 
 def named(params: Params) -> dict[str, np.ndarray]:
-    """The arrays of a nested dict by their path, "a/b/kernel", in the order of the names."""
+    """Return the arrays of a nested dict by their path, "a/b/kernel", in the order of the names."""
     leaves = jax.tree.leaves_with_path(params)
     arrays = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
     return dict(sorted(arrays.items()))
 
 
 def nested(arrays: Mapping[str, np.ndarray]) -> Params:
-    """The inverse of `named`."""
+    """Return the nested dict of arrays by path: the inverse of `named`."""
     params: Params = {}
     for name, array in arrays.items():
         *modules, leaf = name.split("/")
@@ -41,44 +46,53 @@ def nested(arrays: Mapping[str, np.ndarray]) -> Params:
 
 
 def cast(params: Params, dtype: str) -> Params:
-    """The parameters on the host as "float32" or "bfloat16", rounded to nearest."""
+    """Return the parameters on the host as "float32" or "bfloat16", rounded to nearest."""
     return jax.tree.map(lambda a: np.asarray(a).astype(DTYPES[dtype]), params)
 
 
 def dtype_of(params: Params) -> str:
-    """ "float32" or "bfloat16"; parameters are of one kind."""
+    """Return "float32" or "bfloat16"; parameters are of one kind."""
     return str(jax.tree.leaves(params)[0].dtype)
 
 
 def to_safetensors(params: Params) -> bytes:
-    """The bytes of a safetensors file with the arrays by their names."""
+    """Return the bytes of a safetensors file with the arrays by their names."""
     arrays = {name: np.ascontiguousarray(array) for name, array in named(params).items()}
     return safetensors.numpy.save(arrays, metadata={"format": "ddgan_jax"})
 
 
-def from_safetensors(content: bytes, source: str) -> Params:
-    """The inverse of `to_safetensors`. source: for the message of the UserError it may raise."""
-    try:
-        arrays = {
-            name: np.frombuffer(entry["data"], _DTYPES_THERE[entry["dtype"]]).reshape(
-                entry["shape"]
-            )
-            for name, entry in safetensors.deserialize(content)
-        }
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{source} is not a whole safetensors file ({error})") from error
-    return nested(arrays)
+def from_safetensors(content: bytes, template: Params, source: str | os.PathLike) -> Params:
+    """Return the parameters in the bytes of a safetensors file: the inverse of `to_safetensors`.
 
-
-def check_shapes(params: Params, template: Params, source: str) -> None:
-    """Raises UserError naming the arrays that the network of `template` lacks, or wants."""
-    there = {name: array.shape for name, array in named(params).items()}
+    template: their shapes, as of `models.abstract_params`. source: for messages. Raises UserError
+    for bytes that are no such file, arrays of other names or shapes than those of the template,
+    and numbers that are not finite, or not of one type.
+    """
+    with foreign.reading(source, "safetensors file"):
+        if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
+            raise ValueError("its header is too long")
+        arrays = {name: _array(entry) for name, entry in safetensors.deserialize(content)}
+    there = {name: array.shape for name, array in arrays.items()}
     wanted = {name: leaf.shape for name, leaf in named(template).items()}
     wrong = [name for name in {**wanted, **there} if there.get(name) != wanted.get(name)]
     if wrong:
-        raise UserError(f"{source} is of another network than its config: {_listed(wrong)} differ")
+        raise UserError(
+            f"{shown(source, 300)} is of another network than its config: {_listed(wrong)} differ"
+        )
+    if len({array.dtype for array in arrays.values()}) > 1:
+        raise UserError(f"{shown(source, 300)} holds numbers of several types")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"{shown(source, 300)}: {name} holds numbers that are not finite")
+    return nested(arrays)
+
+
+def _array(entry: Mapping[str, Any]) -> np.ndarray:
+    if entry["dtype"] not in _DTYPES_THERE:
+        raise ValueError(f"it holds {shown(entry['dtype'])}, and only F32 and BF16 are read")
+    return np.frombuffer(entry["data"], _DTYPES_THERE[entry["dtype"]]).reshape(entry["shape"])
 
 
 def _listed(names: Iterable[str]) -> str:
-    first, *rest = names
+    first, *rest = (shown(name) for name in names)
     return f"{first} and {len(rest)} more" if rest else first

@@ -1,7 +1,5 @@
 """Trained models: `sample`, `export`, `import`."""
 
-from pathlib import Path
-
 from absl import flags
 
 from ddgan_jax import compiler
@@ -14,7 +12,7 @@ from ddgan_jax.commands.command import (
     Command,
 )
 from ddgan_jax.config import MOST_IMAGES, MOST_TIMESTEPS
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, shown
 
 
 def _sample(values: flags.FlagValues) -> None:
@@ -59,7 +57,7 @@ def _export(values: flags.FlagValues) -> None:
         licence=values.licence,
         force=values.force,
     )
-    print(f"step {model.step} in {values.out}; see {Path(values.out) / 'README.md'}")
+    print(f"step {model.step} in {shown(values.out, 300)}; see README.md there")
 
 
 def _import_nvlabs(values: flags.FlagValues) -> None:
@@ -177,8 +175,8 @@ COMMANDS = {
         summary="bring in published DDGAN weights, or a training run of that code",
         description=(
             "Read a checkpoint of NVlabs/denoising-diffusion-gan: netG_*.pth becomes an export,\n"
-            "a whole content.pth a run folder from which `ddgan train` goes on. Needs PyTorch for\n"
-            "reading (pip install 'ddgan-jax[torch]'); code inside a file is never run."
+            "a whole content.pth a run folder from which `ddgan train` goes on. Neither needs\n"
+            "PyTorch; code inside a file is never run."
         ),
         flags=(
             Flag("checkpoint", "FILE", "netG_*.pth or content.pth", required=True),

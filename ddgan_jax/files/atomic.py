@@ -62,13 +62,16 @@ def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
 
 @contextlib.contextmanager
 def whole_folder(
-    out: str | os.PathLike, *, replace: Callable[[epath.Path], bool] | None = None
+    out: str | os.PathLike,
+    *,
+    replace: Callable[[epath.Path], bool] | None = None,
+    remedy: str = "name another folder",
 ) -> Iterator[epath.Path]:
     """Give a folder to fill, which becomes `out` when the context ends without an error.
 
-    replace: whether what is at `out` may go; None: nothing may. Another process must not write the
-    same folder meanwhile: see `locks.only_writer`. Raises UserError if something is there that
-    stays, or the folder cannot be written.
+    replace: whether what is at `out` may go; None: nothing may. remedy: what to do then, for the
+    message. Another process must not write the same folder meanwhile: see `locks.only_writer`.
+    Raises UserError if something is there that stays, or the folder cannot be written.
     """
     out = epath.Path(out)
     old = out.parent / f"{UNFINISHED}old-{out.name}"[:200]
@@ -76,7 +79,7 @@ def whole_folder(
         if old.exists() and not out.exists():  # a kill between the two renamings below
             old.rename(out)
         if os.path.lexists(out) and replace is None:
-            raise UserError(f"{shown(out, 300)} exists already: name another folder")
+            raise UserError(f"{shown(out, 300)} exists already: {remedy}")
         if out.exists() and not replace(out):
             raise UserError(
                 f"{shown(out, 300)} exists and is something else, which would be lost: name "

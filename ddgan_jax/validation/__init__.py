@@ -47,7 +47,7 @@ def validate(config: ConfigDict, num_devices: int | None = None, *, resumed: boo
     """
     check_model(config)
     _check_data_set(config.data)
-    _check_time_embedding(config)
+    check_time_embedding(config)
     _check_learning_rates(config.optimizer)
     check_evaluation(config)
     _check_batch(config, num_devices)
@@ -216,7 +216,7 @@ def _check_discrete_times(config: ConfigDict) -> None:
         )
 
 
-def _check_time_embedding(config: ConfigDict) -> None:
+def check_time_embedding(config: ConfigDict) -> None:
     """Refuse an embedding that is not defined at t = 0.
 
     There are published networks with it, which can be imported, but neither trained nor drawn from.
