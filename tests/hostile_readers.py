@@ -1,0 +1,279 @@
+"""The readers of the program, each with a whole file of its kind: what `tests.hostile` damages."""
+
+import gzip
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from ddgan_jax import checkpoint, config_files, export, images, models, run_logs, weights
+from ddgan_jax.config import from_stored
+from ddgan_jax.data import archives, array_files, image_folders, image_layouts, prepared
+from ddgan_jax.data.prepare import prepare
+from ddgan_jax.evaluation import classifier, given
+from ddgan_jax.figures import tradeoff
+from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
+from ddgan_jax.metrics import statistics
+from ddgan_jax.model import Model, from_run
+from ddgan_jax.models.classifier import init_params
+from ddgan_jax.page import contents, run_folder
+from ddgan_jax.randomness import run_key
+from ddgan_jax.train import train
+from tests import hostile
+from tests.hostile import BINARY, JSON, LINES, TAR, ZIP, Reader
+from tests.methods import ROOT, random_params
+from tests.test_data_prepare import binary_batch, cifar_archive, mnist_files
+
+GOLDEN = Path(__file__).parent / "golden"
+RNG = np.random.default_rng(0)
+PIXELS = RNG.integers(0, 256, (6, 8, 8, 3), np.uint8)
+LABELS = np.arange(6) % 3
+RESULT = {
+    "metrics": {"fid": 3.5, "precision": 0.5},
+    "sampling": {"seconds_per_100_images": 1.0, "denoising_steps": 4, "device": "cpu"},
+    "samples": {"count": 50, "images": "x", "comparable_with_published_numbers": False},
+    "features": {"network": "inception", "protocol": "tf1"},
+    "reference": {"dataset": "x", "count": 10, "preprocessing": "y", "features_kept": 0},
+    "model": {"folder": "runs/x", "step": 5},
+    "modes": {"kl_floor": 0.1, "classifier": {"accuracy": 0.9}},
+}
+
+
+def make_readers(folder: Path) -> list[Reader]:
+    """Make the whole files below the folder; return all readers."""
+    parts = (_archives, _arrays, _images, _data_sets, _runs, _exports, _pytorch, _checkpoints)
+    readers = []
+    for part in parts:
+        below = folder / part.__name__.strip("_")
+        below.mkdir()
+        readers += part(below)
+    return readers
+
+
+def _archives(folder: Path) -> Iterator[Reader]:
+    def read(name: str, path: Path) -> Callable[[], Any]:
+        return lambda: archives.read(name, path, allow_unpublished=True)
+
+    path = cifar_archive(folder / "python.tar.gz")
+    yield Reader("CIFAR pickles", path, read("cifar10", path), TAR)
+    path = cifar_archive(folder / "binary.tar.gz", binary_batch, ".bin")
+    yield Reader("CIFAR binary", path, read("cifar10", path), TAR)
+    path = folder / "mnist.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in mnist_files().items():
+            archive.writestr(name, content)
+    yield Reader("MNIST zip", path, read("mnist", path), ZIP)
+    below = folder / "mnist"
+    below.mkdir()
+    for name, content in mnist_files().items():
+        (below / f"{name}.gz").write_bytes(gzip.compress(content))
+    path = below / "train-labels-idx1-ubyte.gz"
+    damage = (hostile.gzip_content_changes, hostile.gzip_content_changes, *BINARY)
+    yield Reader("MNIST gz", path, read("mnist", below), damage)
+
+
+def _arrays(folder: Path) -> Iterator[Reader]:
+    def score(path: Path) -> Callable[[], Any]:
+        return lambda: [chunk.sum() for chunk in given.open_images(path).read()]
+
+    path = folder / "images.npz"
+    np.savez(path, images=PIXELS, labels=LABELS)
+    yield Reader("npz to prepare", path, lambda p=path: array_files.open_images(p), ZIP)
+    path = folder / "samples.npz"
+    np.savez_compressed(path, arr_0=PIXELS)
+    yield Reader("npz to score", path, score(path), ZIP)
+    path = folder / "images.npy"
+    np.save(path, (PIXELS / 127.5 - 1).astype(np.float32))
+    yield Reader("npy to score", path, score(path), BINARY)
+    path = folder / "statistics.npz"
+    features = RNG.normal(size=(20, 3)).astype(np.float32)
+    made = statistics.add(statistics.empty(3), features)
+    statistics.save(path, made, statistics.Provenance("a", "b", "c", "d", "pixels"), features)
+    yield Reader("statistics", path, lambda p=path: statistics.load(p), ZIP)
+    path = folder / "classifier.npz"
+    params = jax.device_get(init_params(run_key(0), (8, 8, 1), 3))
+    about = {"format": classifier.FORMAT, "weights_sha256": classifier.sha256(params)}
+    facts = {"dataset": "x", "images": [8, 8, 1], "classes": 3, "accuracy": 0.5, "held_out": 1}
+    about |= facts | {"train_steps": 1, "seed": 0}
+    classifier.save(path, classifier.Trained(params, about))
+    yield Reader("classifier", path, lambda p=path: classifier.load(p), ZIP)
+
+
+def _images(folder: Path) -> Iterator[Reader]:
+    def look(place: Path) -> Callable[[], Any]:
+        def read() -> None:
+            found = image_folders.open_folder(place)
+            image_layouts.layout_of(found)
+            image_folders.check_all(found)
+
+        return read
+
+    for ending in ("png", "jpeg", "bmp", "gif", "webp"):
+        below = folder / ending
+        (below / "class").mkdir(parents=True)
+        path = below / "class" / f"a.{ending}"
+        Image.fromarray(PIXELS[0]).save(path)
+        (below / "class" / "b.png").write_bytes(_png(PIXELS[1]))
+        yield Reader(f"{ending} in a folder", path, look(below), BINARY)
+    path = folder / "edm.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        names = [f"00000/img{k:08d}.png" for k in range(len(PIXELS))]
+        for name, image in zip(names, PIXELS, strict=True):
+            archive.writestr(name, _png(image))
+        pairs = [[name, int(label)] for name, label in zip(names, LABELS, strict=True)]
+        archive.writestr("dataset.json", json.dumps({"labels": pairs}))
+    yield Reader("zip of images", path, look(path), ZIP)
+    below = folder / "edm"
+    below.mkdir()
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(below)
+    yield Reader("dataset.json", below / "dataset.json", look(below), JSON)
+    path = folder / "given.png"
+    path.write_bytes(_png(PIXELS[0]))
+    yield Reader("a given image", path, lambda p=path: images.read_image(p, 8, 3), BINARY)
+
+
+def _data_sets(folder: Path) -> Iterator[Reader]:
+    np.savez(folder / "x.npz", images=PIXELS, labels=LABELS)
+    made = Path(prepare("mine", data_dir=folder, arrays=folder / "x.npz"))
+    for name in (prepared.FEATURES, prepared.INFO):
+        yield Reader(name, made / name, lambda: prepared.open_prepared(made), JSON)
+
+
+def _runs(folder: Path) -> Iterator[Reader]:
+    run = folder / "run"
+    _train(run)
+    (run / run_logs.ORIGIN).write_text(
+        json.dumps({"provenance": {"imported_from": "x", "sha256": "0" * 64}, "licence": "y"})
+    )
+    (run / "evaluations").mkdir()
+    result = run / "evaluations" / "a.json"
+    result.write_text(json.dumps(RESULT))
+
+    def page() -> None:
+        text = contents.render(run_folder.read(run))
+        assert "<script>alert" not in text and "\x1b" not in text
+
+    names = (run_logs.METRICS, run_logs.MACHINES, run_logs.CONFIG)
+    for name in names:
+        yield Reader(f"page, {name}", run / name, page, JSON if name.endswith("n") else LINES)
+    yield Reader("page, result", result, page, JSON)
+    yield Reader("page, picture", run / "samples" / "step_2.png", page, BINARY)
+
+    def chart() -> None:
+        found = [tradeoff.read(path, "fid") for path in tradeoff.find(str(result))]
+        assert "<script>alert" not in tradeoff.chart(found, "fid")
+
+    yield Reader("trade-off, result", result, chart, JSON)
+    log = run / run_logs.METRICS
+    silent: dict[str, Any] = {"report": lambda line: None}
+    yield Reader("metrics at a resume", log, lambda: run_logs.kept_lines(log, 2, **silent), LINES)
+    for name, damage in ((run_logs.ORIGIN, JSON), (run_logs.METRICS, LINES)):
+        yield Reader(f"model, {name}", run / name, lambda: from_run(run, **silent), damage)
+
+
+def _exports(folder: Path) -> Iterator[Reader]:
+    config = config_files.load_config(f"{ROOT}/configs/mog25.py:tiny")
+    params = random_params(models.abstract_params(config)[0])
+    about = {"provenance": {"a": "b"}, "licence": "c", "metrics": {"fid": 1.5}}
+    out = folder / "export"
+    export.write(Model(config, params, 5, "ema", about), out, grid_seeds=range(4))
+
+    def read() -> None:
+        export.load(out)
+
+    yield Reader("config.json of an export", out / "config.json", read, JSON)
+    yield Reader("model.safetensors", out / "model.safetensors", read, BINARY)
+    # With the checksums of what is there, as somebody would write them who means harm.
+    other = folder / "other"
+    shutil.copytree(out, other)
+    stored = (other / "config.json").read_text()
+
+    def read_signed() -> None:
+        about = json.loads(stored)
+        content = (other / "model.safetensors").read_bytes()
+        about["sha256"]["model.safetensors"] = export.sha256(content)
+        (other / "config.json").write_text(json.dumps(about))
+        export.load(other)
+
+    yield Reader("signed safetensors", other / "model.safetensors", read_signed, BINARY)
+    alone = folder / "config only.json"
+    alone.write_text(json.dumps(json.loads(stored)["config"]))
+
+    def read_config() -> None:
+        tree = config_files.from_json(alone.read_bytes().decode(errors="replace")).to_dict()
+        from_stored(tree)
+
+    yield Reader("a stored config", alone, read_config, JSON)
+
+    def read_signed_config() -> None:
+        about = json.loads(stored)
+        try:
+            about["config"] = json.loads(alone.read_bytes())
+        except (ValueError, RecursionError):
+            return
+        about["sha256"]["config"] = export.config_sha256(about["config"])
+        (other / "config.json").write_text(json.dumps(about))
+        export.load(other)
+
+    yield Reader("a signed config", alone, read_signed_config, JSON)
+    content = (out / "model.safetensors").read_bytes()
+    path = folder / "header.json"
+    length = int.from_bytes(content[:8], "little")
+    path.write_bytes(content[8 : 8 + length])
+    template = models.abstract_params(config)[0]
+
+    def read_header() -> None:
+        header = path.read_bytes()
+        file = len(header).to_bytes(8, "little") + header + content[8 + length :]
+        weights.from_safetensors(file, template, "x.safetensors")
+
+    yield Reader("header of safetensors", path, read_header, JSON)
+
+
+def _pytorch(folder: Path) -> Iterator[Reader]:
+    path = folder / "netG_tiny.pth"
+    shutil.copy(GOLDEN / "netG_tiny.pth", path)
+    yield Reader("PyTorch file", path, lambda p=path: pytorch_files.read(p), ZIP)
+    args = folder / "args.json"
+    args.write_text(json.dumps({"dataset": "cifar10", "image_size": 16, "ch_mult": [1, 2]}
+                    | dict(nvlabs_checkpoints.PUBLISHED["cifar10"])))  # fmt: skip
+
+    def read_args() -> None:
+        nvlabs.config_from_args(nvlabs_checkpoints.read_args(str(args)))
+
+    yield Reader("official options", args, read_args, JSON)
+
+
+def _checkpoints(folder: Path) -> Iterator[Reader]:
+    run = folder / "run"
+    _train(run)
+    directory = run / "checkpoints"
+
+    def read() -> None:
+        checkpoint.load_ema(directory, report=lambda line: None)
+
+    step = directory / "2"
+    yield Reader("manifest", step / "manifest" / "metadata", read, JSON)
+    yield Reader("config of a checkpoint", step / "config" / "metadata", read, JSON)
+    yield Reader("metadata of arrays", step / "ema" / "_METADATA", read, JSON)
+
+
+def _train(run: Path) -> None:
+    config = config_files.load_config(f"{ROOT}/configs/mog25.py:tiny")
+    config.data.max_examples = 100
+    config.checkpoint.save_every_steps = 1
+    train(config, run)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, format="PNG")
+    return out.getvalue()
