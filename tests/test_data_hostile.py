@@ -54,7 +54,8 @@ def damaged(rng, whole):
             content[start : start + rng.randint(1, 30)] = rng.randbytes(rng.randint(0, 30))
         elif rng.random() < 0.3:
             del content[start:]
-    return bytes(content) or b"\0"
+        content = content or bytearray(1)
+    return bytes(content)
 
 
 def equal(found, expected):
