@@ -61,8 +61,9 @@ class Model:
 
         seeds: 0 to 2^32 - 1. labels: a class for each seed, one for all, or None: they take turns.
         latent_seed: all images get the z of this seed. images: (N, H, W, C), whole numbers from 0
-        to 255 of any type, from which the chain begins at step `start`, 0 to T - 1: the later, the less of them changes. Raises
-        UserError for arguments of another type, shape or range, and if the images are not finite.
+        to 255 of any type, from which the chain begins at step `start`, 0 to T - 1: the later, the
+        less of them changes. Raises UserError for arguments of another type, shape or range, and if
+        the images are not finite.
         """
         request = self.request(seeds, labels)
         variation = UNVARIED
@@ -120,10 +121,10 @@ class Model:
         if variation.x_0 is not None and variation.x_0.shape != wanted:
             raise UserError(f"images of shape {variation.x_0.shape}, the model wants {wanted}")
         draw = self._drawer(start=int(start), trajectory=trajectory)
-        return self._finite(draw(self._placed, request, variation))
+        return self._checked(draw(self._placed, request, variation))
 
-    def _finite(self, chunks: Iterable[Any]) -> Iterator[Any]:
-        """Yield the chunks. Raises UserError at the first number that is not finite."""
+    def _checked(self, chunks: Iterable[Any]) -> Iterator[Any]:
+        """Yield the chunks. Raises UserError for numbers that are not finite, or too many."""
         try:
             for chunk in chunks:
                 for array in jax.tree.leaves(chunk):
@@ -135,6 +136,13 @@ class Model:
             raise NotFiniteError(
                 f"step {self.step}{where} draws images that are not finite: take an earlier "
                 "checkpoint, with step"
+            ) from error
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            raise UserError(
+                f"drawing {self.config.sampling.chunk_size:,} images at a time takes more memory "
+                "than there is: sampling.chunk_size of the model's config says how many"
             ) from error
 
     def request(self, seeds: Sequence[int], labels: Sequence[int] | int | None = None) -> Request:

@@ -267,7 +267,7 @@ def _entry(fields: Mapping[str, Any], name: str, reader: options.Reader) -> Any:
     value = fields.get(name)
     if isinstance(value, np.ndarray) and value.shape == ():
         value = value.item()
-    return options.read({name: value}, name, reader, "content.pth's")
+    return options.read({name: value}, name, reader, "content.pth,")
 
 
 def _group(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -100,9 +100,9 @@ def sequence(reader: Reader, least: int = 1) -> Reader:
 
 def _within(number: float, least: float, most: float) -> float:
     if number < least:
-        raise ValueError(f"{shown(number)} is less than {least:g}")
+        raise ValueError(f"{shown(number)} is less than {least}")
     if number > most:
-        raise ValueError(f"{shown(number)} is more than {most:g}")
+        raise ValueError(f"{shown(number)} is more than {most}")
     return number
 
 

@@ -193,7 +193,7 @@ class _TorchMachine(Machine):
             return _Tensor(*arguments[:4])
         if name.startswith("torch._utils._rebuild_parameter"):
             return arguments[0]
-        return Unread(f"a {name}")
+        return Unread(f"no plain tensor ({name})" if "_rebuild_" in name else f"a {name}")
 
     def build(self, target: Any, state: Any) -> None:
         # State dicts carry the versions of their modules; tensors may carry attributes.

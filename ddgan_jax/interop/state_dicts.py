@@ -51,11 +51,11 @@ def refuse_problems(problems: Iterable[str], what: str) -> None:
 def _checked(value: Any, name: str) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         text = getattr(value, "text", f"a {type(value).__name__}")
-        raise UserError(f"{shown(name)} is {text}, not a plain tensor of numbers")
+        raise UserError(f"entry {shown(name)} is {text}, and only tensors of numbers are read")
     if value.dtype.kind not in "fiu":
-        raise UserError(f"{shown(name)} holds {value.dtype}, which are no numbers of a network")
+        raise UserError(f"entry {shown(name)} is of {value.dtype}, which no network has")
     with np.errstate(over="ignore"):
         finite = np.isfinite(np.asarray(value, np.float32)).all()
     if not finite:
-        raise UserError(f"{shown(name)} holds numbers that are not finite in float32")
+        raise UserError(f"entry {shown(name)} holds numbers that are not finite in float32")
     return value
