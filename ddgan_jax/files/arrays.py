@@ -107,7 +107,10 @@ def text_of(arrays: Mapping[str, np.ndarray], name: str, source: str | os.PathLi
     array = arrays.get(name)
     if array is None or array.shape != () or array.dtype.kind != "U":
         raise UserError(f"{shown(source, 300)} has no text {name!r}")
-    return str(array)
+    with foreign.reading(source, "file of ours"):
+        text = str(array)
+        text.encode()  # numbers in NumPy's text need not be characters
+    return text
 
 
 def _forms(archive: zipfile.ZipFile, path: str | os.PathLike) -> Iterator[tuple[str, Form]]:
