@@ -75,10 +75,6 @@ class Origin(msgspec.Struct):
     licence: str = ""
 
 
-class _OfStep(msgspec.Struct):
-    step: Step
-
-
 def read_config(run_dir: str | os.PathLike, *, report: Report) -> ConfigDict:
     """Return the config of a run; where config.json is damaged, that of its newest checkpoint.
 
@@ -129,14 +125,14 @@ def metrics_at(run_dir: str | os.PathLike, step: int, *, report: Report) -> Metr
 
 
 def kept_lines(path: str | os.PathLike, before_step: int, *, report: Report) -> list[bytes]:
-    """Return the lines of a log as they stand there that are of earlier steps than `before_step`.
+    """Return the lines of metrics.jsonl as they stand there, of steps before `before_step`.
 
     Torn lines are left out and named. Raises UserError if something is there that is no log.
     """
     if not epath.Path(path).exists():
         return []
     content = foreign.read_bytes(path, "log")
-    lines = foreign.log_lines(content, _OfStep, source=path, report=report)
+    lines = foreign.log_lines(content, make=_metrics_line, source=path, report=report)
     return [line for line, found in lines if found.step < before_step]
 
 

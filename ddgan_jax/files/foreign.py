@@ -80,11 +80,12 @@ def open_regular(path: str | os.PathLike, what: str = "file") -> Iterator[Binary
     with reading(path, what):
         # Opening a pipe would wait for a writer.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(number).st_mode
+        if not stat.S_ISREG(mode):
+            os.close(number)
+            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise UserError(f"cannot read {shown(path, 300)}: it is {kind}")
         with open(number, "rb") as file:
-            mode = os.fstat(number).st_mode
-            if not stat.S_ISREG(mode):
-                kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-                raise UserError(f"cannot read {shown(path, 300)}: it is {kind}")
             yield file
 
 

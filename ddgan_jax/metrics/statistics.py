@@ -52,7 +52,7 @@ class _ProvenanceFields(TypedDict):
 
 
 _FORM = ("mu", "sigma", "n", "provenance", "features")  # the arrays of a file
-_LARGEST = 1e100  # of means and covariances: their squares are finite, too
+_LARGEST = 1e100  # of numbers in a file: their squares are finite, too
 
 
 class SavedStatistics(NamedTuple):
@@ -173,13 +173,13 @@ def _problem(found: Mapping[str, np.ndarray]) -> str:
     for name in ("mu", "sigma", "features"):
         if found[name].dtype.kind != "f" or not np.isfinite(found[name]).all():
             return f"{name} holds what is no finite number"
+        if float(np.abs(found[name]).max(initial=0)) > _LARGEST:
+            return f"{name} is too large for any features"
     return _covariance_problem(np.asarray(mu, np.float64), np.asarray(sigma, np.float64))
 
 
 def _covariance_problem(mu: np.ndarray, sigma: np.ndarray) -> str:
     """Return why sigma is no covariance up to the rounding of sums about zero, "" if it is one."""
-    if max(np.abs(mu).max(), np.abs(sigma).max()) > _LARGEST:
-        return "mu or sigma is too large for any features"
     scale = np.abs(sigma).max()
     rounding = 1e-6 * scale + 1e-9 * np.square(mu).max()
     if not np.abs(sigma - sigma.T).max() <= rounding:

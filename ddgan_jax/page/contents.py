@@ -4,8 +4,8 @@ page = render(run_folder.read(workdir))
 """
 
 import io
+import os
 import re
-import struct
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 
 import ddgan_jax
 from ddgan_jax.config_files import leaves
-from ddgan_jax.errors import UserError, shown
+from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation.results import Result
 from ddgan_jax.figures import charts
 from ddgan_jax.figures.chart_data import duration
@@ -31,7 +31,6 @@ MOST_METRICS = 100  # of a run that has curves and columns
 MOST_ROWS = 100  # of the table of logged numbers, likewise
 PIXELS = {"last": 1024, "earlier": 512}  # of a grid's longer side; larger ones are shrunk
 LARGEST_PNG = 64 * 2**20  # bytes of a file
-MOST_PIXELS = 50_000_000  # of a picture
 TERMS = ("samples", "features", "reference", "sampling")  # of an evaluation: what a number means
 SCORE = "eval/"  # before the names of metrics that are evaluations
 CHECKSUM = re.compile(r"[0-9a-f]{40,}")
@@ -274,26 +273,20 @@ def _grid(step: int, path: epath.Path, pixels: int) -> Html:
 
 
 def _at_most(path: epath.Path, pixels: int) -> bytes:
-    """Return a PNG file anew, shrunk if its longer side is longer than that.
+    """Return a picture as a PNG file, shrunk if its longer side is longer than that.
 
-    Raises UserError for a file that is missing, damaged, no PNG, or of more than MOST_PIXELS.
+    Raises UserError for a file that is missing, damaged, no picture, or too large.
     """
-    png = foreign.read_bytes(path, "PNG picture", most=LARGEST_PNG)
-    with foreign.reading(path, "PNG picture"):
-        # Pillow would only warn of sizes that fill the memory.
-        _check_size(path, *struct.unpack(">II", png[16:24]))
-        with Image.open(io.BytesIO(png), formats=["PNG"]) as image:
-            _check_size(path, *image.size)
-            image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-        image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
-        content = io.BytesIO()
-        image.save(content, format="PNG")
-    return content.getvalue()
+    from ddgan_jax.data import images  # here: data sets come with it
 
-
-def _check_size(path: epath.Path, width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise UserError(f"{shown(path, 300)} is too large: {width} x {height} pixels")
+    content = foreign.read_bytes(path, "picture", most=LARGEST_PNG)
+    decoded = images.decode(content, None, os.fspath(path))
+    gray = decoded.shape[-1] == 1
+    image = Image.fromarray(decoded[..., 0] if gray else decoded)
+    image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    png = io.BytesIO()
+    image.save(png, format="PNG")
+    return png.getvalue()
 
 
 # ------------------------------------------------------------------------- machines and config
