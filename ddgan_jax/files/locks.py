@@ -29,14 +29,14 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 
 @contextlib.contextmanager
 def only_writer(
-    place: str | os.PathLike, *, run_folder: bool = False, patience: float = PATIENCE
+    place: str | os.PathLike, *, run_folder: bool = False, patience: float | None = None
 ) -> Iterator[None]:
     """Hold a file's or a folder's place, whose parents are made, against a second process.
 
     The system lets go when this process ends, however it ends. run_folder: the place is made and
     the lock stays in it; otherwise the lock lies beside the place and goes at the end. patience:
-    seconds to wait for another process. Raises BusyError if another process holds the place,
-    UserError if the lock cannot be written.
+    seconds to wait for another process, None: PATIENCE. Raises BusyError if another process holds
+    the place, UserError if the lock cannot be written.
     """
     if is_bucket(place):
         yield
@@ -44,7 +44,7 @@ def only_writer(
     lock = Path(place) / RUN_LOCK if run_folder else _lock_beside(Path(place))
     with write_errors(place):
         lock.parent.mkdir(parents=True, exist_ok=True)
-    with _held(lock, place, patience) as file:
+    with _held(lock, place, PATIENCE if patience is None else patience) as file:
         if file is None or run_folder:
             yield
             return
