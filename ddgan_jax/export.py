@@ -42,7 +42,7 @@ from ddgan_jax.model import Model, from_run
 LARGEST_INSIDE = 64 * 2**20  # bytes of parameters that the sampler holds unless told otherwise
 HUB = "hf://"
 UNKNOWN_LICENCE = "not stated"
-_REPOSITORY = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}(@[\w./-]{1,96})?", re.ASCII)
+_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?", re.ASCII)
 
 
 def write(
@@ -63,35 +63,55 @@ def write(
     drawn from, see `Model.why_not_drawable`, gets neither a sampler nor a picture. Raises UserError
     if `out` exists, or cannot be written; BusyError if another process is writing it.
     """
-    if sampler_weights not in ("", "inside", "argument"):
-        raise UserError(
-            f"--sampler_weights={shown(sampler_weights)} is neither inside nor argument"
-        )
-    if len(licence) > LONGEST_TEXT:
-        raise UserError(f"a licence of {len(licence):,} characters; name it or give its address")
     out = user_path(out, "out")
     remedy = "name another folder, or use --force"
     with (
         locks.only_writer(out),
         whole_folder(out, replace=is_export if force else None, remedy=remedy) as folder,
     ):
-        stored = weights.dtype_of(model.params)
-        rounded = model.with_params(weights.cast(model.params, dtype or stored))
-        about = _about(rounded)
-        about["licence"] = _plain(licence or model.about["licence"] or UNKNOWN_LICENCE)
-        (folder / "model.safetensors").write_bytes(weights.to_safetensors(rounded.params))
-        if rounded.why_not_drawable:
-            about["not_drawable"] = rounded.why_not_drawable
-        else:
-            drawn = _draw_few(rounded, grid_seeds)
-            images.write_png(folder / "samples.png", images.picture(drawn))
-            about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
-            if dtype not in ("", stored):
-                about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
-        if "rounding" in model.about and "rounding" not in about:
-            about["rounding"] = model.about["rounding"]
-        _write_about(folder, about, rounded.config.to_dict(), grid_seeds)
-        read(folder)  # whatever is promised is there, and can be read
+        fill(
+            model,
+            folder,
+            dtype=dtype,
+            sampler_weights=sampler_weights,
+            grid_seeds=grid_seeds,
+            licence=licence,
+        )
+
+
+def fill(
+    model: Model,
+    folder: epath.Path,
+    *,
+    dtype: str = "",
+    sampler_weights: str = "",
+    grid_seeds: Sequence[int] = range(16),
+    licence: str = "",
+) -> None:
+    """Write the files of an export into an empty folder, and read them again; see `write`."""
+    if sampler_weights not in ("", "inside", "argument"):
+        raise UserError(
+            f"--sampler_weights={shown(sampler_weights)} is neither inside nor argument"
+        )
+    if len(licence) > LONGEST_TEXT:
+        raise UserError(f"a licence of {len(licence):,} characters; name it or give its address")
+    stored = weights.dtype_of(model.params)
+    rounded = model.with_params(weights.cast(model.params, dtype or stored))
+    about = _about(rounded)
+    about["licence"] = _plain(licence or model.about["licence"] or UNKNOWN_LICENCE)
+    (folder / "model.safetensors").write_bytes(weights.to_safetensors(rounded.params))
+    if rounded.why_not_drawable:
+        about["not_drawable"] = rounded.why_not_drawable
+    else:
+        drawn = _draw_few(rounded, grid_seeds)
+        images.write_png(folder / "samples.png", images.picture(drawn))
+        about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
+        if dtype not in ("", stored):
+            about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
+    if "rounding" in model.about and "rounding" not in about:
+        about["rounding"] = model.about["rounding"]
+    _write_about(folder, about, rounded.config.to_dict(), grid_seeds)
+    read(folder)
 
 
 def load(path: str | os.PathLike, *, num_steps: int = 0) -> Model:

@@ -57,7 +57,8 @@ def _export(values: flags.FlagValues) -> None:
         licence=values.licence,
         force=values.force,
     )
-    print(f"step {model.step} in {shown(values.out, 300)}; see README.md there")
+    said = f"; no image can be drawn from it: {why}" if (why := model.why_not_drawable) else ""
+    print(f"step {model.step} in {shown(values.out, 300)}; see README.md there{said}")
 
 
 def _import_nvlabs(values: flags.FlagValues) -> None:

@@ -9,6 +9,7 @@ layers here, and linear weights become (in, out); the official `NIN.W` is (in, o
 """
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -164,13 +165,27 @@ def check_config(config: ConfigDict) -> None:
 
     Raises UserError that names the official options.
     """
+    names = {field: option for option, (field, _, _) in _FIELDS.items()} | _DECIDED_BY
     try:
         validation.check_model(config)
     except UserError as error:
-        message = str(error)
-        for option, (field, _, _) in _FIELDS.items():
-            message = message.replace(field, f"official option {option}")
-        raise UserError(message) from error
+        raise UserError(_FIELD.sub(lambda field: _named_by(names, field[0]), str(error))) from error
+
+
+# Fields of ours that an option decides without being their value.
+_DECIDED_BY = {
+    "generator.output_tanh": "not_use_tanh",
+    "diffusion.schedule": "use_geometric",
+    "objective.r1_interval": "lazy_reg",
+    "optimizer.ema_decay": "ema_decay",
+    "discriminator.name": "discriminator",
+    "train.batch_size": "batch_size",
+}
+_FIELD = re.compile(r"\b[a-z]+\.[a-z]\w*")
+
+
+def _named_by(names: Mapping[str, str], field: str) -> str:
+    return f"official option {names[field]}" if field in names else field
 
 
 def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:

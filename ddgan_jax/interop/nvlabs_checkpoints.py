@@ -153,7 +153,12 @@ def _import_generator(
     config.data.name = data or config.data.name
     params = weights.cast(nvlabs.import_generator(content, config), "float32")
     kind = "ema" if nvlabs.read_options(given)["use_ema"] else "raw"
-    export.write(Model(config, params, _step_of_file(name, config), kind, about), out)
+    model = Model(config, params, _step_of_file(name, config), kind, about)
+    with whole_folder(out) as folder:
+        export.fill(model, folder)
+    if model.why_not_drawable:
+        print(f"{shown(out, 300)}; no image can be drawn from it: {model.why_not_drawable}")
+        return
     place = shlex.quote(os.fspath(out))
     print(f"{shown(out, 300)}: draw with ddgan sample --export={place} --seeds=0-63 --out=grid.png")
 
