@@ -17,16 +17,13 @@ is the same on every device, and a checkpoint restores onto any number of them.
 import errno
 import itertools
 import json
-import logging
 import os
 import re
-import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 
-import absl.logging
 import jax
 import msgspec
 import numpy as np
@@ -154,6 +151,15 @@ class Checkpoints(AbstractContextManager):
             self._manager.close()
 
     __exit__ = close
+
+    def check_drawable(self, step: int) -> None:
+        """Raise UserError unless the averaged parameters of a step can be read back, bit by bit."""
+        folder = self._directory / str(step)
+        try:
+            manifest, _ = _read_manifest_and_config(folder)
+            _read_arrays(folder, "ema", manifest.ema)
+        except _DamagedError as error:
+            raise UserError(f"the checkpoint of step {step} cannot be read: {error}") from error
 
     def latest_step(self) -> int | None:
         """The newest complete step; None if there is none."""
@@ -356,25 +362,3 @@ def _describe(array: np.ndarray) -> list[Any]:
 
 def _checksum(config: Any) -> int:
     return zlib.crc32(json.dumps(config, sort_keys=True).encode())
-
-
-def _concerns_others(record: logging.LogRecord) -> bool:
-    storing = "/orbax/" in record.pathname or "OCDBT database" in record.getMessage()
-    return not storing or absl.logging.vlog_is_on(1)
-
-
-# Orbax logs its progress, and every failure several times, with traceback, from threads of its
-# own. Each failure also reaches the caller of save, wait, restore or load_ema, as one line.
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(_concerns_others)
-
-
-def _pass_on_unless_loop_is_closed(unraisable: Any) -> None:
-    if str(unraisable.exc_value) != "Event loop is closed":
-        _usual_unraisablehook(unraisable)
-
-
-# When one array cannot be read or written, Orbax closes the event loop to which the others still
-# report, until the process ends: hundreds of tracebacks on stderr about one full disk.
-_usual_unraisablehook = sys.unraisablehook
-sys.unraisablehook = _pass_on_unless_loop_is_closed

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from absl import flags
 
 import ddgan_jax
-from ddgan_jax import compiler, signals, terminal
+from ddgan_jax import compiler, orbax_messages, signals, terminal
 from ddgan_jax.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
 from ddgan_jax.commands import COMMANDS, Command
 from ddgan_jax.config import LARGEST
@@ -92,6 +92,7 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
             f"a process may open {most_open} files here, and this needs {FEWEST_OPEN_FILES}: "
             f"ulimit -n {FEWEST_OPEN_FILES}"
         )
+    orbax_messages.keep_back()
     # Pillow's two lines about an image that is refused, or not, with a line of our own.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     # Libraries (Grain's workers) ask absl's own registry of flags, which this program leaves empty.

@@ -179,6 +179,7 @@ def train(
 
         # ---------------------------------------------------------------- end
         checkpoints.wait()
+        checkpoints.check_drawable(step)  # what the run promises is there
         if step < num_steps:
             out.message(f"stopped at step {step}, checkpoint saved")
             stop.leave()

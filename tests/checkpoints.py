@@ -75,7 +75,10 @@ def in_child(function, *arguments, devices=1, prefix=(), **popen):
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
     name = function.__name__
-    program = f"from {function.__module__} import {name}; {name}(*{arguments!r})"
+    program = (
+        "from ddgan_jax import orbax_messages; orbax_messages.keep_back(); "
+        f"from {function.__module__} import {name}; {name}(*{arguments!r})"
+    )
     return subprocess.Popen(
         [*prefix, sys.executable, "-c", program],
         env=environment,
