@@ -83,10 +83,10 @@ def _write_file(job: Job, place: Place) -> None:
         _draw_parts(job, parts)
         with replacing(out) as unfinished:
             _FORMATS[place.form](job, read_parts(parts), unfinished)
-            if (found := _COUNTS[place.form](unfinished)) != job.count:
+            if not _holds(job.count, place.form, unfinished):
                 raise UserError(
-                    f"{shown(out, 300)} could not be written whole: {found:,} of {job.count:,} "
-                    "images can be read again; the same command tries again"
+                    f"{shown(out, 300)} could not be written: not all of its {job.count:,} images "
+                    "can be read again; the same command tries again"
                 )
         parts.rmtree()
 
@@ -212,6 +212,13 @@ def _count_records(path: epath.Path) -> int:
         return reader.num_records()
     finally:
         reader.close()
+
+
+def _holds(count: int, form: str, path: epath.Path) -> bool:
+    try:
+        return _COUNTS[form](path) == count
+    except UserError:
+        return False
 
 
 # How a file is written, and how many images it turns out to hold.

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import textwrap
 import time
 import tracemalloc
 import types
+import zipfile
 from pathlib import Path
 
 import jax
@@ -18,7 +20,8 @@ from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
 from ddgan_jax import cli, models, sample, streaming
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import BusyError, UserError
+from ddgan_jax.files import locks
 from ddgan_jax.model import Model
 from ddgan_jax.sample import Options, make_job
 from ddgan_jax.streaming import Job
@@ -206,6 +209,151 @@ def test_lost_part(tmp_path):
 def test_unknown_ending(tmp_path, out):
     with pytest.raises(UserError, match="name a .png, .npy, .npz, .array_record or a folder, not"):
         streaming.write(Drawing().job(), tmp_path / out)
+
+
+NAMES = ["a[1]", "b*?", "lr0.1", "lr0.2", "10:00:00", "v1.npzip", "with space", "ü"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["", ".npz", ".npy", ".array_record"])
+def test_names_are_no_patterns_and_endings_that_say_nothing_belong_to_them(tmp_path, name, form):
+    """Beside files of others that a pattern would match."""
+    (tmp_path / "a1").mkdir()
+    (tmp_path / "a1" / "000100.png").write_bytes(b"of another")
+    out = tmp_path / name / f"x{form}" if form else tmp_path / name
+    interrupt(Drawing(fails_after=2).job(), out)
+    drawing = Drawing()
+    streaming.write(drawing.job(), out)
+    check(out, drawing)
+    assert drawing.asked == list(range(2 * CHUNK, COUNT))
+
+
+@pytest.mark.parametrize("out", ["x.npz/", "x.png/", ".", "sub/..", "sub/."])
+def test_folders_by_a_slash_or_dots(tmp_path, monkeypatch, out):
+    (tmp_path / "here" / "sub").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    streaming.write(Drawing().job(), out)
+    assert len(list(Path(out).glob("*.png"))) == COUNT
+    assert not list(tmp_path.rglob("*lock"))
+
+
+@pytest.mark.parametrize(
+    ("out", "make"),
+    [
+        ("x.npz", Path.mkdir),
+        ("x.png", Path.mkdir),
+        ("x", Path.touch),
+        ("x/y", lambda path: path.parent.touch()),
+        ("\0", lambda path: None),
+        ("x" * 300, lambda path: None),
+        ("", lambda path: None),
+        ("/", lambda path: None),
+        ("~nobody-of-this-name/x", lambda path: None),
+    ],
+)
+def test_places_where_nothing_can_be_written(tmp_path, monkeypatch, out, make):
+    monkeypatch.chdir(tmp_path)
+    make(Path(out))
+    drawing = Drawing()
+    with pytest.raises(UserError) as caught:
+        streaming.write(drawing.job(), out)
+    assert str(caught.value).isprintable() and drawing.asked == []
+
+
+MARKS = [b"", b"{", b"\xff", b"[" * 100_000, b"5", b"x" * 2**21, None]
+
+
+@every_format
+@pytest.mark.parametrize("mark", MARKS, ids=range(len(MARKS)))
+def test_damaged_description(tmp_path, out, mark):
+    interrupt(Drawing(fails_after=2).job(), tmp_path / out)
+    path = tmp_path / (out if out == "x" else f"{out}.parts") / streaming.JOB
+    path.unlink()
+    if mark is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(mark)
+    with pytest.raises(UserError) as caught:
+        streaming.write(Drawing().job(), tmp_path / out)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 500
+
+
+def npy(array):
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+PARTS = {
+    "empty": lambda whole: b"",
+    "torn": lambda whole: whole[:-1],
+    "text": lambda whole: b"hello",
+    "too few": lambda whole: npy(np.zeros((3, 2, 2, 3), np.uint8)),
+    "other size": lambda whole: npy(np.zeros((4, 5, 5, 3), np.uint8)),
+    "other type": lambda whole: npy(np.zeros((4, 2, 2, 3), np.float32)),
+    "a number": lambda whole: npy(np.uint8(3)),
+    "objects": lambda whole: npy(np.array([{}] * 4)),
+    "archive": lambda whole: zip_of(whole),
+}
+
+
+def zip_of(content):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", PARTS)
+@pytest.mark.parametrize("position", [0, 2])
+def test_damaged_or_foreign_part(tmp_path, kind, position):
+    """It is named before anything more is drawn."""
+    interrupt(Drawing(fails_after=4).job(), tmp_path / "x.npz")
+    path = sorted((tmp_path / "x.npz.parts").glob("*.npy"))[position]
+    path.write_bytes(PARTS[kind](path.read_bytes()))
+    drawing = Drawing()
+    with pytest.raises(UserError, match=r"x.npz.parts/0000000") as caught:
+        streaming.write(drawing.job(), tmp_path / "x.npz")
+    assert str(caught.value).isprintable() and drawing.asked == []
+    assert not (tmp_path / "x.npz").exists()
+
+
+def test_file_that_is_no_part(tmp_path):
+    interrupt(Drawing(fails_after=2).job(), tmp_path / "x.npz")
+    (tmp_path / "x.npz.parts" / "mine.npy").write_bytes(npy(np.zeros(3)))
+    with pytest.raises(UserError, match="mine.npy is no part of images: move it"):
+        streaming.write(Drawing().job(), tmp_path / "x.npz")
+
+
+def test_torn_pictures_are_drawn_again(tmp_path):
+    streaming.write(Drawing().job(), tmp_path / "x")
+    for name, content in (("000101", b""), ("000103", b"\x89PNG")):
+        (tmp_path / "x" / f"{name}.png").write_bytes(content)
+    again = Drawing()
+    streaming.write(again.job(), tmp_path / "x")
+    check(tmp_path / "x", again)
+    assert again.asked == [1, 3]
+
+
+@every_format
+def test_what_is_lost_on_the_way_is_noticed(tmp_path, out):
+    """A drawing that yields fewer images than it promised."""
+    job = Drawing().job()
+    fewer = job._replace(draw=lambda positions: job.draw(positions[:-1]))
+    with pytest.raises(UserError, match="could not be written"):
+        streaming.write(fewer, tmp_path / out)
+    assert out == "x" or not (tmp_path / out).exists()
+    streaming.write(job, tmp_path / out)
+    check(tmp_path / out, Drawing())
+
+
+@every_format
+def test_second_writer_is_told(tmp_path, monkeypatch, out):
+    monkeypatch.setattr(locks, "PATIENCE", 0.1)
+    drawing = Drawing()
+    with locks.only_writer(tmp_path / out), pytest.raises(BusyError, match="another process is"):
+        streaming.write(drawing.job(), tmp_path / out)
+    assert drawing.asked == [] and list(tmp_path.iterdir()) == []
 
 
 def test_points_are_no_pictures(tmp_path):
