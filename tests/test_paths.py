@@ -26,6 +26,7 @@ def test_home_folders(monkeypatch, tmp_path):
         ("~nosuchuser/x", "home folder of ~nosuchuser is not known"),
         ("http://host/x", "no place that this program can open"),
         ("file:///x", "no place"),
+        ("S3://bucket/x", "no place"),
         ("x" * 256, "too long"),
         ("a/" * 3000, "too long"),
         ("\ud800", "characters that no name may"),
@@ -44,6 +45,14 @@ def test_a_bucket_needs_its_package(monkeypatch):
         paths.user_path("gs://bucket/run", "workdir")
     monkeypatch.setattr(paths.importlib.util, "find_spec", lambda name: name == "gcsfs")
     assert os.fspath(paths.user_path("gs://bucket/run")) == "gs://bucket/run"
+
+
+@pytest.mark.parametrize("written", ["://x", "a/b://c", "./gs://bucket", "/a:///b", "9p://x"])
+def test_colons_and_slashes_further_on_are_names(written):
+    assert not paths.is_bucket(written)
+    path = paths.user_path(written)
+    assert os.path.abspath(path) == os.path.abspath(written)
+    assert os.fspath(path / "x") == os.path.join(path, "x")
 
 
 @pytest.mark.parametrize("written", ["r[1]", "*", "a?b", "x]", os.fsdecode(b"r\xff")])
@@ -65,7 +74,7 @@ def test_without_a_home_nothing_is_kept(monkeypatch):
     assert paths.cache_folder() is None
 
 
-@given(st.text(st.characters(), max_size=80))
+@given(st.text(st.characters() | st.sampled_from(":/~."), max_size=80))
 def test_any_text_is_a_place_or_a_line(written):
     try:
         path = paths.user_path(written)

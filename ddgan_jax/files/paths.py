@@ -18,12 +18,13 @@ BUCKETS = {
 LONGEST_NAME = 255  # bytes of one name, on every file system in common use
 LONGEST_PATH = 4095  # bytes that Linux takes at once
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*)://")
+_SLASHES = re.compile(r":/{2,}")
 _PATTERN = re.compile(r"[\[\]*?]")
 
 
 def is_bucket(path: str | os.PathLike) -> bool:
     """Return whether a path names object storage, such as gs://bucket/run."""
-    return "://" in os.fspath(path)
+    return bool(_SCHEME.match(os.fspath(path)))
 
 
 def user_path(text: str | os.PathLike, what: str = "the path") -> epath.Path:
@@ -39,7 +40,7 @@ def user_path(text: str | os.PathLike, what: str = "the path") -> epath.Path:
     if "\0" in written:
         raise UserError(f"{what}={shown(written)} holds a zero byte, which no name may")
     if scheme := _SCHEME.match(written):
-        _check_bucket(written, scheme[1].lower(), what)
+        _check_bucket(written, scheme[1], what)
         return epath.Path(written)
     path = os.path.expanduser(written)
     if written.startswith("~") and path == written:
@@ -49,7 +50,8 @@ def user_path(text: str | os.PathLike, what: str = "the path") -> epath.Path:
             f"folder in full, or ./{shown(user)} if that is its name"
         )
     _check_length(path, what)
-    return epath.Path(path)
+    # "a:" may name a folder, and etils takes "://" for object storage wherever it stands.
+    return epath.Path(_SLASHES.sub(":/", path))
 
 
 def _check_bucket(url: str, scheme: str, what: str) -> None:
