@@ -8,6 +8,8 @@ import logging
 import sys
 from typing import Any
 
+import absl.logging  # first, for it makes the logger "absl" one that knows its callers
+
 _installed = False
 
 
@@ -34,7 +36,5 @@ def keep_back() -> None:
 
 
 def _concerns_others(record: logging.LogRecord) -> bool:
-    import absl.logging
-
     storing = "/orbax/" in record.pathname or "OCDBT database" in record.getMessage()
     return not storing or absl.logging.vlog_is_on(1)
