@@ -298,6 +298,36 @@ def test_damaged_and_foreign_files(converted, tmp_path):
             interop.load(path)
 
 
+def test_weights_that_are_no_numbers(converted, tmp_path):
+    """With the right checksum, as somebody would write them who means harm."""
+    source, ours = converted
+    with np.load(ours) as file:
+        arrays = {name: file[name] for name in file.files if "sha256" not in name}
+    name = "fc/kernel"
+    nan = np.full_like(arrays[name], np.nan)
+    for new, message in (
+        (nan, "x.npz holds weights that are not finite, in fc/kernel: fetch https://"),
+        (nan.astype("U3"), "x.npz is damaged or not converted by us: fetch https://"),
+        (np.zeros(nan.shape, bool), "x.npz is damaged or not converted by us: fetch https://"),
+    ):
+        changed = arrays | {name: new}
+        digest = interop._digest(changed) if new.dtype.kind == "f" else "0"
+        np.savez(tmp_path / "x.npz", **changed, sha256=digest, source_sha256="0")
+        with pytest.raises(UserError, match=message):
+            interop.load(tmp_path / "x.npz")
+    with np.load(source) as file:
+        state_dict = dict(file)
+    name = "Conv2d_1a_3x3.bn.running_var"
+    for new, message in (
+        (np.full_like(state_dict[name], -1.0), "holds weights that are not finite"),
+        (state_dict[name].astype("U9"), f"{name} holds no floats"),
+    ):
+        np.savez(tmp_path / "y.npz", **{**state_dict, name: new})
+        with pytest.raises(UserError, match=message):
+            interop.convert(tmp_path / "y.npz", tmp_path / "out.npz")
+    assert not (tmp_path / "out.npz").exists()
+
+
 def test_missing_file(tmp_path):
     """The message is all that a user needs to get it."""
     for function in (interop.load, lambda path: interop.convert(path, tmp_path / "ours.npz")):
