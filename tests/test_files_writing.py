@@ -158,3 +158,13 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
             atomic.write_atomically(path, b"")
         assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("run_folder", [False, True])
+def test_a_pipe_in_place_of_a_lock_makes_nobody_wait(tmp_path, run_folder):
+    os.mkfifo(tmp_path / ".lock")
+    os.mkfifo(tmp_path / ".x.lock")
+    place = tmp_path if run_folder else tmp_path / "x"
+    with pytest.raises(UserError), locks.only_writer(place, run_folder=run_folder):
+        pass
+    assert not locks.is_held(tmp_path)
