@@ -60,11 +60,15 @@ class Job(NamedTuple):
 def write(job: Job, out: str | os.PathLike) -> None:
     """Draw and write what is missing at `out`; its ending says how, as above.
 
-    A picture of all, .png, is not written here. When it returns, everything that it promises is
-    there and can be read. Raises UserError if `out` ends otherwise, holds something else, or cannot
-    be written; BusyError if another process is writing it.
+    When it returns, everything that it promises is there and can be read. Raises UserError if `out`
+    ends otherwise, holds something else, or cannot be written; BusyError if another process is
+    writing it.
     """
     place = place_of(out)
+    if place.form == ".png":
+        raise UserError(
+            f"{shown(out, 300)} would be one picture: name a file of arrays, or a folder"
+        )
     with locks.only_writer(place.path):
         if place.form:
             _write_file(job, place)

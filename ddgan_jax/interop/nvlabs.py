@@ -1,4 +1,4 @@
-"""The published DDGAN checkpoints: their options and state dicts in our terms.
+"""The published DDGAN checkpoints: their state dicts in our terms; options: `nvlabs_options`.
 
 The official networks keep their modules in one list and name parameters by position
 (`all_modules.17.Conv_0.weight`). `_generator_modules` writes that list down once with our names;
@@ -9,211 +9,28 @@ layers here, and linear weights become (in, out); the official `NIN.W` is (in, o
 """
 
 import functools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import models, validation
-from ddgan_jax.config import LARGEST, LARGEST_IMAGE, MOST_TIMESTEPS, base_config
+from ddgan_jax import models
 from ddgan_jax.config_files import from_json, to_json
-from ddgan_jax.errors import UserError
-from ddgan_jax.interop import options, state_dicts
+from ddgan_jax.interop import state_dicts
+from ddgan_jax.interop.nvlabs_options import check_config, config_from_args, read_options
 from ddgan_jax.interop.state_dicts import StateDict
-from ddgan_jax.validation.fields import MOST_CHANNELS, MOST_LAYERS
+
+__all__ = [
+    "check_config",
+    "config_from_args",
+    "import_discriminator",
+    "import_generator",
+    "read_options",
+]
 
 Params = dict[str, Any]
-
-# Our data set for each official --dataset, and how many images an epoch of it has.
-_DATASETS = {
-    "cifar10": ("cifar10", 50_000),
-    "stackmnist": ("stacked_mnist", 120_000),
-    "lsun": ("lsun/church_outdoor", 120_000),
-    "celeba_256": ("celeb_a_hq/256", 27_000),
-}
-_SMALL_DISCRIMINATOR = ("cifar10", "stackmnist")
-
-_WIDTH = options.integer(1, MOST_CHANNELS)
-_LAYERS = options.integer(0, MOST_LAYERS)
-_POSITIVE = options.integer(1, LARGEST)
-_RATE = options.number(0, 1)
-_WEIGHT = options.number(0, LARGEST)
-_STEPS = options.optional(options.integer(0, LARGEST))
-_SWITCH = options.optional(options.boolean)
-
-# Official options that are one field of ours: the field, the official default, what is possible.
-_FIELDS: Mapping[str, tuple[str, Any, options.Reader]] = {
-    "image_size": ("data.image_size", 32, options.integer(1, LARGEST_IMAGE)),
-    "num_channels": ("data.channels", 3, options.integer(1, 3)),
-    "num_timesteps": ("diffusion.num_timesteps", 4, options.integer(1, MOST_TIMESTEPS)),
-    "beta_min": ("diffusion.beta_min", 0.1, _WEIGHT),
-    "beta_max": ("diffusion.beta_max", 20.0, _WEIGHT),
-    "r1_gamma": ("objective.r1_gamma", 0.05, _WEIGHT),
-    "num_channels_dae": ("generator.base_channels", 128, _WIDTH),
-    "num_res_blocks": ("generator.num_res_blocks", 2, options.integer(1, MOST_LAYERS)),
-    "ch_mult": ("generator.channel_multipliers", (1, 2, 2, 2), options.sequence(_WIDTH)),
-    "attn_resolutions": (
-        "generator.attention_resolutions",
-        (16,),
-        options.sequence(options.integer(1, LARGEST_IMAGE), least=0),
-    ),
-    "fir_kernel": ("generator.fir_kernel", (1, 3, 3, 1), options.sequence(options.number(), 2)),
-    "dropout": ("generator.dropout", 0.0, _RATE),
-    "resblock_type": (
-        "generator.resblock",
-        "biggan",
-        options.choice("ddpm", "biggan", "biggan_oneadagn"),
-    ),
-    "progressive": (
-        "generator.progressive",
-        "none",
-        options.choice("none", "output_skip", "residual"),
-    ),
-    "progressive_input": (
-        "generator.progressive_input",
-        "residual",
-        options.choice("none", "input_skip", "residual"),
-    ),
-    "progressive_combine": (
-        "generator.progressive_combine",
-        "sum",
-        options.choice("sum", "cat"),
-    ),
-    "resamp_with_conv": ("generator.resample_with_conv", True, options.boolean),
-    "fir": ("generator.fir", True, options.boolean),
-    "skip_rescale": ("generator.skip_rescale", True, options.boolean),
-    "embedding_type": (
-        "generator.time_embedding",
-        "positional",
-        options.choice("positional", "fourier"),
-    ),
-    "fourier_scale": ("generator.fourier_scale", 16.0, _WEIGHT),
-    "conditional": ("generator.time_conditional", True, options.boolean),
-    "centered": ("generator.centered", True, options.boolean),
-    "nz": ("generator.latent_dim", 100, _WIDTH),
-    "z_emb_dim": ("generator.latent_embedding_dim", 256, _WIDTH),
-    "n_mlp": ("generator.latent_layers", 3, _LAYERS),
-    "t_emb_dim": ("discriminator.time_embedding_dim", 256, _WIDTH),
-    "ngf": ("discriminator.base_channels", 64, _WIDTH),
-    "lr_g": ("optimizer.generator_learning_rate", 1.5e-4, _RATE),
-    "lr_d": ("optimizer.discriminator_learning_rate", 1e-4, _RATE),
-    "beta1": ("optimizer.beta1", 0.5, _RATE),
-    "beta2": ("optimizer.beta2", 0.9, _RATE),
-    "seed": ("train.seed", 1024, options.integer(0, LARGEST)),
-}
-# Those that decide something else.
-_OTHERS: Mapping[str, tuple[Any, options.Reader]] = {
-    "not_use_tanh": (False, _SWITCH),
-    "use_geometric": (False, _SWITCH),
-    "lazy_reg": (None, _STEPS),
-    "use_ema": (False, _SWITCH),
-    "ema_decay": (0.9999, _RATE),
-    "dataset": (None, options.optional(options.text)),
-    "discriminator": (None, options.optional(options.choice("small", "large"))),
-    "batch_size": (128, _POSITIVE),
-    "num_process_per_node": (1, _POSITIVE),
-    "num_proc_node": (1, _POSITIVE),
-    "num_epoch": (1200, _POSITIVE),
-    "no_lr_decay": (False, _SWITCH),
-}
-
-
-def read_options(args: Any) -> dict[str, Any]:
-    """Return every official option that is known here, in our types; unknown ones are left out.
-
-    args: a mapping or argparse namespace with the official names; what is missing takes the
-    official default. Raises UserError for values that are not possible, naming the option.
-    """
-    known = {option: default for option, (_, default, _) in _FIELDS.items()}
-    known |= {option: default for option, (default, _) in _OTHERS.items()}
-    readers = {option: reader for option, (_, _, reader) in _FIELDS.items()}
-    readers |= {option: reader for option, (_, reader) in _OTHERS.items()}
-    given = known | options.mapping(args, "official")
-    return {option: options.read(given, option, readers[option], "official") for option in known}
-
-
-def config_from_args(args: Any) -> ConfigDict:
-    """Return our config for the official command-line arguments.
-
-    args: as of `read_options`. Without `dataset` the discriminator is chosen by image size (large
-    from 64 pixels on); `discriminator` = "small" or "large" overrides. Raises UserError for values
-    that are not possible.
-    """
-    given = read_options(args)
-    config = base_config()
-    for option, (field, _, _) in _FIELDS.items():
-        section, name = field.split(".")
-        setattr(config[section], name, given[option])
-    config.generator.output_tanh = not given["not_use_tanh"]
-    config.diffusion.schedule = "geometric" if given["use_geometric"] else "vp"
-    config.objective.r1_interval = given["lazy_reg"] or 1
-    config.optimizer.ema_decay = given["ema_decay"] if given["use_ema"] else 0.0
-    dataset = given["dataset"]
-    by_size = "small" if config.data.image_size < 64 else "large"
-    by_dataset = "small" if dataset in _SMALL_DISCRIMINATOR else "large"
-    kind = by_dataset if dataset in _DATASETS else by_size
-    config.discriminator.name = given["discriminator"] or kind
-    _set_training_length(config, given)
-    return config
-
-
-def check_config(config: ConfigDict) -> None:
-    """Refuse a config from `config_from_args` whose networks cannot be.
-
-    Raises UserError that names the official options.
-    """
-    names = {field: option for option, (field, _, _) in _FIELDS.items()} | _DECIDED_BY
-    try:
-        validation.check_model(config)
-    except UserError as error:
-        raise UserError(_FIELD.sub(lambda field: _named_by(names, field[0]), str(error))) from error
-
-
-# Fields of ours that an option decides without being their value.
-_DECIDED_BY = {
-    "generator.output_tanh": "not_use_tanh",
-    "diffusion.schedule": "use_geometric",
-    "objective.r1_interval": "lazy_reg",
-    "optimizer.ema_decay": "ema_decay",
-    "discriminator.name": "discriminator",
-    "train.batch_size": "batch_size",
-}
-_FIELD = re.compile(r"\b[a-z]+\.[a-z]\w*")
-
-
-def _named_by(names: Mapping[str, str], field: str) -> str:
-    return f"official option {names[field]}" if field in names else field
-
-
-def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:
-    processes = given["num_process_per_node"] * given["num_proc_node"]
-    batch_size = given["batch_size"] * processes
-    if batch_size > LARGEST:
-        raise UserError(
-            f"official option batch_size: {given['batch_size']} on each of {processes} processes "
-            "are too many"
-        )
-    config.train.batch_size = batch_size
-    dataset = given["dataset"]
-    if dataset not in _DATASETS:
-        return
-    name, num_examples = _DATASETS[dataset]
-    config.data.name, config.data.flip = name, dataset != "stackmnist"
-    config.data.max_examples = num_examples if dataset == "lsun" else 0
-    steps_per_epoch = num_examples // batch_size
-    num_steps = (given["num_epoch"] + 1) * steps_per_epoch
-    if not 0 < num_steps <= LARGEST:
-        raise UserError(
-            f"official option num_epoch: {given['num_epoch']} epochs of {num_examples:,} images, "
-            f"{batch_size} at a time, are {num_steps:,} steps, which is not possible"
-        )
-    config.train.num_steps = num_steps
-    if not given["no_lr_decay"]:
-        config.optimizer.decay_interval_steps = steps_per_epoch
-        config.optimizer.decay_steps = given["num_epoch"] * steps_per_epoch
 
 
 def import_generator(state_dict: StateDict, config: ConfigDict) -> Params:

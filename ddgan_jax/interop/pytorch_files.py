@@ -184,6 +184,8 @@ class _TorchMachine(Machine):
         name = of_type(function, Name).text
         if name == "collections.OrderedDict":
             pairs = of_type(arguments[0], list) if arguments else []
+            if any(type(pair) not in (tuple, list) or len(pair) != 2 for pair in pairs):
+                raise ValueError("a dict is not made of pairs")
             return paired([part for pair in pairs for part in pair])
         if name == "argparse.Namespace":
             return _Namespace()
