@@ -4,7 +4,6 @@ import io
 import json
 import math
 import os
-import shutil
 import struct
 import sys
 
@@ -17,7 +16,7 @@ from ddgan_jax import report
 from ddgan_jax.config import base_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.event_files import SummaryWriter, metric_writers
-from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.files.atomic import replacing, write_atomically
 from ddgan_jax.report import (
     MAY_CHANGE,
     Pace,
@@ -242,11 +241,13 @@ def test_clu_takes_our_event_files_and_no_tensorflow(tmp_path):
 def test_an_atomic_write_that_fails_keeps_the_file(tmp_path):
     path = tmp_path / "a"
     write_atomically(path, b"old")
-    (tmp_path / ".a.tmp" / "x").mkdir(parents=True)  # where the new content is written first
-    with pytest.raises(UserError, match="cannot write .*a: Is a directory"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    shutil.rmtree(tmp_path / ".a.tmp")
+    with (
+        pytest.raises(UserError, match="cannot write .*a: the disk is full"),
+        replacing(path) as new,
+    ):
+        new.write_bytes(b"half")
+        raise OSError("the disk is full")
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["a"]
 
