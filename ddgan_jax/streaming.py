@@ -83,8 +83,8 @@ def _write_file(job: Job, place: Place) -> None:
     parts = out.parent / f"{out.name}.parts"
     identity = {**job.what, "count": job.count, "facts": _checksum(job.facts)}
     with write_errors(out):
-        _claim(parts, identity, ".npy")
-        _draw_parts(job, parts)
+        with _claimed(parts, identity, ".npy"):
+            _draw_parts(job, parts)
         with replacing(out) as unfinished:
             _FORMATS[place.form](job, read_parts(parts), unfinished)
             if not _holds(job.count, place.form, unfinished):
@@ -99,8 +99,7 @@ def _write_file(job: Job, place: Place) -> None:
 
 
 def _write_folder(job: Job, out: epath.Path) -> None:
-    with write_errors(out):
-        _claim(out, job.what, ".png")
+    with write_errors(out), _claimed(out, job.what, ".png"):
         names = [f"{name}.png" for name in job.names()]
         missing = _missing(out, names)
         remaining = iter(missing)
@@ -239,6 +238,22 @@ _COUNTS: Mapping[str, Callable[[epath.Path], int]] = {
 
 
 # ------------------------------------------------------------------------- of the same drawing
+
+
+@contextlib.contextmanager
+def _claimed(folder: epath.Path, what: Mapping[str, Any], ours: str) -> Iterator[None]:
+    """Give the context in which the folder is that of a drawing, see `_claim`.
+
+    A mistake that shows before the first image leaves no folder behind.
+    """
+    made = not folder.exists()
+    _claim(folder, what, ours)
+    try:
+        yield
+    except Exception:
+        if made and not entries(folder, after=ours):
+            folder.rmtree()
+        raise
 
 
 def _claim(folder: epath.Path, what: Mapping[str, Any], ours: str) -> None:

@@ -105,6 +105,23 @@ def test_interrupted_job_goes_on(tmp_path, out, fails_after):
     assert first.asked + second.asked == list(range(COUNT))
 
 
+@every_format
+def test_a_mistake_before_the_first_image_leaves_nothing(tmp_path, out):
+    def fail(positions):
+        raise UserError("no device")
+
+    with pytest.raises(UserError, match="no device"):
+        streaming.write(Drawing().job()._replace(draw=fail), tmp_path / out)
+    assert not list(tmp_path.iterdir())
+    drawing = Drawing(fails_after=2)
+    interrupt(drawing.job(), tmp_path / out)
+    with pytest.raises(UserError, match="no device"):
+        streaming.write(drawing.job()._replace(draw=fail), tmp_path / out)
+    drawing.fails_after = None
+    streaming.write(drawing.job(), tmp_path / out)
+    assert drawing.asked == list(range(COUNT))  # what was drawn before was kept
+
+
 @pytest.mark.parametrize("out", ["x.npz", "x"])
 def test_killed_process_goes_on(tmp_path, out):
     """A kill of the real thing, at a moment of its own."""
