@@ -44,8 +44,8 @@ def place_of(out: str | os.PathLike) -> Place:
         if not path.name:
             raise UserError(f"cannot write {shown(path, 300)}: name a folder")
         with write_errors(path):
-            if path.exists() and path.is_dir() == bool(form):
-                there = "a folder" if form else "no folder"
+            if path.exists() and not (os.path.isfile if form else os.path.isdir)(path):
+                there = "no regular file" if form else "no folder"
                 raise UserError(f"{shown(path, 300)} is {there}: name another place")
         if form == ".array_record" and not _is_utf8(path):
             raise UserError(f"{shown(path, 300)} is not UTF-8, which .array_record needs")

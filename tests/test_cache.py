@@ -155,6 +155,8 @@ def test_a_folder_into_which_nothing_came_goes_again(tmp_path):
     [
         ("x.png", "cannot write .*x.png: name an .json"),
         ("folder.json", "cannot write .*folder.json: it is a folder"),
+        ("pipe.json", "cannot write .*pipe.json: it is no regular file"),
+        ("null.json", "cannot write .*null.json: it is no regular file"),
         ("file/x.json", "cannot write .*file/x.json: "),
         ("there.json", "there.json exists already: name another file, or move it"),
         ("n" * 300 + ".json", "is too long"),
@@ -164,6 +166,8 @@ def test_files_that_cannot_be_written_are_refused_at_once(tmp_path, out, message
     (tmp_path / "folder.json").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "there.json").write_text("{}")
+    (tmp_path / "null.json").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe.json")
     with (
         pytest.raises(UserError, match=message),
         locks.output_file(tmp_path / out, ".json", new=True),

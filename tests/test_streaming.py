@@ -259,6 +259,8 @@ def test_folders_by_a_slash_or_dots(tmp_path, monkeypatch, out):
     [
         ("x.npz", Path.mkdir),
         ("x.png", Path.mkdir),
+        ("x.npy", os.mkfifo),
+        ("x.png", lambda path: path.symlink_to("/dev/null")),
         ("x", Path.touch),
         ("x/y", lambda path: path.parent.touch()),
         ("\0", lambda path: None),

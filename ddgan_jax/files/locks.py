@@ -65,9 +65,10 @@ def output_file(
     path = user_path(text, what)
     if suffixes and not path.name.lower().endswith(suffixes):
         raise UserError(f"cannot write {shown(path, 300)}: name an {' or '.join(suffixes)}")
-    with write_errors(path):
-        if path.is_dir():
-            raise UserError(f"cannot write {shown(path, 300)}: it is a folder")
+    # A pipe or a device would go, and the file come. (epath calls them files.)
+    if not is_bucket(path) and os.path.exists(path) and not os.path.isfile(path):
+        kind = "a folder" if os.path.isdir(path) else "no regular file"
+        raise UserError(f"cannot write {shown(path, 300)}: it is {kind}")
     with only_writer(path):
         if new and path.exists():
             raise UserError(f"{shown(path, 300)} exists already: name another file, or move it")
