@@ -9,7 +9,7 @@ import importlib.util
 import os
 import sys
 
-from ddgan_jax.errors import UserError, reason
+from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files.paths import cache_folder, is_bucket
 
 # Train step of cifar10_ddgan.py, 4 images, two cores with AVX-512: together 0.87 of the time. The
@@ -46,12 +46,20 @@ def keep_programs(workdir: str = "") -> None:
     again by the next run with the same config and devices: it starts in seconds. With a run folder
     in a bucket they lie in WORKDIR/jax_cache: only the first host of a pod writes them, and all may
     be new after a preemption. Everything is kept however fast it compiled. Without a home folder
-    nothing is kept. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
+    nothing is kept, nor where it cannot be made: that is one line, instead of JAX's two for each
+    program. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
     """
     cache = f"{workdir}/jax_cache" if is_bucket(workdir) else cache_folder()
     if cache is None:
         return
     folder = cache if is_bucket(workdir) else os.fspath(cache / "jax")
+    if not is_bucket(workdir) and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            where = f"{shown(folder, 300)}: {reason(error)}"
+            print(f"compiled programs are not kept in {where}", file=sys.stderr)
+            return
     settings = {
         "jax_compilation_cache_dir": folder,
         "jax_persistent_cache_min_compile_time_secs": 0,

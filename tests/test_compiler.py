@@ -23,6 +23,16 @@ def test_programs_are_kept_unless_the_user_chose_another_place(monkeypatch, tmp_
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
 
 
+def test_where_programs_cannot_be_kept_one_line_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    compiler.keep_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"compiled programs are not kept in {tmp_path}/file/ddgan_jax/jax: ")
+
+
 def test_cpu_flags_join_those_of_the_user_and_yield_to_them(monkeypatch):
     chosen, *others = compiler.CPU_FLAGS
     given = f"--xla_dump_to=/there {chosen}=of-the-user"

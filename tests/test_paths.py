@@ -72,6 +72,8 @@ def test_without_a_home_nothing_is_kept(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # no entry in passwd either
     assert paths.cache_folder() is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "gs://bucket")  # a folder "gs:" would come, here
+    assert paths.cache_folder() is None
 
 
 @given(st.text(st.characters() | st.sampled_from(":/~."), max_size=80))

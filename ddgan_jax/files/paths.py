@@ -125,9 +125,9 @@ def cache_folder() -> Path | None:
     """Return the folder for what is made once and kept; it need not exist.
 
     It is $XDG_CACHE_HOME/ddgan_jax, by default ~/.cache/ddgan_jax, and None where there is no home
-    folder: then nothing is kept.
+    folder: then nothing is kept. Names that are not absolute count for nothing, as XDG wants it.
     """
-    if home := os.environ.get("XDG_CACHE_HOME"):
+    if os.path.isabs(home := os.environ.get("XDG_CACHE_HOME", "")):
         return Path(home) / "ddgan_jax"
     home = os.path.expanduser("~")
-    return None if home == "~" else Path(home) / ".cache" / "ddgan_jax"
+    return Path(home) / ".cache" / "ddgan_jax" if os.path.isabs(home) else None
