@@ -151,7 +151,7 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
         r = about["rounding"]
         rows["rounding"] = (
             f"images differ from those of the unrounded parameters by {r['mean_difference']} on "
-            f"average, {r['largest_difference']} at most ({r['unit']}; {r['images']} images)"
+            f"average, {r['largest_difference']} at most ({text(r['unit'])}; {r['images']} images)"
         )
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
 

@@ -210,6 +210,18 @@ def test_labels_are_integers_below_ten(tmp_path, labels):
 # -------------------------------------------------------------------------------- arrays, images
 
 
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    """Either would be the right one to somebody."""
+    content = io.BytesIO()
+    np.save(content, np.zeros((2, 4, 4, 3), np.uint8))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("images.npy", content.getvalue())
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr("images.npy", content.getvalue())
+    with pytest.raises(UserError, match="two arrays of one name"):
+        array_files.open_images(tmp_path / "x.npz")
+
+
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_damaged_arrays_are_noticed(tmp_path, save, seed):

@@ -1,6 +1,8 @@
 """Decoding, channels and size of single images."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -56,6 +58,21 @@ def test_sixteen_bits_are_refused():
     encoded = encode(Image.fromarray(np.full((4, 4), 40_000, np.uint16)), "PNG")
     with pytest.raises(UserError, match="more than 8 bits"):
         images.decode(encoded, 1)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
+def test_sixteen_bits_of_a_colour_are_refused(kind, channels):
+    """Pillow itself would drop the lower eight; it cannot write such files."""
+
+    def chunk(name, content):
+        checksum = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+    header = struct.pack(">IIBBBBB", 4, 4, 16, kind, 0, 0, 0)
+    rows = zlib.compress((b"\0" + bytes(4 * 2 * channels)) * 4)
+    encoded = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows)
+    with pytest.raises(UserError, match="more than 8 bits"):
+        images.decode(encoded + chunk(b"IEND", b""), None)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])

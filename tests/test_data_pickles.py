@@ -87,6 +87,11 @@ def test_other_forms_of_the_allowed_names_are_refused(value, protocol):
         pickles.load(content)
 
 
+def of_one_hash(k):
+    """Return the k-th integer, as pickled, of those that all have the hash 0."""
+    return pickle.dumps(k * sys.hash_info.modulus, 2)[2:-1]
+
+
 def test_what_follows_the_end_is_refused():
     with pytest.raises(ValueError, match="something follows"):
         pickles.load(pickle.dumps({}) * 2)
@@ -108,8 +113,15 @@ def test_what_follows_the_end_is_refused():
         b"\x80\x04\x95" + b"\xff" * 8 + b".",
         b"\x80\x02\x8b\xff\xff\xff\x7f.",
         b"I" + b"9" * 100_000 + b"\n.",
+        b"\x80\x02}(" + b"".join(b"%sN" % of_one_hash(k) for k in range(30_000)) + b"u.",
+        b"".join(b"Np%d\n" % (k * sys.hash_info.modulus) for k in range(30_000)) + b".",
+        # One long text, given to call after call.
+        b"c_codecs\nencode\nq\x01(X\x40\x42\x0f\0" + b"a" * 1_000_000 + b"X\6\0\0\0latin1tq\2("
+        + b"h\1h\2R" * 1000 + b"t.",
+        b"cnumpy\ndtype\nq\1(B\x40\x42\x0f\0" + b"a" * 1_000_000 + b"tq\2("
+        + b"h\1h\2R" * 1000 + b"t.",
     ],
-)
+)  # fmt: skip
 def test_no_program_takes_long_or_much(content):
     start = time.monotonic()
     with_limit(content)

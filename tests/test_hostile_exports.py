@@ -29,6 +29,12 @@ ABOUT = {
     "provenance": {"trained_with": HOSTILE, HOSTILE: {"deeper": HOSTILE}},
     "licence": HOSTILE,
     "metrics": {"fid": 3.75, HOSTILE: [HOSTILE]},
+    "rounding": {
+        "images": 1,
+        "mean_difference": 0.5,
+        "largest_difference": 1.0,
+        "unit": HOSTILE,
+    },
 }
 
 
@@ -188,7 +194,7 @@ def test_foreign_texts_are_words_in_the_card(whole, tmp_path):
     _, front, body = card.split("---\n", 2)
     assert front == "library_name: ddgan-jax\ntags: [diffusion, gan, ddgan, jax]\n"
     rows = [line for line in body.splitlines() if line.startswith("|")]
-    assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows) and len(rows) == 9
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows) and len(rows) == 10
     words = "\n".join(rows)
     assert "\x1b" not in card and "\u202e" not in card
     for mark in ("<", "[", "]", "`", "*", ":b"):

@@ -189,6 +189,31 @@ def test_a_key_that_takes_for_ever_to_hash(torch):
         pytorch_files.load(content.getvalue(), "x.pth")
 
 
+NAMESPACE, DICT = b"cargparse\nNamespace\n", b"ccollections\nOrderedDict\n"
+MANY = 2000
+NUMBERED = b"".join(b"U\4%04dN" % k for k in range(MANY))  # keys and values
+STORAGE = b"(X\7\0\0\0storagectorch\nByteStorage\nX\1\0\0\x000X\3\0\0\0cpuK\x10"
+PAIRS = b"".join(b"U\4%04dN\x86" % k for k in range(MANY))
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        # One dict, copied by the state of namespace after namespace, and one list by dicts.
+        b"}(" + NUMBERED + b"uq\1" + NAMESPACE + b"q\2(" + b"h\2)\x81h\1b" * MANY + b"l.",
+        b"](" + PAIRS + b"e\x85q\1" + DICT + b"q\2(" + b"h\2h\1R" * MANY + b"l.",
+        # A list of one long list again and again, which is no list of pairs.
+        DICT + b"](" + b"N" * MANY + b"eq\1](" + b"h\1" * MANY + b"e\x85R.",
+        # One long identity, looked at by tensor after tensor.
+        STORAGE + b"N" * MANY + b"tq\1(" + b"h\1Q" * MANY + b"l.",
+        b"ctorch\n" + b"a" * 100_000 + b"Tensor\n.",
+    ],
+)
+def test_calls_do_not_multiply_what_they_share(program):
+    with pytest.raises(UserError, match="calls unfold to more|made of pairs|too long"):
+        pytorch_files.load(rebuilt_with(b"\x80\2" + program), "x.pth")
+
+
 @pytest.mark.parametrize("place", ["/dev/zero", "/dev/null", "fifo", "."])
 def test_only_regular_files(tmp_path, monkeypatch, place):
     import os

@@ -30,7 +30,9 @@ def decode(encoded: bytes, channels: int | None, source: str = "the image") -> n
             raise UserError(
                 f"{shown(source, 300)} has {width} x {height} pixels, more than {MOST_PIXELS:,}"
             )
-        if image.mode.startswith(("I", "F")):
+        # Of PNG files in colour Pillow drops the lower bytes without a word.
+        deep = image.format == "PNG" and encoded[24] > 8  # the depth in its first chunk
+        if deep or image.mode.startswith(("I", "F")):
             raise UserError(f"{shown(source, 300)} has more than 8 bits per channel")
         channels = channels or (1 if image.mode in GRAY else 3)
         pixels = np.asarray(

@@ -121,6 +121,8 @@ def _forms(archive: zipfile.ZipFile, path: str | os.PathLike) -> Iterator[tuple[
             f"{shown(path, 300)} unfolds to {len(entries):,} entries of {total:,} bytes, more "
             "than this machine can hold"
         )
+    if len({entry.filename for entry in entries}) < len(entries):
+        raise UserError(f"{shown(path, 300)} holds two arrays of one name")
     for entry in entries:
         if not entry.filename.endswith(".npy") or entry.filename == ".npy":
             raise UserError(f"{shown(path, 300)} holds {shown(entry.filename)}, which is no array")

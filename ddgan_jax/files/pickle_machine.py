@@ -6,10 +6,12 @@ and bytes. A name is a mark to it; nothing is imported and nothing is called. Wh
 stands for, a subclass says for the few names that its kind of file needs; the rest is refused.
 
 Each instruction adds at most one place to the stack or to a container, and bytes are those of the
-file, so that memory is bounded by the size of the file, whatever numbers are in it. No value is
-walked through, hashed or printed as a whole: values may share their parts, or hold themselves.
+file. Calls may copy what they are given, and values may share their parts, so that what all calls
+are given is counted. Memory and time are by that bounded by the size of the file, whatever numbers
+are in it. No value is walked through, hashed or printed as a whole: it may hold itself.
 """
 
+import os
 import pickletools
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
@@ -22,6 +24,10 @@ _PLAIN = (
 _PYTHON_2_TEXT = ("STRING", "BINSTRING", "SHORT_BINSTRING")
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_SIZED = (str, bytes, bytearray, tuple, list, dict)
+# Calls are given each part of a file once, as a rule, and a few short texts again and again.
+_MOST_GIVEN, _LEAST_GIVEN = 4, 10_000  # times the bytes of the file, and at least so much
+_LONGEST_NAME = 200  # characters
 
 
 class Name(NamedTuple):
@@ -39,6 +45,7 @@ class Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under the marks
         self.memo: dict[int, Any] = {}
+        self._left = 0  # of what calls may be given
 
     def run(self, file: BinaryIO) -> Any:
         """Return what the program that begins here leaves behind; the file is then after it.
@@ -46,6 +53,9 @@ class Machine:
         Raises ValueError, or another exception where a program breaks the machine's rules.
         """
         self.stack, self.below, self.memo = [], [], {}
+        start = file.tell()
+        self._left = _MOST_GIVEN * file.seek(0, os.SEEK_END) + _LEAST_GIVEN
+        file.seek(start)
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count > self.most_instructions:
                 raise ValueError(f"it has more than {self.most_instructions:,} instructions")
@@ -93,25 +103,46 @@ class Machine:
         elif name in ("GLOBAL", "STACK_GLOBAL"):
             self._push(self.named(self._name(argument)))
         elif name in ("REDUCE", "NEWOBJ"):
-            arguments, function = self.stack.pop(), self.stack.pop()
+            arguments, function = self._given(), self.stack.pop()
             self._push(self.reduced(function, of_type(arguments, tuple)))
         elif name == "BUILD":
-            state = self.stack.pop()
+            state = self._given()
             self.build(self.stack[-1], state)
         elif name == "BINPERSID":
-            self._push(self.persistent(self.stack.pop()))
+            self._push(self.persistent(self._given()))
         else:
             _refuse(f"instruction {name}")
 
+    def _given(self) -> Any:
+        """Take what a call is given from the stack, and count it."""
+        value = self.stack.pop()
+        self._count(value, 2)
+        return value
+
+    def _count(self, value: Any, levels: int) -> None:
+        if not isinstance(value, _SIZED):
+            return
+        self._left -= len(value)
+        if self._left < 0:
+            raise ValueError("its calls unfold to more than it holds")
+        if levels and isinstance(value, tuple | list | dict):
+            for part in value.values() if isinstance(value, dict) else value:
+                self._count(part, levels - 1)
+
     def _name(self, argument: str | None) -> str:
         if argument is not None:
-            return argument.replace(" ", ".", 1)
-        name, module = self.stack.pop(), self.stack.pop()  # of STACK_GLOBAL
-        return f"{of_type(module, str)}.{of_type(name, str)}"
+            module, name = argument.split(" ", 1)
+        else:
+            name, module = self.stack.pop(), self.stack.pop()  # of STACK_GLOBAL
+        if len(of_type(module, str)) + len(of_type(name, str)) > _LONGEST_NAME:
+            raise ValueError("a name in it is too long")
+        return f"{module}.{name}"
 
     def _remember(self, name: str, argument: int) -> bool:
         """Follow an instruction for the memo or the stack itself; return whether it was one."""
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            if abs(argument) >= 2**32:  # larger ones could all have one hash
+                raise ValueError("a number of the memo is too large")
             self.memo[argument] = self.stack[-1]
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = self.stack[-1]
@@ -160,9 +191,10 @@ class Machine:
 def paired(items: list[Any]) -> dict[Any, Any]:
     """Return the dict of keys and values in turn. Raises ValueError for keys that are not plain."""
     keys, values = items[::2], items[1::2]
-    # Nothing else is a key: the hash of a tuple walks through all that it holds.
-    if not all(type(key) in (str, bytes, int) for key in keys):
-        raise ValueError("a key of a dict is neither text nor an integer")
+    # Nothing else is a key: the hash of a tuple walks through all that it holds, and any number of
+    # large integers could have one hash.
+    if not all(type(k) in (str, bytes) or (type(k) is int and abs(k) < 2**60) for k in keys):
+        raise ValueError("a key of a dict is neither text nor an integer of ordinary size")
     return dict(zip(keys, values, strict=True))
 
 
