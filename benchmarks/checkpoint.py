@@ -79,7 +79,7 @@ def _save_and_restore(
 ) -> dict[str, float]:
     with Checkpoints(folder, keep_latest=1, keep_every_steps=0) as checkpoints:
         start = time.perf_counter()
-        checkpoints.save(1, state, config.to_dict())
+        checkpoints.save(int(state.step), state, config.to_dict())
         returned = time.perf_counter()
         checkpoints.wait()
         durable = time.perf_counter()

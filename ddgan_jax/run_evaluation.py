@@ -20,6 +20,7 @@ from ddgan_jax import images, mixture, parallel, report, sampling, train_step
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config_files import from_dict
 from ddgan_jax.data.datasets import Dataset
+from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.evaluation import classifier, features, reference, scoring
 from ddgan_jax.types import GeneratorState, Params, TrainState
 
@@ -51,6 +52,9 @@ def make_scores(
         inception_file=wanted.inception,
         report=message,
     )
+    # What fails or takes long at the first call does so now, and not after hours of training.
+    size, channels = config.data.image_size, config.data.channels
+    network.extract(np.zeros((1, size, size, channels), np.uint8))
     keep = count if scoring.needs_vectors(metrics) else 0
     real, label = None, None
     if scoring.needs_reference(metrics):
@@ -63,6 +67,13 @@ def make_scores(
     names = scoring.value_names(metrics, network.name, count)
 
     def scores(params: Params) -> dict[str, float]:
+        try:
+            return numbers(params)
+        except NotFiniteError as error:  # of one evaluation; the run has checks of its own
+            message(f"no numbers this time: {error}")
+            return {}
+
+    def numbers(params: Params) -> dict[str, float]:
         fake = reference.gather(
             draw(params, request),
             network,
