@@ -41,7 +41,7 @@ def integer(least: int, most: int) -> Reader:
         number = _number(value)
         if number != math.floor(number):
             raise ValueError(f"{shown(value)} is not an integer")
-        return int(_within(number, least, most))
+        return _within(int(number), least, most)
 
     return read_integer
 
