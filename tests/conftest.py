@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
 from absl import flags
 
 from tests.processes import QUICK_COMPILATION
@@ -35,3 +36,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # As the command line does: Grain's workers ask absl's registry, which pytest never parses.
 flags.FLAGS.mark_as_parsed()
+
+_FLAGS = os.environ["XLA_FLAGS"]
+
+
+@pytest.fixture(autouse=True)
+def same_flags(monkeypatch):
+    """Give the programs that a test starts this process's flags, to the bit.
+
+    A command that ran here added its own to the environment, too late for JAX here.
+    """
+    monkeypatch.setenv("XLA_FLAGS", _FLAGS)
