@@ -93,6 +93,12 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
             f"ulimit -n {FEWEST_OPEN_FILES}"
         )
     orbax_messages.keep_back()
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # libraries stop at it in words of their own
+        raise UserError(
+            "the folder in which this was started is gone: change to another"
+        ) from error
     # Pillow's two lines about an image that is refused, or not, with a line of our own.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     # Libraries (Grain's workers) ask absl's own registry of flags, which this program leaves empty.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
+from ddgan_jax import cli
 from ddgan_jax.terminal import PrintableStream
 
 ROOT = Path(__file__).parents[1]
@@ -104,3 +105,13 @@ def test_no_home_and_no_entry_in_passwd():
         [sys.executable, "-c", program, *SHOW], cwd=ROOT, env=environment, capture_output=True
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate", "prepare"])
+def test_without_a_folder_to_start_in_nothing_is_begun(command, tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert cli.main([command, "--data_dir=x"]) == cli.USER_ERROR
+    assert "is gone: change to another" in capsys.readouterr().err
