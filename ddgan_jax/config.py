@@ -23,7 +23,8 @@ MOST_IMAGES = 10_000_000  # that one command draws: what is known of each of the
 MOST_TIMESTEPS = 10_000  # ten times those of the diffusion models that need the most
 LARGEST_IMAGE = 8192  # pixels
 
-# Fields that name places on somebody's machine, which is nobody else's business.
+# Fields that name places on somebody's machine, which is nobody else's business; those that come
+# with an export are not looked at.
 LOCAL_PATHS = ("data.dir", "data.path", "eval.inception")
 
 
@@ -256,6 +257,13 @@ def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
         config[section].update(fields)
     validation.check_model(config)
     return config.lock()
+
+
+def empty_local_paths(config: ConfigDict | dict[str, Any]) -> None:
+    """Empty the fields of LOCAL_PATHS."""
+    for path in LOCAL_PATHS:
+        section, field = path.split(".")
+        config[section][field] = ""
 
 
 def siddm_config() -> ConfigDict:

@@ -23,7 +23,7 @@ from etils import epath
 
 import ddgan_jax
 from ddgan_jax import images, mixture, model_card, randomness, show, stablehlo, weights
-from ddgan_jax.config import LOCAL_PATHS
+from ddgan_jax.config import empty_local_paths
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.export_format import (
     FORMAT,
@@ -174,9 +174,7 @@ def _write_sampler(model: Model, folder: epath.Path, sampler_weights: str) -> di
 def _write_about(
     folder: epath.Path, about: dict[str, Any], config: dict[str, Any], grid_seeds: Sequence[int]
 ) -> None:
-    for path in LOCAL_PATHS:
-        section, field = path.split(".")
-        config[section][field] = ""
+    empty_local_paths(config)
     files = sorted(folder.iterdir(), key=lambda file: file.name)
     about["sha256"] = {file.name: sha256(file.read_bytes()) for file in files}
     about["sha256"]["config"] = config_sha256(config)

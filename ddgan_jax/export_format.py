@@ -15,7 +15,7 @@ import msgspec
 from etils import epath
 
 from ddgan_jax import models, weights
-from ddgan_jax.config import LARGEST, from_stored
+from ddgan_jax.config import LARGEST, empty_local_paths, from_stored
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign
 from ddgan_jax.model import Model
@@ -80,6 +80,7 @@ def read(folder: str | os.PathLike) -> Model:
             )
     try:
         config = from_stored(about.config)
+        empty_local_paths(config)
     except UserError as error:
         raise UserError(f"{shown(folder / 'config.json', 300)}: {error}") from error
     template = models.abstract_params(config)[0]

@@ -19,6 +19,7 @@ import pytest
 import safetensors.numpy
 
 from ddgan_jax import cli, export, model_card, models
+from ddgan_jax.config import LOCAL_PATHS
 from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.files import locks
 from ddgan_jax.model import Model
@@ -183,6 +184,16 @@ def test_images_that_are_not_finite_are_one_line(copied, tmp_path, capsys):
         assert cli.main([command, f"--export={copied}", f"--out={out}", "--seeds=0"]) == 2
         assert "draws images that are not finite" in capsys.readouterr().err
         assert command == "sample" or not out.exists()
+
+
+def test_places_that_an_export_names_are_forgotten(copied):
+    about = json.loads((copied / "config.json").read_text())
+    for path in LOCAL_PATHS:
+        section, field = path.split(".")
+        about["config"][section][field] = "/etc"
+    write_about(copied, about)
+    config = export.load(copied).config
+    assert all(not config[s][f] for s, f in (path.split(".") for path in LOCAL_PATHS))
 
 
 # ------------------------------------------------------------------------------------ the card
