@@ -200,7 +200,10 @@ def test_file_that_is_none(tmp_path):
     cut.write_bytes(cut.read_bytes()[:-40])
     for path, message in (
         (missing, "cannot read .*0.npz: there is no such file"),
-        (foreign, "1.npz holds no feature statistics of ours, .* it has no n, provenance, features"),
+        (
+            foreign,
+            "1.npz holds no feature statistics of ours, .* it has no n, provenance, features",
+        ),
         (text, "2.npz is no .npy or .npz file of arrays"),
         (cut, "3.npz is no .npy or .npz file of arrays"),
     ):
