@@ -136,8 +136,8 @@ COMMANDS = {
             "Convert a data set to the form that training reads: CIFAR-10 and MNIST from their\n"
             "published archives, a set of your own from a folder of images, in which train, val\n"
             "and test are splits, or from an .npz file. Every other set of TFDS is converted by\n"
-            "TFDS itself, which needs TensorFlow: pip install 'ddgan-jax[tf]'. What exists already\n"
-            "is never overwritten."
+            "TFDS itself, which needs TensorFlow: pip install 'ddgan-jax[tf]'. What exists is\n"
+            "never overwritten."
         ),
         flags=(
             Flag(
