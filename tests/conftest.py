@@ -33,6 +33,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 # A shell ignores Ctrl-C in what it starts with "&", and so would every program that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# So does `nohup` with SIGHUP.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # As the command line does: Grain's workers ask absl's registry, which pytest never parses.
 flags.FLAGS.mark_as_parsed()
