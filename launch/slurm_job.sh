@@ -23,8 +23,10 @@ messages=$(mktemp)
 signalled=false
 trap 'signalled=true' TERM
 trap 'signalled=true; scancel --signal=TERM "$SLURM_JOB_ID"' USR1 HUP
+exec 3> >(trap '' TERM USR1 HUP && exec tee "$messages" >&2)
+copying=$!
 srun --kill-on-bad-exit=0 --gpu-bind=none ddgan train "$@" --workdir="$workdir" \
-    2> >(trap '' TERM USR1 HUP && exec tee "$messages" >&2) </dev/null &
+    2>&3 3>&- </dev/null &
 step=$!
 while true; do
     signalled=false code=0
@@ -32,6 +34,8 @@ while true; do
     # A signal to this shell ends `wait` early.
     if ! $signalled; then break; fi
 done
+exec 3>&-
+wait "$copying" || true # until the last message is written
 # srun returns the highest code: the 2 of one process hides behind the 75 of its peers.
 if ((code == 75)) && grep -q 'Exited with exit code 2$' "$messages"; then code=2; fi
 rm -f "$messages"
