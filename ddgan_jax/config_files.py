@@ -15,6 +15,7 @@ from ddgan_jax.files.foreign import read_bytes
 from ddgan_jax.files.paths import entries, user_path
 
 LARGEST_FILE = 2**20  # bytes of a config file
+DEEPEST = 20  # groups within one another
 LONGEST_WORD = 200  # characters that are compared with what is known, which takes their square
 
 
@@ -106,11 +107,15 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
-def _lists_to_tuples(tree: Any) -> Any:
+def _lists_to_tuples(tree: Any, depth: int = 0) -> Any:
     # JSON knows one kind of sequence, configs use the other.
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     if isinstance(tree, Mapping):
-        return {key: _lists_to_tuples(value) for key, value in tree.items()}
-    return tuple(map(_lists_to_tuples, tree)) if isinstance(tree, list) else tree
+        return {key: _lists_to_tuples(value, depth + 1) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return tuple(_lists_to_tuples(value, depth + 1) for value in tree)
+    return tree
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
