@@ -277,7 +277,7 @@ def test_sample_command_takes_another_number_of_steps(tmp_path, undisturbed):
         ("ddgan", ["--labels=all"], "--labels: this model was trained without classes"),
         ("ddgan", ["--labels=3"], "--labels: this model was trained without classes"),
         ("siddm", ["--labels=207"], "--labels: 207 is not one of the classes 0 to 9"),
-        ("ddgan", ["--denoising_steps=4"], "sampling.num_steps=4: diffusion.schedule='vp' samples in"),
+        ("ddgan", ["--denoising_steps=4"], "sampling.num_steps=4: diffusion.schedule='vp'"),
         ("ddgan", ["--step=13"], "no checkpoint of step 13"),
     ],
 )
