@@ -20,10 +20,10 @@ from sklearn.svm import SVC
 
 from benchmarks import command
 from benchmarks.command import CONFIG_FLAGS
-from ddgan_jax import data, metrics, parallel, randomness, sampling, train_step
-from ddgan_jax.arguments import Flag, parse_config, parse_flags
+from ddgan_jax import data, distributed, metrics, randomness, sampling, train_step
+from ddgan_jax.cli.arguments import Flag, parse_config, parse_flags
+from ddgan_jax.config.checks import validate
 from ddgan_jax.files.atomic import write_atomically
-from ddgan_jax.validation import validate
 
 _C = {"objective.afd_regression": True}
 _WITHOUT_C = {"objective.afd_regression": False}
@@ -57,11 +57,11 @@ def train(config):
     """EMA parameters after train.num_steps on one device, and the seconds that it took."""
     devices = jax.devices()[:1]
     key = randomness.run_key(config.train.seed)
-    state = parallel.create_replicated(
+    state = distributed.create_replicated(
         functools.partial(train_step.init_state, config, key), devices
     )
     programs = {
-        r1: parallel.map_step(
+        r1: distributed.map_step(
             train_step.make_train_step(config, r1=r1), config.train.mapping, devices
         )
         for r1 in (True, False)
@@ -74,7 +74,7 @@ def train(config):
     )
     start = time.monotonic()
     for step in range(config.train.num_steps):
-        batch = parallel.place_batch(next(stream), config.train.mapping, devices)
+        batch = distributed.place_batch(next(stream), config.train.mapping, devices)
         state, _ = programs[train_step.has_r1(config, step)](state, batch, key)
     jax.block_until_ready(state)
     stream.close()

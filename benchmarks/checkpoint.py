@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import parallel, randomness, show, train_step
+from ddgan_jax import distributed, inspect_config, randomness, train_step
 from ddgan_jax.checkpoint import Checkpoints, load_ema
 from ddgan_jax.config import ConfigDict
-from ddgan_jax.types import TrainState
-from ddgan_jax.validation import validate
+from ddgan_jax.config.checks import validate
+from ddgan_jax.state import TrainState
 
 FLAGS = ()
 
@@ -35,8 +35,8 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
     key = randomness.run_key(config.train.seed)
     create = functools.partial(_trained_state, config, key)
     measure.progress("creating the state")
-    state = jax.block_until_ready(parallel.create_replicated(create, devices))
-    layout = parallel.abstract_state(create, devices)
+    state = jax.block_until_ready(distributed.create_replicated(create, devices))
+    layout = distributed.abstract_state(create, devices)
     with tempfile.TemporaryDirectory() as folder:
         times = [
             _save_and_restore(Path(folder) / str(number), state, layout, config)
@@ -45,8 +45,8 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
         measure.progress("folder removed")
     return {
         "repeats": values.repeats,
-        "generator_parameters": show.num_parameters(state.generator.params),
-        "discriminator_parameters": show.num_parameters(state.discriminator.params),
+        "generator_parameters": inspect_config.num_parameters(state.generator.params),
+        "discriminator_parameters": inspect_config.num_parameters(state.discriminator.params),
         "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
         "bytes_on_disk": times[0].pop("bytes_on_disk"),
         **{

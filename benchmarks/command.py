@@ -17,10 +17,10 @@ from absl import flags
 import ddgan_jax
 from benchmarks.measure import Baseline, Report
 from ddgan_jax import compiler
-from ddgan_jax.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
-from ddgan_jax.cli import USER_ERROR
+from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
+from ddgan_jax.cli.program import USER_ERROR
 from ddgan_jax.config import ConfigDict
-from ddgan_jax.config_files import leaves, load_config
+from ddgan_jax.config.files import leaves, load_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.signals import INTERRUPTED
 

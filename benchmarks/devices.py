@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax.arguments import Flag, parse_config
+from ddgan_jax.cli.arguments import Flag, parse_config
 from ddgan_jax.config import ConfigDict
+from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
-from ddgan_jax.validation import validate
 
 FLAGS = (
     *command.CONFIG_FLAGS,

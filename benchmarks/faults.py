@@ -22,8 +22,8 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks import command
-from ddgan_jax.arguments import Flag, parse_flags
 from ddgan_jax.checkpoint import list_steps
+from ddgan_jax.cli.arguments import Flag, parse_flags
 from ddgan_jax.files.atomic import write_atomically
 
 NUM_STEPS = 400

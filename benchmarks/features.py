@@ -14,13 +14,13 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import metrics, parallel
-from ddgan_jax.arguments import Flag
+from ddgan_jax import distributed, metrics
+from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import inception as interop
 from ddgan_jax.metrics import inception
-from ddgan_jax.types import Params
+from ddgan_jax.state import Params
 
 WHAT = {"features": ("features",), "distance": ("distance",), "both": ("features", "distance")}
 FLAGS = (
@@ -58,7 +58,7 @@ def features_program(config: ConfigDict, batch_size: int, protocol: str) -> meas
     size, channels = config.data.image_size, config.data.channels
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch_size, size, size, channels), np.uint8)
-    params = jax.device_put(random_params(), parallel.replicated(jax.local_devices()))
+    params = jax.device_put(random_params(), distributed.replicated(jax.local_devices()))
     return measure.Program(
         call=lambda: inception.features(params, images, protocol, batch_size=batch_size),
         images=batch_size,

@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 from benchmarks import command
 from benchmarks.scaling import DEVICES
-from ddgan_jax.arguments import Flag, parse_flags
-from ddgan_jax.config_files import load_config
+from ddgan_jax.cli.arguments import Flag, parse_flags
+from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
 
 FLAGS = (

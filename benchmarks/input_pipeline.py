@@ -17,8 +17,8 @@ from absl import flags
 from benchmarks import command, measure
 from ddgan_jax import data
 from ddgan_jax.config import ConfigDict
+from ddgan_jax.config.checks import validate
 from ddgan_jax.data.datasets import RecordDataset
-from ddgan_jax.validation import validate
 
 # No baseline: between turns the pipeline would read ahead, and the next turn look too fast.
 FLAGS = ()

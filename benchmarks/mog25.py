@@ -14,13 +14,14 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import mixture, randomness, show, train_step
-from ddgan_jax.arguments import Flag
+from ddgan_jax import inspect_config, randomness, train_step
+from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
+from ddgan_jax.config.checks import validate
+from ddgan_jax.data import mixture
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments import mog25
-from ddgan_jax.validation import validate
 
 FLAGS = (
     Flag("seeds", "N", "runs side by side", 1, "integer"),
@@ -77,7 +78,7 @@ def make_program(config: ConfigDict, seeds: int, steps: int) -> measure.Program:
         call=call,
         images=steps * batch_size * seeds,
         flops_per_image={
-            "counted": show.train_step_flops(config, r1=config.objective.r1_gamma > 0)
+            "counted": inspect_config.train_step_flops(config, r1=config.objective.r1_gamma > 0)
         },
         facts=compiled.facts,
     )

@@ -23,12 +23,13 @@ from absl import flags
 
 from benchmarks import command, measure
 from benchmarks.train_step import r1_share
-from ddgan_jax import data, images, parallel, randomness, report, sampling, train_step
+from ddgan_jax import data, distributed, images, randomness, sampling, train_step
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import ConfigDict
+from ddgan_jax.config.checks import validate
 from ddgan_jax.data.pipeline import AHEAD
-from ddgan_jax.types import Batch, TrainState
-from ddgan_jax.validation import validate
+from ddgan_jax.state import Batch, TrainState
+from ddgan_jax.training import reporter
 
 FLAGS = ()
 
@@ -101,11 +102,11 @@ def _training(config: ConfigDict, batch: Batch) -> Training:
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
     create = functools.partial(train_step.init_state, config, key)
-    state = parallel.create_replicated(create, devices)
-    constant = parallel.place_batch(batch, config.train.mapping, devices)
+    state = distributed.create_replicated(create, devices)
+    constant = distributed.place_batch(batch, config.train.mapping, devices)
     measure.progress("step: compiling")
     step = train_step.make_train_step(config, r1=r1_share(config, True) > 0.5)
-    mapped = parallel.map_step(step, config.train.mapping, devices)
+    mapped = distributed.map_step(step, config.train.mapping, devices)
     compiled = measure.compile_program(mapped, state, constant, key)
     return Training(compiled.call, [state], key, constant)
 
@@ -117,7 +118,7 @@ def _take_turns(
     devices = jax.devices()
 
     def on_data() -> Any:
-        batch = parallel.place_batch(next(batches), config.train.mapping, devices)
+        batch = distributed.place_batch(next(batches), config.train.mapping, devices)
         return training.run(batch)
 
     on_constant = functools.partial(training.run, training.constant)
@@ -140,7 +141,7 @@ def _events(
     """Seconds for which each of them keeps the training waiting, by name, repeat by repeat."""
     devices = jax.devices()
     out = stack.enter_context(
-        report.Reporter(folder, steps_done=0, num_steps=repeats, batch_size=1)
+        reporter.Reporter(folder, steps_done=0, num_steps=repeats, batch_size=1)
     )
     checkpoints = stack.enter_context(
         Checkpoints(folder / "checkpoints", keep_latest=1, keep_every_steps=0)

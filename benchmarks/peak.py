@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax.arguments import Flag
+from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.errors import UserError
 
 # Sides of the square matrices, of which the fastest counts, and MiB of the copy. On accelerators

@@ -21,10 +21,10 @@ from absl import flags
 from jax.profiler import ProfileData
 
 from benchmarks import command, measure, sampler, train_step
-from ddgan_jax.arguments import Flag
+from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
+from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
-from ddgan_jax.validation import validate
 
 FLAGS = (
     Flag("what", "train_step|sampler", "the program", "train_step"),

@@ -11,11 +11,11 @@ import jax
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import models, parallel, randomness, sampling, show
-from ddgan_jax.arguments import Flag
+from ddgan_jax import distributed, inspect_config, models, randomness, sampling
+from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
+from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
-from ddgan_jax.validation import validate
 
 FLAGS = (
     Flag(
@@ -53,13 +53,13 @@ def make_program(config: ConfigDict, images: int) -> measure.Program:
     """The compiled sampler of `images` images over all devices."""
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
-    params = parallel.create_replicated(lambda: models.init_params(config, key)[0], devices)
+    params = distributed.create_replicated(lambda: models.init_params(config, key)[0], devices)
     request = tuple(sampling.each_class(config, range(images)))
-    inputs = jax.device_put(request, parallel.split(devices))
+    inputs = jax.device_put(request, distributed.split(devices))
     measure.progress("sample: compiling")
-    mapped = parallel.map_examples(sampling.make_sampler(config), devices)
+    mapped = distributed.map_examples(sampling.make_sampler(config), devices)
     compiled = measure.compile_program(mapped, params, inputs)
-    forward = show.network_flops(config)["generator"]
+    forward = inspect_config.network_flops(config)["generator"]
     return measure.Program(
         call=lambda: compiled.call(params, inputs),
         images=images,

@@ -19,9 +19,9 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax.arguments import Flag, parse_config
+from ddgan_jax.cli.arguments import Flag, parse_config
+from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
-from ddgan_jax.validation import validate
 
 FLAGS = (
     *command.CONFIG_FLAGS,
@@ -60,7 +60,7 @@ def benchmark(values: flags.FlagValues, overrides: Sequence[str]) -> measure.Rep
         "repeats": values.repeats,
         "import_beyond_jax_seconds": {
             module: measure.spread([_import_seconds(module) for _ in repeats])
-            for module in ("ddgan_jax", "ddgan_jax.cli", "ddgan_jax.train")
+            for module in ("ddgan_jax", "ddgan_jax.cli", "ddgan_jax.training.loop")
         },
         "help_seconds": measure.spread([_seconds([*_DDGAN, "--help"]) for _ in repeats]),
         "first_step_seconds": {

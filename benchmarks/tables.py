@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import command
 from benchmarks.scaling import markdown_table
-from ddgan_jax.arguments import Flag, parse_flags
+from ddgan_jax.cli.arguments import Flag, parse_flags
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import write_atomically
 

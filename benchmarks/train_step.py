@@ -18,12 +18,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import parallel, randomness, show, train_step
-from ddgan_jax.arguments import Flag
+from ddgan_jax import distributed, inspect_config, randomness, train_step
+from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
+from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
-from ddgan_jax.types import Batch
-from ddgan_jax.validation import validate
+from ddgan_jax.state import Batch
 
 FLAGS = (
     Flag("r1", "yes|no|both", "time the step with the R1 penalty", "both"),
@@ -55,16 +55,16 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
     """The compiled steps with or without R1, or both, which share one state."""
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
-    state = parallel.create_replicated(
+    state = distributed.create_replicated(
         functools.partial(train_step.init_state, config, key), devices
     )
-    batch = parallel.place_batch(noise_batch(config), config.train.mapping, devices)
+    batch = distributed.place_batch(noise_batch(config), config.train.mapping, devices)
     images = config.train.batch_size
     compiled = {}
     for r1 in choices:
         measure.progress(f"{_NAMES[r1]}: compiling")
         step = train_step.make_train_step(config, r1=r1)
-        mapped = parallel.map_step(step, config.train.mapping, devices)
+        mapped = distributed.map_step(step, config.train.mapping, devices)
         compiled[r1] = measure.compile_program(mapped, state, batch, key)
 
     def call_of(step: Callable[..., Any]) -> Callable[[], Any]:
@@ -81,7 +81,7 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
             images=images,
             weight=r1_share(config, r1) if len(choices) > 1 else 1.0,
             flops_per_image={
-                "counted": show.train_step_flops(config, r1=r1),
+                "counted": inspect_config.train_step_flops(config, r1=r1),
                 "xla": program.flops and program.flops * len(devices) / images,
             },
             bytes_per_image=program.bytes and program.bytes * len(devices) / images,

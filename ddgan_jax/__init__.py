@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import os
 
-    from ddgan_jax.model import Model
+    from ddgan_jax.inference.model import Model
 
 __version__ = "0.1.0"
 
@@ -18,6 +18,6 @@ def load(path: "str | os.PathLike", *, num_steps: int = 0) -> "Model":
     num_steps: denoising steps, 0: those of the config. Raises errors.UserError if there is none to
     read. JAX is imported here, not with the package.
     """
-    from ddgan_jax import export
+    from ddgan_jax.inference import export
 
     return export.load(path, num_steps=num_steps)

@@ -31,12 +31,12 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from ddgan_jax import parallel
+from ddgan_jax import distributed
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import foreign
 from ddgan_jax.files.locks import is_held
 from ddgan_jax.files.paths import entries, is_bucket
-from ddgan_jax.types import Params, PyTree, TrainState
+from ddgan_jax.state import Params, PyTree, TrainState
 
 Report = Callable[[str], None]
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Checkpoints(AbstractContextManager):
             raise UserError(
                 f"{self._directory / str(steps[-1])} is newer than step {step}: move it"
             )
-        state = parallel.to_host(state)
+        state = distributed.to_host(state)
         items = {
             "state": {k: v for k, v in _by_name(state).items() if not k.startswith(_EMA)},
             "ema": {"generator": {"ema_params": state.generator.ema_params}},

@@ -37,12 +37,12 @@ def read_image(path: str | os.PathLike, size: int, channels: int) -> np.ndarray:
     Raises UserError if the file is missing, is no image, or has fewer pixels.
     """
     # Here, since reading data sets comes with it.
-    from ddgan_jax.data import images
+    from ddgan_jax.data import decode
     from ddgan_jax.data.image_folders import LARGEST_FILE
 
     path = paths.user_path(path, "the image")
     content = foreign.read_bytes(path, "image", most=LARGEST_FILE)
-    return images.fit(images.decode(content, channels, str(path)), size, str(path))
+    return decode.fit(decode.decode(content, channels, str(path)), size, str(path))
 
 
 def grid(images: np.ndarray, columns: int | None = None, scale: int | None = None) -> np.ndarray:

@@ -47,7 +47,7 @@ import jax.numpy as jnp
 
 from ddgan_jax import diffusion
 from ddgan_jax.diffusion import Transition
-from ddgan_jax.types import Judgement
+from ddgan_jax.state import Judgement
 
 SMALLEST_BETA = 1e-3  # in the weight 1 / (2 beta), which grows without bound for small steps
 

@@ -21,7 +21,7 @@ from ddgan_jax import diffusion, losses, models, randomness
 from ddgan_jax.diffusion import DiscreteSchedule, Schedule, Transition
 from ddgan_jax.losses import Chain
 from ddgan_jax.randomness import Purpose
-from ddgan_jax.types import Judgement, Params
+from ddgan_jax.state import Judgement, Params
 
 Metrics = dict[str, jax.Array]
 

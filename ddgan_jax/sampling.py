@@ -19,12 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import diffusion, images, mixture, models, parallel, randomness
+from ddgan_jax import diffusion, distributed, images, models, randomness
 from ddgan_jax.config import MOST_IMAGES
+from ddgan_jax.data import mixture
 from ddgan_jax.diffusion import Transition
 from ddgan_jax.errors import UserError
 from ddgan_jax.randomness import Purpose
-from ddgan_jax.types import Params
+from ddgan_jax.state import Params
 
 
 class Noise(NamedTuple):
@@ -222,7 +223,7 @@ def make_drawer(
     replicated over `devices`. Raises UserError as `make_denoiser`.
     """
     make = _by_image(make_trajectory(config, start)) if trajectory else make_sampler(config, start)
-    sampler = parallel.map_examples(lambda params, inputs: make(params, *inputs), devices)
+    sampler = distributed.map_examples(lambda params, inputs: make(params, *inputs), devices)
     # Around each call: around a `yield` the context would be that of whoever reads the images.
     sampler = randomness.reproducible()(sampler)
     size = config.sampling.chunk_size * len(devices)

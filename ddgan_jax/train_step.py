@@ -19,14 +19,7 @@ from ml_collections import ConfigDict
 from ddgan_jax import models, randomness
 from ddgan_jax.objective import Draws, Metrics, Objective, make_objective
 from ddgan_jax.randomness import Purpose
-from ddgan_jax.types import (
-    Batch,
-    DiscriminatorState,
-    GeneratorState,
-    Params,
-    PyTree,
-    TrainState,
-)
+from ddgan_jax.state import Batch, DiscriminatorState, GeneratorState, Params, PyTree, TrainState
 
 AXIS = "data"
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]

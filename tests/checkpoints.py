@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from ddgan_jax.checkpoint import Checkpoints
-from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
+from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 
 CONFIG = {"data": {"name": "digits", "sizes": (8, 16)}, "train": {"rate": 1.6e-4}}
 CONFIG_READ = {"data": {"name": "digits", "sizes": [8, 16]}, "train": {"rate": 1.6e-4}}

@@ -13,19 +13,21 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ddgan_jax import checkpoint, config_files, export, images, models, run_logs, weights
-from ddgan_jax.config import from_stored
-from ddgan_jax.data import archives, array_files, image_folders, image_layouts, prepared
-from ddgan_jax.data.prepare import prepare
+from ddgan_jax import checkpoint, images, models
+from ddgan_jax.config import files, from_stored
+from ddgan_jax.data import array_files, image_folders, image_layouts, prepared
+from ddgan_jax.data.prepare import archives
+from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.evaluation import classifier, given
-from ddgan_jax.figures import tradeoff
+from ddgan_jax.files import run_logs
+from ddgan_jax.inference import export, weights
+from ddgan_jax.inference.model import Model, from_run
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
 from ddgan_jax.metrics import statistics
-from ddgan_jax.model import Model, from_run
 from ddgan_jax.models.classifier import init_params
-from ddgan_jax.page import contents, run_folder
 from ddgan_jax.randomness import run_key
-from ddgan_jax.train import train
+from ddgan_jax.training.loop import train
+from ddgan_jax.viz import page_contents, report_page, tradeoff
 from tests import hostile
 from tests.hostile import BINARY, JSON, LINES, TAR, ZIP, Reader
 from tests.methods import ROOT, random_params
@@ -158,7 +160,7 @@ def _runs(folder: Path) -> Iterator[Reader]:
     result.write_text(json.dumps(RESULT))
 
     def page() -> None:
-        text = contents.render(run_folder.read(run))
+        text = page_contents.render(report_page.read(run))
         assert "<script>alert" not in text and "\x1b" not in text
 
     names = (run_logs.METRICS, run_logs.MACHINES, run_logs.CONFIG)
@@ -180,7 +182,7 @@ def _runs(folder: Path) -> Iterator[Reader]:
 
 
 def _exports(folder: Path) -> Iterator[Reader]:
-    config = config_files.load_config(f"{ROOT}/configs/mog25.py:tiny")
+    config = files.load_config(f"{ROOT}/configs/mog25.py:tiny")
     params = random_params(models.abstract_params(config)[0])
     about = {"provenance": {"a": "b"}, "licence": "c", "metrics": {"fid": 1.5}}
     out = folder / "export"
@@ -208,7 +210,7 @@ def _exports(folder: Path) -> Iterator[Reader]:
     alone.write_text(json.dumps(json.loads(stored)["config"]))
 
     def read_config() -> None:
-        tree = config_files.from_json(alone.read_bytes().decode(errors="replace")).to_dict()
+        tree = files.from_json(alone.read_bytes().decode(errors="replace")).to_dict()
         from_stored(tree)
 
     yield Reader("a stored config", alone, read_config, JSON)
@@ -267,7 +269,7 @@ def _checkpoints(folder: Path) -> Iterator[Reader]:
 
 
 def _train(run: Path) -> None:
-    config = config_files.load_config(f"{ROOT}/configs/mog25.py:tiny")
+    config = files.load_config(f"{ROOT}/configs/mog25.py:tiny")
     config.data.max_examples = 100
     config.checkpoint.save_every_steps = 1
     train(config, run)

@@ -12,11 +12,12 @@ import sys
 import jax
 import numpy as np
 
-from ddgan_jax import data, hosts, parallel, randomness, sampling, train_step
-from ddgan_jax.arguments import parse_config
+from ddgan_jax import data, distributed, randomness, sampling, train_step
+from ddgan_jax.cli.arguments import parse_config
+from ddgan_jax.config.checks import validate
 from ddgan_jax.objective import make_objective
 from ddgan_jax.randomness import Purpose
-from ddgan_jax.validation import validate
+from ddgan_jax.training import hosts
 
 NUM_STEPS = 20
 SEEDS = range(8)
@@ -51,7 +52,7 @@ def gradient_step(config):
 def main(out, config):
     devices = jax.devices()
     validate(config, len(devices))
-    rows = parallel.local_rows(config.train.batch_size, devices)
+    rows = distributed.local_rows(config.train.batch_size, devices)
     batches = data.batches(
         data.open_dataset(config),
         batch_size=config.train.batch_size,
@@ -63,31 +64,33 @@ def main(out, config):
     create_state = functools.partial(train_step.init_state, config, key)
 
     def place(batch):
-        return parallel.place_batch(batch, config.train.mapping, devices)
+        return distributed.place_batch(batch, config.train.mapping, devices)
 
     divided = config.train.shard_optimizer
-    layout = parallel.abstract_state(create_state, devices, divided=divided)
+    layout = distributed.abstract_state(create_state, devices, divided=divided)
 
     def mapped(step):
-        return parallel.map_step(step, config.train.mapping, devices, layout if divided else None)
+        return distributed.map_step(
+            step, config.train.mapping, devices, layout if divided else None
+        )
 
     batch = place(next(batches))
-    replicated = parallel.create_replicated(create_state, devices)
-    step = parallel.map_step(gradient_step(config), config.train.mapping, devices)
+    replicated = distributed.create_replicated(create_state, devices)
+    step = distributed.map_step(gradient_step(config), config.train.mapping, devices)
     gradients, _ = step(replicated, batch, key)
 
-    state = parallel.create_state(create_state, layout)
+    state = distributed.create_state(create_state, layout)
     programs = {r1: mapped(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
     for step in range(NUM_STEPS):
         state, _ = programs[train_step.has_r1(config, step)](state, batch, key)
         batch = place(next(batches))
     batches.close()
-    state = parallel.to_host(state)
+    state = distributed.to_host(state)
 
-    if parallel.is_first_process():
-        draw = sampling.make_drawer(config, parallel.local(devices))
+    if distributed.is_first_process():
+        draw = sampling.make_drawer(config, distributed.local(devices))
         # The same initial parameters in every layout: images must not differ in a single bit.
-        initial = parallel.create_replicated(create_state, parallel.local(devices))
+        initial = distributed.create_replicated(create_state, distributed.local(devices))
         images = sampling.draw_all(
             draw, initial.generator.params, sampling.each_class(config, SEEDS)
         )

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ddgan_jax.config import ConfigDict
-from ddgan_jax.config_files import load_config
-from ddgan_jax.types import Params, PyTree
+from ddgan_jax.config.files import load_config
+from ddgan_jax.state import Params, PyTree
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,11 +10,11 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from ddgan_jax.config import base_config
-from ddgan_jax.config_files import from_json
+from ddgan_jax.config.files import from_json
 from ddgan_jax.files.atomic import append_line
 from ddgan_jax.files.locks import only_writer
 from ddgan_jax.images import write_images
-from ddgan_jax.report import Reporter, check_same_run, write_config
+from ddgan_jax.training.reporter import Reporter, check_same_run, write_config
 
 pytestmark = pytest.mark.quick
 

@@ -113,7 +113,7 @@ def test_processes_that_ask_at_once_all_succeed(folder):
 
 def test_statistics_of_another_set_under_the_name_are_made_anew(folder):
     """As a copied or renamed file would be: what it says it was made from decides."""
-    network = features.pixels(features.parallel.local_devices())
+    network = features.pixels(features.distributed.local_devices())
     dataset, said = dataset_of(random_images(40)), []
 
     def ask():

@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from ddgan_jax.figures import charts
-from ddgan_jax.figures.chart_data import log_ticks, number, round_ticks, running_mean, thinned
-from ddgan_jax.figures.charts import Axis, Series
+from ddgan_jax.viz import charts
+from ddgan_jax.viz.chart_data import log_ticks, number, round_ticks, running_mean, thinned
+from ddgan_jax.viz.charts import Axis, Series
 
 pytestmark = pytest.mark.quick
 

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddgan_jax import arguments, cli
-from ddgan_jax.config_files import load_config
+from ddgan_jax import cli
+from ddgan_jax.cli import arguments, program
+from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -56,7 +57,7 @@ def joins(monkeypatch):
     def join(*args, **kwargs):
         calls.append((args, kwargs))
 
-    monkeypatch.setattr("ddgan_jax.hosts.join", join)
+    monkeypatch.setattr("ddgan_jax.training.hosts.join", join)
     return calls
 
 
@@ -73,7 +74,7 @@ def mistake(capsys, *argv: str) -> str:
 
 
 def test_train_receives_the_config_with_its_changed_fields(command_module, joins):
-    calls = command_module("ddgan_jax.train", "train")
+    calls = command_module("ddgan_jax.training.loop", "train")
     argv = [
         "train",
         "--config.data.name=cifar10",  # also before --config
@@ -109,7 +110,7 @@ def test_experiment_receives_its_cells(command_module):
 
 
 def test_prepare_receives_its_flags(command_module):
-    calls = command_module("ddgan_jax.data.prepare", "prepare")
+    calls = command_module("ddgan_jax.data.prepare.prepare", "prepare")
     assert cli.main(["prepare", "--dataset=cifar10", "--archive=a.tgz", "--download"]) == 0
     options = {"data_dir": "", "archive": "a.tgz", "images": None, "arrays": None}
     options |= {"download": True, "allow_unpublished": False}
@@ -117,9 +118,9 @@ def test_prepare_receives_its_flags(command_module):
 
 
 def test_show_prints_the_text(monkeypatch, capsys):
-    stand_in = types.ModuleType("ddgan_jax.show")
+    stand_in = types.ModuleType("ddgan_jax.inspect_config")
     stand_in.show = lambda config: f"data {config.data.name}"
-    monkeypatch.setitem(sys.modules, "ddgan_jax.show", stand_in)
+    monkeypatch.setitem(sys.modules, "ddgan_jax.inspect_config", stand_in)
     assert cli.main(["show", f"--config={DIGITS}"]) == 0
     assert capsys.readouterr().out == "data digits\n"
 
@@ -130,25 +131,25 @@ def test_show_prints_the_text(monkeypatch, capsys):
 def test_overview_names_every_command(capsys):
     assert cli.main(["--help"]) == 0
     page = capsys.readouterr().out
-    for name, command in cli.COMMANDS.items():
+    for name, command in program.COMMANDS.items():
         assert f"  {name} " in page and command.summary in page
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
+@pytest.mark.parametrize("name", program.COMMANDS)
 def test_help_page_names_every_flag_and_shows_commands_that_work(name, capsys, monkeypatch):
     assert cli.main([*name.split(), "--help"]) == 0
     page = capsys.readouterr().out
     assert max(map(len, page.splitlines())) <= 100
-    command = cli.COMMANDS[name]
+    command = program.COMMANDS[name]
     for flag in command.flags:
         assert f"  --{flag.name}" in page and flag.help in page
     monkeypatch.chdir(REPOSITORY)
     for example in command.examples:
         assert textwrap.indent(example, "  ") in page
-        program, *argv = shlex.split(example.replace("\\\n", ""))
+        called, *argv = shlex.split(example.replace("\\\n", ""))
         words = name.split()
         used, argv = argv[: len(words)], argv[len(words) :]
-        assert (program, used) == ("ddgan", words)
+        assert (called, used) == ("ddgan", words)
         known = arguments.CONFIG_FLAGS if command.takes_config else ()
         values, overrides = arguments.parse_flags(name, known + command.flags, argv)
         if command.takes_config:
@@ -250,14 +251,14 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("argv", "message"), MISTAKES, ids=[m[:50] for _, m in MISTAKES])
 def test_mistakes_are_one_line_and_exit_code_2(argv, message, capsys, command_module):
-    calls = command_module("ddgan_jax.train", "train")
+    calls = command_module("ddgan_jax.training.loop", "train")
     assert message in mistake(capsys, *argv)
     assert calls == []
 
 
 INTEGER_FLAGS = [
     pytest.param(name, flag, id=f"{name} --{flag.name}")
-    for name, command in cli.COMMANDS.items()
+    for name, command in program.COMMANDS.items()
     for flag in command.flags
     if flag.kind == "integer"
 ]
@@ -274,7 +275,7 @@ def test_every_integer_flag_has_a_range(name, flag, capsys):
         message = mistake(capsys, *name.split(), f"--{flag.name}={value}")
         assert f": --{flag.name}=" in message and "is not an integer" in message
         assert message.isprintable() and len(message) < 200
-    known = cli.COMMANDS[name].flags
+    known = program.COMMANDS[name].flags
     for value in (flag.at_least, flag.at_most):
         needed = [f"--{other.name}=x" for other in known if other.required]
         values, _ = arguments.parse_flags(name, known, [*needed, f"--{flag.name}={value}"])
@@ -290,23 +291,25 @@ def test_a_missing_config_lists_those_that_ship(capsys, monkeypatch, tmp_path):
 
 
 def test_a_user_error_inside_a_command_is_one_line(capsys, command_module):
-    command_module("ddgan_jax.train", "train", raises=UserError("disk full:\n  free some space"))
+    command_module(
+        "ddgan_jax.training.loop", "train", raises=UserError("disk full:\n  free some space")
+    )
     assert mistake(capsys, *TRAIN) == "ddgan train: disk full: free some space"
 
 
 def test_ctrl_c_says_how_to_go_on(capsys, command_module):
-    command_module("ddgan_jax.train", "train", raises=KeyboardInterrupt())
+    command_module("ddgan_jax.training.loop", "train", raises=KeyboardInterrupt())
     assert cli.main(TRAIN) == 130
     message = "ddgan train: interrupted; the same command continues from the last checkpoint\n"
     assert capsys.readouterr().err == message
 
 
 def test_a_bug_keeps_its_traceback(command_module):
-    command_module("ddgan_jax.train", "train", raises=ZeroDivisionError())
+    command_module("ddgan_jax.training.loop", "train", raises=ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
         cli.main(TRAIN)
     # A pipe that breaks elsewhere than at our output is no reason for silence.
-    command_module("ddgan_jax.train", "train", raises=BrokenPipeError())
+    command_module("ddgan_jax.training.loop", "train", raises=BrokenPipeError())
     with pytest.raises(BrokenPipeError):
         cli.main(TRAIN)
 

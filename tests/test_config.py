@@ -7,8 +7,9 @@ from pathlib import Path
 import jax
 import pytest
 
-from ddgan_jax import models, validation
-from ddgan_jax.config_files import from_json, leaves, load_config, to_json
+from ddgan_jax import models
+from ddgan_jax.config import checks
+from ddgan_jax.config.files import from_json, leaves, load_config, to_json
 from ddgan_jax.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -23,7 +24,7 @@ def test_shipped_configs_are_valid_and_survive_json(name, variant, monkeypatch, 
     monkeypatch.chdir(tmp_path)  # config files work from any directory
     config = load_config(f"{CONFIGS / name}.py{variant}")
     for num_devices in (1, 2, 4, 8):
-        validation.validate(config, num_devices)
+        checks.validate(config, num_devices)
     restored = from_json(to_json(config))
     assert dict(leaves(restored)) == dict(leaves(config))
     assert {k: type(v) for k, v in leaves(restored)} == {k: type(v) for k, v in leaves(config)}

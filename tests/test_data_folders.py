@@ -11,10 +11,10 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ddgan_jax.data import folder_sets, image_folders, images
+from ddgan_jax.data import decode, folder_sets, image_folders
 from ddgan_jax.data.image_folders import check_all, open_folder
 from ddgan_jax.data.image_layouts import layout_of
-from ddgan_jax.data.prepare import prepare
+from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import given
 
@@ -167,7 +167,7 @@ def test_pixels_are_counted_before_they_are_decoded(tmp_path):
     bomb[16:24] = (9000).to_bytes(4, "big") * 2  # width and height in the header
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")
     with pytest.raises(UserError, match="9000 x 9000 pixels, more than 67,108,864"):
-        images.decode(bytes(bomb), 3)
+        decode.decode(bytes(bomb), 3)
 
 
 # ------------------------------------------------------------------------ splits and classes

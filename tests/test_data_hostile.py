@@ -20,8 +20,9 @@ import pytest
 from PIL import Image
 
 from ddgan_jax.config import base_config
-from ddgan_jax.data import archives, array_files, builders, images, open_dataset, prepared
-from ddgan_jax.data.prepare import prepare
+from ddgan_jax.data import array_files, builders, decode, open_dataset, prepared
+from ddgan_jax.data.prepare import archives
+from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import UserError
 from tests.test_data_prepare import (
     CIFAR,
@@ -243,7 +244,7 @@ def test_damaged_images_are_images_or_one_line(form):
     Image.fromarray(RNG.integers(0, 256, (9, 7, 3), np.uint8)).save(out, format=form)
     for _ in range(100):
         content = damaged(rng, out.getvalue())
-        found = value_or_line(lambda content=content: images.decode(content, 3))
+        found = value_or_line(lambda content=content: decode.decode(content, 3))
         assert found is None or (found.dtype == np.uint8 and found.shape[-1] == 3)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax.data import images
+from ddgan_jax.data import decode
 from ddgan_jax.errors import UserError
 
 
@@ -25,7 +25,7 @@ def encode(image: Image.Image, file_format: str) -> bytes:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_png_round_trip_is_exact(channels):
     pixels = noise(5, 7, channels)
-    np.testing.assert_array_equal(images.decode(images.encode_png(pixels), channels), pixels)
+    np.testing.assert_array_equal(decode.decode(decode.encode_png(pixels), channels), pixels)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
@@ -34,30 +34,30 @@ def test_every_mode_gives_the_colours_seen(mode):
     colour = np.zeros((4, 6, 3), np.uint8)
     colour[:, 3:] = 255 if mode in ("1", "L", "LA") else (255, 0, 255)  # survive any palette
     encoded = encode(Image.fromarray(colour).convert(mode), "PNG")
-    np.testing.assert_array_equal(images.decode(encoded, 3), colour)
+    np.testing.assert_array_equal(decode.decode(encoded, 3), colour)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_cmyk_jpeg_gives_colours(channels):
     encoded = encode(Image.new("CMYK", (16, 16), (0, 0, 0, 255)), "JPEG")
-    np.testing.assert_allclose(images.decode(encoded, channels), 0, atol=2)
+    np.testing.assert_allclose(decode.decode(encoded, channels), 0, atol=2)
 
 
 def test_gray_and_rgb_are_converted_alike_from_files_and_from_pixels():
     for channels in (1, 3):
         pixels = noise(5, 4, channels)
         wanted = 4 - channels
-        converted = images.convert_channels(pixels, wanted)
-        np.testing.assert_array_equal(converted, images.decode(images.encode_png(pixels), wanted))
+        converted = decode.convert_channels(pixels, wanted)
+        np.testing.assert_array_equal(converted, decode.decode(decode.encode_png(pixels), wanted))
     np.testing.assert_array_equal(
-        images.convert_channels(noise(5, 4, 1), 3), noise(5, 4, 1).repeat(3, -1)
+        decode.convert_channels(noise(5, 4, 1), 3), noise(5, 4, 1).repeat(3, -1)
     )
 
 
 def test_sixteen_bits_are_refused():
     encoded = encode(Image.fromarray(np.full((4, 4), 40_000, np.uint16)), "PNG")
     with pytest.raises(UserError, match="more than 8 bits"):
-        images.decode(encoded, 1)
+        decode.decode(encoded, 1)
 
 
 @pytest.mark.parametrize(("kind", "channels"), [(2, 3), (4, 2), (6, 4)])
@@ -72,7 +72,7 @@ def test_sixteen_bits_of_a_colour_are_refused(kind, channels):
     rows = zlib.compress((b"\0" + bytes(4 * 2 * channels)) * 4)
     encoded = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows)
     with pytest.raises(UserError, match="more than 8 bits"):
-        images.decode(encoded + chunk(b"IEND", b""), None)
+        decode.decode(encoded + chunk(b"IEND", b""), None)
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG"])
@@ -80,13 +80,13 @@ def test_no_truncated_file_decodes(file_format):
     encoded = encode(Image.fromarray(noise(24, 24, 3)), file_format)
     for length in np.linspace(0, 0.9 * len(encoded), 20, dtype=int):
         with pytest.raises(UserError):
-            images.decode(encoded[:length], 3)
+            decode.decode(encoded[:length], 3)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_fitting_an_image_of_the_right_size_is_nothing(channels):
     pixels = noise(8, 8, channels)
-    assert images.fit(pixels, 8) is pixels
+    assert decode.fit(pixels, 8) is pixels
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_crop_is_central(height, width, offset):
     """The shorter side fits already; an offset of x.5 goes to the even neighbour."""
     pixels = noise(height, width, 3)
     rows, columns = (slice(offset, offset + 8), slice(None))[:: 1 if height > width else -1]
-    np.testing.assert_array_equal(images.fit(pixels, 8), pixels[rows, columns])
+    np.testing.assert_array_equal(decode.fit(pixels, 8), pixels[rows, columns])
 
 
 def test_shrinking_is_bilinear_with_antialiasing():
@@ -109,14 +109,14 @@ def test_shrinking_is_bilinear_with_antialiasing():
                 weights[row, 2 * row + offset] = weight
     weights /= weights.sum(axis=1, keepdims=True)
     expected = weights @ pixels[..., 0] @ weights.T
-    np.testing.assert_allclose(images.fit(pixels, 8)[..., 0], expected, atol=1)
+    np.testing.assert_allclose(decode.fit(pixels, 8)[..., 0], expected, atol=1)
 
 
 @pytest.mark.parametrize(("height", "width"), [(47, 100), (100, 47), (64, 64), (33, 32)])
 def test_result_has_the_size(height, width):
-    assert images.fit(noise(height, width, 3), 32).shape == (32, 32, 3)
+    assert decode.fit(noise(height, width, 3), 32).shape == (32, 32, 3)
 
 
 def test_images_are_never_enlarged():
     with pytest.raises(UserError, match="100x31 pixels"):
-        images.fit(noise(31, 100, 3), 32)
+        decode.fit(noise(31, 100, 3), 32)

@@ -11,7 +11,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ddgan_jax.data import pickles
+from ddgan_jax.data.prepare import pickles
 
 BATCH = {
     "data": np.arange(2 * 3072, dtype=np.uint8).reshape(2, 3072),

@@ -15,8 +15,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ddgan_jax.data import archives, catalog, published
-from ddgan_jax.data.prepare import prepare
+from ddgan_jax.data import catalog, published
+from ddgan_jax.data.prepare import archives
+from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import locks
 
@@ -376,7 +377,9 @@ BAD = [  # dataset, arguments, what the message says
 def test_what_a_user_can_mend_is_said_in_one_line(
     tmp_path, monkeypatch, dataset, arguments, message
 ):
-    monkeypatch.setattr("ddgan_jax.data.prepare.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(
+        "ddgan_jax.data.prepare.prepare.importlib.util.find_spec", lambda name: None
+    )
     with pytest.raises(UserError) as caught:
         prepare(dataset, data_dir=tmp_path, **arguments)
     assert message in str(caught.value)

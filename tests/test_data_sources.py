@@ -15,7 +15,7 @@ from PIL import Image
 from ddgan_jax.config import base_config
 from ddgan_jax.data import builders, fingerprint, open_dataset
 from ddgan_jax.data.datasets import ArrayDataset, RecordDataset
-from ddgan_jax.data.prepare import prepare
+from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import UserError
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import parallel, train_step
+from ddgan_jax import distributed, train_step
 from ddgan_jax.checkpoint import Checkpoints
-from ddgan_jax.config_files import load_config
+from ddgan_jax.config.checks import validate
+from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
+from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from ddgan_jax.train_step import Optimizers, may_be_divided
-from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
-from ddgan_jax.validation import validate
 from tests.methods import ROOT, config_of
 
 DEVICES = jax.devices()[:4]
@@ -63,10 +63,10 @@ def step(state, batch, key):
 
 
 def run(divided, num_steps=5):
-    abstract = parallel.abstract_state(create, DEVICES, divided=divided)
-    state = parallel.create_state(create, abstract)
-    program = parallel.map_step(step, "shard_map", DEVICES, abstract if divided else None)
-    batch = parallel.place_batch({"index": np.arange(8)}, "shard_map", DEVICES)
+    abstract = distributed.abstract_state(create, DEVICES, divided=divided)
+    state = distributed.create_state(create, abstract)
+    program = distributed.map_step(step, "shard_map", DEVICES, abstract if divided else None)
+    batch = distributed.place_batch({"index": np.arange(8)}, "shard_map", DEVICES)
     for _ in range(num_steps):
         state, metrics = program(state, batch, jax.random.key(3))
     return abstract, state, metrics
@@ -78,7 +78,7 @@ def divided():
 
 
 def assert_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, parallel.to_host(a), parallel.to_host(b))
+    jax.tree.map(np.testing.assert_array_equal, distributed.to_host(a), distributed.to_host(b))
 
 
 def test_the_same_bits(divided):
@@ -109,7 +109,7 @@ def test_what_may_be_divided_is_what_only_adam_and_the_average_see():
 
 def test_whole_again(divided):
     state = divided[1]
-    whole = parallel.whole(state, DEVICES)
+    whole = distributed.whole(state, DEVICES)
     assert all(array.is_fully_replicated for array in jax.tree.leaves(whole))
     assert_equal(whole, state)
 
@@ -120,7 +120,7 @@ def test_checkpoint_goes_to_any_layout(divided, target, tmp_path):
     with Checkpoints(tmp_path, keep_latest=1, keep_every_steps=0) as checkpoints:
         checkpoints.save(5, state, {})
         checkpoints.wait()
-        like = parallel.abstract_state(create, DEVICES[:target], divided=target > 1)
+        like = distributed.abstract_state(create, DEVICES[:target], divided=target > 1)
         step, restored = checkpoints.restore(like, report=print)
     assert step == 5
     assert_equal(restored, state)
@@ -137,7 +137,7 @@ def test_networks_of_a_config_have_the_arrays_to_divide():
     """More than nine tenths of SIDDM's moments and averages for CIFAR-10, on four devices."""
     config = load_config(f"{ROOT}/configs/cifar10_siddm.py")
     create = functools.partial(train_step.init_state, config, jax.random.key(0))
-    abstract = parallel.abstract_state(create, DEVICES, divided=True)
+    abstract = distributed.abstract_state(create, DEVICES, divided=True)
     sizes = {True: 0, False: 0}
     marked = may_be_divided(abstract)
     for array, may in zip(jax.tree.leaves(abstract), jax.tree.leaves(marked), strict=True):

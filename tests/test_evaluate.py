@@ -11,8 +11,8 @@ from ddgan_jax import cli, metrics, models
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import classifier, evaluate, given, results, scoring
 from ddgan_jax.evaluation.reference import Gathered
+from ddgan_jax.inference.model import Model
 from ddgan_jax.metrics import statistics
-from ddgan_jax.model import Model
 from tests.methods import config_of, random_params
 
 # ---- names

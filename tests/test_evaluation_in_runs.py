@@ -1,4 +1,4 @@
-"""What a run tells of its state, and the best checkpoint. `test_train` has whole runs with it."""
+"""What a run tells of its state, and the best checkpoint. `test_training_loop` has whole runs with it."""
 
 import json
 
@@ -6,11 +6,12 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import checkpoint, models, run_evaluation, train_step
+from ddgan_jax import checkpoint, models, train_step
+from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
-from ddgan_jax.run_evaluation import Best
-from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
-from ddgan_jax.validation import validate
+from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
+from ddgan_jax.training import hooks
+from ddgan_jax.training.hooks import Best
 from tests.methods import config_of, random_params
 
 NAME = "eval/frechet_pixels_8"
@@ -93,10 +94,10 @@ def test_nothing_is_made_unless_asked_for(tmp_path):
 @pytest.mark.quick
 def test_when_a_run_is_evaluated():
     c = config(train__num_steps=12)
-    due = [step for step in range(1, 13) if run_evaluation.is_due(c, step)]
+    due = [step for step in range(1, 13) if hooks.is_due(c, step)]
     assert due == [5, 10, 12]
     c.eval.every_steps = 0
-    assert not any(run_evaluation.is_due(c, step) for step in range(1, 13))
+    assert not any(hooks.is_due(c, step) for step in range(1, 13))
 
 
 @pytest.mark.quick
@@ -105,7 +106,7 @@ def test_facts_of_a_state():
     c.optimizer.final_learning_rate = 1e-5
     raw = {"a": np.array([3.0, 0.0], np.float32), "b": np.array([[4.0]], np.float32)}
     ema = {"a": np.array([3.0, 3.0], np.float32), "b": np.array([[8.0]], np.float32)}
-    facts = run_evaluation.facts(c, 51, GeneratorState(raw, ema, ()))
+    facts = hooks.facts(c, 51, GeneratorState(raw, ema, ()))
     assert float(facts["ema_distance"]) == pytest.approx(1)  # |(0, 3, 4)| / |(3, 0, 4)|
     for short, network in (("g", "generator"), ("d", "discriminator")):
         first = c.optimizer[f"{network}_learning_rate"]
@@ -144,11 +145,11 @@ def test_settings_that_work():
 def test_picture_of_the_steps():
     """A row for each of the first seeds of the grids, a column for each step."""
     c = config(log__num_samples=3)
-    picture = run_evaluation.make_step_picture(c, jax.devices())
+    picture = hooks.make_step_picture(c, jax.devices())
     template = jax.eval_shape(lambda: models.init_params(c, jax.random.key(0))[0])
     params = random_params(template)
     grid = picture(params)
     scale = (grid.shape[1] - 2) // 16
     assert grid.shape == (3 * 8 * scale + 2 * 2, 2 * 8 * scale + 2, 1)
     c.objective.prediction, c.generator.output_tanh = "x_t", False
-    assert run_evaluation.make_step_picture(c, jax.devices()) is None
+    assert hooks.make_step_picture(c, jax.devices()) is None

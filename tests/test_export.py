@@ -17,22 +17,13 @@ import numpy as np
 import pytest
 
 import ddgan_jax
-from ddgan_jax import (
-    cli,
-    export,
-    export_format,
-    images,
-    model_card,
-    models,
-    stablehlo,
-    train_step,
-    weights,
-)
+from ddgan_jax import cli, images, models, train_step
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import LOCAL_PATHS
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import whole_folder
-from ddgan_jax.model import Model
+from ddgan_jax.inference import export, export_format, model_card, stablehlo, weights
+from ddgan_jax.inference.model import Model
 from tests.methods import ROOT, SMALLEST, config_of, random_params
 
 SEEDS = np.arange(9, dtype=np.uint32)

@@ -10,10 +10,10 @@ from PIL import Image
 from ddgan_jax import cli, data, diffusion, images, models, sampling
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo
 from ddgan_jax.errors import UserError
-from ddgan_jax.figures import denoising, distances, neighbours, trajectory
-from ddgan_jax.figures.edit import edit, strokes
-from ddgan_jax.model import Model
+from ddgan_jax.inference.model import Model
 from ddgan_jax.sampling import Variation
+from ddgan_jax.viz import denoising, distances, neighbours, trajectory
+from ddgan_jax.viz.edit import edit, strokes
 from tests.methods import SMALLEST, config_of, random_params
 
 STEPS = 3
@@ -261,7 +261,7 @@ def test_an_image_is_read_as_for_training(tmp_path):
 @pytest.fixture
 def command(believing, monkeypatch, tmp_path):
     """Runs a figure's command in an empty folder, on the model and on a set of noise."""
-    monkeypatch.setattr("ddgan_jax.sample.open_model", lambda *args: believing)
+    monkeypatch.setattr("ddgan_jax.inference.requests.open_model", lambda *args: believing)
     monkeypatch.setattr(data, "open_dataset", lambda config: dataset(noise(20, 8, 8, 1)), False)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(IMAGE[..., 0]).save("given.png")

@@ -13,7 +13,7 @@ from ddgan_jax import diffusion, losses, models, sampling
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs
 from ddgan_jax.models import layers
-from ddgan_jax.types import Judgement
+from ddgan_jax.state import Judgement
 from tests import golden_cases as golden
 
 FLOAT64_TOLERANCE = 1e-9  # relative to the largest entry; 1e-14 is reached

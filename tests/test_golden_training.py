@@ -8,12 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import parallel, train_step
+from ddgan_jax import distributed, train_step
 from ddgan_jax.config import base_config
-from ddgan_jax.config_files import from_json, to_json
+from ddgan_jax.config.files import from_json, to_json
 from ddgan_jax.interop import nvlabs
 from ddgan_jax.objective import Draws, make_objective
-from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
+from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
 
 DEVICE = jax.devices()[:1]
@@ -67,7 +67,7 @@ def step_of(networks: str, r1: bool):
             objective, optimizers, settings.ema_decay, 1, r1, state, labels=None, **batch
         )
 
-    return parallel.map_step(step, "shard_map", DEVICE)
+    return distributed.map_step(step, "shard_map", DEVICE)
 
 
 def settings_and_networks(config):
@@ -142,7 +142,7 @@ def check_trajectory(case, dtype):
     settings, networks = settings_and_networks(config)
     settings = with_rates_of_the_reference(settings, case, config)
     state, settings = jax.device_put(
-        (initial_state(case, config, dtype), settings), parallel.replicated(DEVICE)
+        (initial_state(case, config, dtype), settings), distributed.replicated(DEVICE)
     )
     names = nvlabs.generator_names(config), nvlabs.discriminator_names(config)
     tolerance, table_tolerance = TOLERANCES[dtype]
@@ -152,7 +152,7 @@ def check_trajectory(case, dtype):
             "discriminator_draws": given_draws(case, i, "D", dtype),
             "generator_draws": given_draws(case, i, "G", dtype),
         }
-        batch = jax.device_put(batch, parallel.split(DEVICE))
+        batch = jax.device_put(batch, distributed.split(DEVICE))
         step = step_of(networks, train_step.has_r1(config, i))
         state, metrics = step(state, batch, settings)
         ours = [float(metrics.get(name, np.nan)) for name in LOSSES]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax.hash_keys import hash_key, mix
+from ddgan_jax.models.hash_keys import hash_key, mix
 
 KEY = hash_key(jax.random.key(7))
 pytestmark = pytest.mark.quick

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from ddgan_jax import cli, export, model_card, models
+from ddgan_jax import cli, models
 from ddgan_jax.config import LOCAL_PATHS
 from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.files import locks
-from ddgan_jax.model import Model
+from ddgan_jax.inference import export, model_card
+from ddgan_jax.inference.model import Model
 from tests.methods import ROOT, config_of, random_params
 
 HOSTILE = "<script>alert(1)</script> | `x` [a](javascript:b) **b**\n---\nlicense: mit\x1b[2J\u202e"

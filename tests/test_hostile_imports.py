@@ -15,8 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import cli, export
+from ddgan_jax import cli
 from ddgan_jax.errors import UserError
+from ddgan_jax.inference import export
 from ddgan_jax.interop import adm, nvlabs, nvlabs_checkpoints, pytorch_files, state_dicts
 from tests import golden_cases as golden
 

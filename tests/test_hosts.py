@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddgan_jax import clusters, hosts
-from ddgan_jax.clusters import Job
 from ddgan_jax.errors import BusyError, UserError
+from ddgan_jax.training import clusters, hosts
+from ddgan_jax.training.clusters import Job
 from tests.processes import QUICK_COMPILATION
 
 ROOT = Path(__file__).parents[1]

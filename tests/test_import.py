@@ -12,11 +12,13 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import cli, export, model, models, parallel, report, train_step
-from ddgan_jax.config_files import load_config
+from ddgan_jax import cli, distributed, models, train_step
+from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
+from ddgan_jax.inference import export, model
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
 from ddgan_jax.interop.nvlabs_checkpoints import import_content
+from ddgan_jax.training import reporter
 from tests import golden_cases as golden
 from tests import test_golden_training as trajectories
 
@@ -65,12 +67,12 @@ class GoldenRun:
             "discriminator_draws": trajectories.given_draws(self.case, i, "D", np.float32),
             "generator_draws": trajectories.given_draws(self.case, i, "G", np.float32),
         }
-        everywhere = parallel.replicated(trajectories.DEVICE)
+        everywhere = distributed.replicated(trajectories.DEVICE)
         with jax.default_matmul_precision("highest"):
             step = trajectories.step_of(networks, train_step.has_r1(self.config, i))
             state, metrics = step(
                 jax.device_put(state, everywhere),
-                jax.device_put(batch, parallel.split(trajectories.DEVICE)),
+                jax.device_put(batch, distributed.split(trajectories.DEVICE)),
                 jax.device_put(settings, everywhere),
             )
         losses = [float(metrics.get(name, np.nan)) for name in trajectories.LOSSES]
@@ -269,7 +271,7 @@ def test_imported_run_folder_is_one_from_which_training_goes_on(run, tmp_path, c
     out = tmp_path / "run"
     assert cli.main(["import", "nvlabs", f"--checkpoint={CONTENT}", f"--out={out}"]) == 0
     assert f"--config={out}/config.py --workdir={out}" in capsys.readouterr().out
-    report.check_same_run(out, load_config(f"{out}/config.py"))
+    reporter.check_same_run(out, load_config(f"{out}/config.py"))
     brought = model.from_run(out, report=print)
     assert brought.step == run.num_steps
     raw = model.from_run(out, kind="raw", report=print)

@@ -15,7 +15,7 @@ import pytest
 from ddgan_jax import checkpoint
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.locks import only_writer
-from ddgan_jax.hosts import RUN_AGAIN
+from ddgan_jax.training.hosts import RUN_AGAIN
 from tests.processes import QUICK_COMPILATION
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from ddgan_jax import diffusion, losses
 from ddgan_jax.config import base_config
 from ddgan_jax.models.discriminators import minibatch_stddev
 from ddgan_jax.objective import Objective
-from ddgan_jax.types import Judgement
+from ddgan_jax.state import Judgement
 
 pytestmark = pytest.mark.quick
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ddgan_jax import models, train_step
-from ddgan_jax.arguments import CONFIG_FLAGS, Flag, parse_flags
+from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, parse_flags
 from ddgan_jax.config import base_config, tiny
 from ddgan_jax.models.discriminators import minibatch_stddev
 from ddgan_jax.objective import make_objective

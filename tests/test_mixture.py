@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from ddgan_jax import data, mixture
+from ddgan_jax import data
+from ddgan_jax.data import mixture
 from ddgan_jax.experiments.mog25_cells import cell_config
 
 pytestmark = pytest.mark.quick

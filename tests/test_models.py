@@ -13,7 +13,7 @@ from jax import lax
 
 from ddgan_jax import models
 from ddgan_jax.config import base_config
-from ddgan_jax.config_files import load_config
+from ddgan_jax.config.files import load_config
 from ddgan_jax.models import layers, resample
 from ddgan_jax.models.discriminators import minibatch_stddev
 from tests.methods import random_params

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax import mixture, sampling, train
+from ddgan_jax import sampling
+from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments import mog25
 from ddgan_jax.experiments.mog25_cells import METHODS, PAPER, SETTINGS, cell_config
+from ddgan_jax.training import loop
 
 # ---- cells
 
@@ -84,7 +86,7 @@ def test_seeds_that_train_together_are_ordinary_runs(tmp_path, trained):
     Not the same bits, since there the batch is split over devices, and here the matrix products of
     two seeds are one; their errors pass through four updates of Adam of 1e-3 each.
     """
-    state = train.train(small_cell(seed=3), tmp_path)
+    state = loop.train(small_cell(seed=3), tmp_path)
     ema = jax.tree.leaves(state.generator.ema_params)
     for both, expected in zip(jax.tree.leaves(trained), ema, strict=True):
         np.testing.assert_allclose(both[1], expected, rtol=0, atol=1e-6)

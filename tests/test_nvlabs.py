@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax.config_files import load_config
+from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints
 from tests import golden_cases as golden

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import models, parallel, randomness, sampling
+from ddgan_jax import distributed, models, randomness, sampling
 from tests.methods import config_of, random_params
 
 ROOT = Path(__file__).parents[1]
@@ -42,8 +42,8 @@ def draw():
 
     def draw(chunk_size, num_devices):
         config.sampling.chunk_size = chunk_size
-        devices = parallel.all_devices()[:num_devices]
-        placed = jax.device_put(params, parallel.replicated(devices))
+        devices = distributed.all_devices()[:num_devices]
+        placed = jax.device_put(params, distributed.replicated(devices))
         drawn = sampling.draw_all(
             sampling.make_drawer(config, devices), placed, sampling.each_class(config, SEEDS)
         )
@@ -71,7 +71,7 @@ def test_images_of_seeds(draw, expected, setting, layout):
 def test_drawing_leaves_the_switches_of_its_caller_alone(draw):
     """Also between two chunks, where the caller's own code runs."""
     config = config_of("siddm", diffusion__num_timesteps=2, sampling__chunk_size=1)
-    devices = parallel.all_devices()[:1]
+    devices = distributed.all_devices()[:1]
     params = random_params(models.abstract_params(config)[0])
     drawer = sampling.make_drawer(config, devices)
     with switches(*ODD):

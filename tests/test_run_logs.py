@@ -13,15 +13,14 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from ddgan_jax import run_logs
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import scoring
 from ddgan_jax.evaluation.reference import Gathered
-from ddgan_jax.figures import chart_data, charts, tradeoff
+from ddgan_jax.files import run_logs
 from ddgan_jax.images import write_png
 from ddgan_jax.metrics import statistics
-from ddgan_jax.page import contents, run_folder
-from ddgan_jax.report import write_config
+from ddgan_jax.training.reporter import write_config
+from ddgan_jax.viz import chart_data, charts, page_contents, report_page, tradeoff
 from tests import hostile
 from tests.methods import config_of
 from tests.test_page import Page, check_alone, evaluation
@@ -119,7 +118,7 @@ def run(tmp_path):
 
 def check_page(folder) -> Page:
     """The page is whole, loads nothing, and its charts are XML with numbers only."""
-    text = contents.render(run_folder.read(folder))
+    text = page_contents.render(report_page.read(folder))
     text.encode()
     parsed = Page(text)
     check_alone(parsed)
@@ -195,7 +194,7 @@ def test_too_many_of_anything_are_counted(run):
 def test_hidden_characters_are_escaped(run):
     name = "a\u202eb\x1b[2J\ufeffc"
     (run / "metrics.jsonl").write_bytes(as_log([{"step": 1, name: 1.0}]))
-    text = contents.render(run_folder.read(run))
+    text = page_contents.render(report_page.read(run))
     assert not set(name) & set("\u202e\x1b\ufeff") & set(text)
     assert "a\\u202eb\\x1b[2J\\ufeffc" in text
 

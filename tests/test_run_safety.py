@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import checkpoint, parallel
-from ddgan_jax.config_files import load_config
+from ddgan_jax import checkpoint, distributed
+from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
-from ddgan_jax.train import train
+from ddgan_jax.training.loop import train
 from tests.methods import ROOT
 
 SETTINGS = {
@@ -83,7 +83,7 @@ def poisoned(map_step, place, value, at):
     ],
 )
 def test_a_sick_state_is_never_kept(place, value, message, tmp_path, monkeypatch, finished):
-    monkeypatch.setattr(parallel, "map_step", poisoned(parallel.map_step, place, value, at=3))
+    monkeypatch.setattr(distributed, "map_step", poisoned(distributed.map_step, place, value, at=3))
     with pytest.raises(UserError, match=message):
         train(config(), tmp_path / "run")
     assert checkpoint.list_steps(tmp_path / "run" / "checkpoints") == [1, 2]

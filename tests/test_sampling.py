@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import models, parallel, sampling
+from ddgan_jax import distributed, models, sampling
 from ddgan_jax.config import GENERATORS, base_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.sampling import Request, each_class, names, overview
@@ -34,7 +34,7 @@ def drawers(config):
     def make(num_devices):
         devices = jax.devices()[:num_devices]
         draw = sampling.make_drawer(config, devices)
-        placed = jax.device_put(params, parallel.replicated(devices))
+        placed = jax.device_put(params, distributed.replicated(devices))
         return lambda request: sampling.draw_all(draw, placed, request)
 
     return {num_devices: make(num_devices) for num_devices in (1, 4)}

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks import scaling, shapes
 from benchmarks.chips import CHIPS, Chip
-from ddgan_jax import models, show
-from ddgan_jax.config_files import load_config
+from ddgan_jax import inspect_config, models
+from ddgan_jax.config.files import load_config
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -90,7 +90,7 @@ def test_parameters_are_those_of_the_config(name):
     config = load_config(str(ROOT / "configs" / f"{name}.py"))
     networks = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
     stored = json.loads((RESULTS / "shapes.json").read_text())[name]
-    assert [show.num_parameters(network) for network in networks] == list(
+    assert [inspect_config.num_parameters(network) for network in networks] == list(
         stored["parameters"].values()
     )
     assert [shapes.size_of(network) for network in networks] == list(

@@ -11,7 +11,8 @@ import pytest
 from tqdm import tqdm
 
 from ddgan_jax import cli
-from ddgan_jax.terminal import PrintableStream
+from ddgan_jax.cli import program
+from ddgan_jax.cli.terminal import PrintableStream
 
 ROOT = Path(__file__).parents[1]
 SHOW = ["show", "--config=configs/mog25.py:tiny"]
@@ -113,5 +114,5 @@ def test_without_a_folder_to_start_in_nothing_is_begun(command, tmp_path, monkey
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert cli.main([command, "--data_dir=x"]) == cli.USER_ERROR
+    assert cli.main([command, "--data_dir=x"]) == program.USER_ERROR
     assert "is gone: change to another" in capsys.readouterr().err

@@ -16,9 +16,9 @@ import optax
 import pytest
 from flax import traverse_util
 
-from ddgan_jax import diffusion, models, objective, parallel, sampling, train_step
-from ddgan_jax.config_files import load_config
-from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
+from ddgan_jax import diffusion, distributed, models, objective, sampling, train_step
+from ddgan_jax.config.files import load_config
+from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
 from tests.test_golden_training import DEVICE, settings_and_networks, step_of, training_config
 
@@ -286,8 +286,8 @@ def compare_two_steps(config):
         # With a weight of 0 the penalty is still computed, and changes nothing.
         now = settings._replace(r1_gamma=baseline.R1_GAMMA * r1, ema_decay=baseline.EMA_DECAY)
         batch = {"x_0": x_0, "discriminator_draws": for_d, "generator_draws": for_g}
-        batch = jax.device_put(batch, parallel.split(DEVICE))
-        state, now = jax.device_put((state, now), parallel.replicated(DEVICE))
+        batch = jax.device_put(batch, distributed.split(DEVICE))
+        state, now = jax.device_put((state, now), distributed.replicated(DEVICE))
         state, metrics = step(state, batch, now)
         terms = trainer.step(
             image_to_torch(x_0), draws_to_torch(for_d), draws_to_torch(for_g), r1=r1, detach=not r1

@@ -6,7 +6,7 @@ import pytest
 
 from ddgan_jax import cli
 from ddgan_jax.errors import UserError
-from ddgan_jax.figures import tradeoff
+from ddgan_jax.viz import tradeoff
 
 pytestmark = pytest.mark.quick
 

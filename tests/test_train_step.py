@@ -12,7 +12,7 @@ import pytest
 from ddgan_jax import images, randomness, train_step
 from ddgan_jax.config import base_config
 from ddgan_jax.randomness import Purpose
-from ddgan_jax.types import DiscriminatorState, GeneratorState, TrainState
+from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
 from tests.test_golden_training import training_config
 

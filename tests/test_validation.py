@@ -2,8 +2,14 @@
 
 import pytest
 
-from ddgan_jax import validation
-from ddgan_jax.config import DISCRIMINATORS, GENERATORS, ConfigDict, base_config, siddm_config
+from ddgan_jax.config import (
+    DISCRIMINATORS,
+    GENERATORS,
+    ConfigDict,
+    base_config,
+    checks,
+    siddm_config,
+)
 from ddgan_jax.errors import UserError
 
 pytestmark = pytest.mark.quick
@@ -39,7 +45,7 @@ def points_with(**changes) -> ConfigDict:
 
 def refusal(config: ConfigDict, num_devices: int | None = None) -> str:
     with pytest.raises(UserError) as error:
-        validation.validate(config, num_devices)
+        checks.validate(config, num_devices)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -424,7 +430,7 @@ ALL_REFUSALS = [
 
 @pytest.mark.parametrize(("make", "changes", "message"), ALL_REFUSALS)
 def test_refusals(make, changes, message):
-    validation.validate(make(), num_devices=4)  # it is the change that is refused
+    checks.validate(make(), num_devices=4)  # it is the change that is refused
     assert message in refusal(make(**changes), num_devices=4)
 
 
@@ -450,7 +456,7 @@ def test_refusals(make, changes, message):
     ],
 )
 def test_unusual_settings_that_work_are_accepted(changes):
-    validation.validate(config_with(**changes))
+    checks.validate(config_with(**changes))
 
 
 @pytest.mark.parametrize(
@@ -471,7 +477,7 @@ def test_unusual_settings_that_work_are_accepted(changes):
     ],
 )
 def test_unusual_settings_of_siddm_that_work_are_accepted(changes):
-    validation.validate(siddm_with(**changes))
+    checks.validate(siddm_with(**changes))
 
 
 @pytest.mark.parametrize(
@@ -485,7 +491,7 @@ def test_unusual_settings_of_siddm_that_work_are_accepted(changes):
 def test_a_run_that_exists_goes_on_with_fields_without_effect(make, changes):
     """Another config would be another run, so that nothing could be done about them."""
     refusal(make(**changes))
-    validation.validate(make(**changes), resumed=True)
+    checks.validate(make(**changes), resumed=True)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +504,7 @@ def test_a_run_that_exists_goes_on_with_fields_without_effect(make, changes):
     ],
 )
 def test_what_is_switched_off_for_one_run_keeps_its_other_fields(changes):
-    validation.validate(config_with(**changes))
+    checks.validate(config_with(**changes))
 
 
 @pytest.mark.parametrize("section", ["generator", "discriminator", "objective", "diffusion"])

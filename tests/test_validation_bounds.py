@@ -11,9 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from ddgan_jax import validation
-from ddgan_jax.config import ConfigDict, from_stored
-from ddgan_jax.config_files import from_json, leaves, to_json
+from ddgan_jax.config import ConfigDict, checks, from_stored
+from ddgan_jax.config.files import from_json, leaves, to_json
 from ddgan_jax.errors import UserError
 from tests.test_validation import config_with, points_with, siddm_with
 
@@ -117,7 +116,7 @@ def accepts(call, case: str) -> bool:
 
 @pytest.mark.parametrize("method", MAKERS)
 def test_any_value_in_any_field_is_accepted_or_refused(method):
-    validation.validate(MAKERS[method](), 1)  # imports what it needs
+    checks.validate(MAKERS[method](), 1)  # imports what it needs
     rng, accepted = random.Random(f"fresh {method}"), 0
     for number in range(CASES):
         try:
@@ -127,7 +126,7 @@ def test_any_value_in_any_field_is_accepted_or_refused(method):
             continue
         devices = rng.choice([None, 1, 2, 8, 64])
         case = f"{method} {number}"
-        accepted += accepts(lambda c=config, n=devices: validation.validate(c, n), case)
+        accepted += accepts(lambda c=config, n=devices: checks.validate(c, n), case)
     assert accepted > CASES // 100  # the generator reaches what works as well
 
 

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ddgan_jax import models, validation
+from ddgan_jax import models
+from ddgan_jax.config import checks
+from ddgan_jax.config.network_checks import ncsnpp_widths
 from ddgan_jax.errors import UserError
 from ddgan_jax.models import discriminators, unet
-from ddgan_jax.validation.networks import ncsnpp_widths
 from tests.test_validation import config_with, refusal, siddm_with
 
 pytestmark = pytest.mark.quick
@@ -55,9 +56,9 @@ def test_validate_refuses_exactly_the_widths_that_the_generator_cannot_have(base
         advice = re.search(r"use (\d+)(?: or (\d+))?$", refusal(config))
         for works in filter(None, advice.groups()):
             config.generator.base_channels = int(works)
-            validation.validate(config)
+            checks.validate(config)
     else:
-        validation.validate(config)
+        checks.validate(config)
         expected = {c for _, c in ncsnpp_widths(config.generator, base_channels)}
         assert normalised_widths(params) == expected
 
@@ -89,7 +90,7 @@ def test_validate_refuses_exactly_the_unets_that_cannot_be(
     except UserError:
         refusal(config)
     else:
-        validation.validate(config, resumed=True)  # some have no level of 4 pixels
+        checks.validate(config, resumed=True)  # some have no level of 4 pixels
 
 
 @pytest.mark.parametrize("batch_size", range(1, 14))
@@ -104,7 +105,7 @@ def test_validate_refuses_exactly_the_batches_that_form_no_groups(batch_size):
             f"gives each of 1 devices {batch_size} images, which do not form groups of 4" in message
         )
     else:
-        validation.validate(config, num_devices=1)
+        checks.validate(config, num_devices=1)
 
 
 @pytest.mark.parametrize(
@@ -123,17 +124,17 @@ def test_validate_refuses_exactly_the_batches_that_form_no_groups(batch_size):
 )  # fmt: skip
 def test_a_batch_that_does_not_fit_the_devices(make, batch_size, num_devices, parts, advice):
     config = make(train__batch_size=batch_size, train__microbatches=parts)
-    validation.validate(config)  # the devices are not known yet
+    checks.validate(config)  # the devices are not known yet
     assert refusal(config, num_devices).endswith(advice)
     for works in re.findall(r"\d+", advice.split("use")[1]):
         config.train.batch_size = int(works)
-        validation.validate(config, num_devices)
+        checks.validate(config, num_devices)
 
 
 def test_neighbours_must_be_on_one_device():
     """Otherwise who is compared with whom, and with it the numbers, would depend on the devices."""
     config = config_with(train__batch_size=16)
-    validation.validate(config, num_devices=8)
+    checks.validate(config, num_devices=8)
     config.discriminator.stddev_groups = "neighbours"
-    validation.validate(config, num_devices=4)
+    checks.validate(config, num_devices=4)
     assert refusal(config, num_devices=8).endswith("the discriminator); use 32")

@@ -9,7 +9,7 @@ import pytest
 from ddgan_jax import diffusion, images, models, sampling
 from ddgan_jax.config import base_config
 from ddgan_jax.errors import UserError
-from ddgan_jax.model import Model
+from ddgan_jax.inference.model import Model
 from ddgan_jax.sampling import Noise, Request, Variation
 from tests.methods import SMALLEST, config_of, random_params
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from ddgan_jax.data import catalog, images, prepared
+from ddgan_jax.data import catalog, decode, prepared
 from ddgan_jax.data.datasets import FILE
 from ddgan_jax.errors import UserError, reason, shown
 
@@ -164,7 +164,7 @@ def array_examples(pixels: np.ndarray, labels: np.ndarray | None, ids: str = "")
     ids: if not empty, each also gets a feature "id", this and its number in five digits.
     """
     for i, image in enumerate(pixels):
-        example = {"image": images.encode_png(image)}
+        example = {"image": decode.encode_png(image)}
         if labels is not None:
             example["label"] = int(labels[i])
         if ids:

@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 import tensorflow_datasets as tfds
 
-from ddgan_jax import mixture
-from ddgan_jax.data import prepared, published
+from ddgan_jax.data import mixture, prepared, published
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign, paths
 

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from ddgan_jax.data import images
+from ddgan_jax.data import decode
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign
 
@@ -157,10 +157,10 @@ class RecordDataset:
     def _pixels(self, image: bytes | np.ndarray, source: str) -> np.ndarray:
         channels = self.info.channels
         if isinstance(image, bytes):
-            pixels = images.decode(image, channels, source)
+            pixels = decode.decode(image, channels, source)
         else:  # tfds.testing.mock_data hands out pixels
-            pixels = images.convert_channels(image, channels)
-        return images.fit(pixels, self.info.image_size, source)
+            pixels = decode.convert_channels(image, channels)
+        return decode.fit(pixels, self.info.image_size, source)
 
 
 def _keep_encoded(features: tfds.features.FeaturesDict) -> Mapping[str, Any]:

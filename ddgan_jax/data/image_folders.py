@@ -17,7 +17,7 @@ from concurrent import futures
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from ddgan_jax.data import images
+from ddgan_jax.data import decode
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign, paths
 
@@ -115,7 +115,7 @@ def check_all(folder: ImageFolder) -> list[Form]:
     def look(name: str) -> Form | str:
         try:
             content = folder.read(name)
-            shape = images.decode(content, None, folder.source(name)).shape
+            shape = decode.decode(content, None, folder.source(name)).shape
             return Form(shape, hashlib.sha256(content).digest())
         except UserError as error:
             return reason(error)
@@ -219,7 +219,7 @@ def _take(entry: _Found, found: list[_Found], skipped: Counter[str]) -> None:
 
 
 def _is_image(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in images.SUFFIXES
+    return PurePosixPath(name).suffix.lower() in decode.SUFFIXES
 
 
 # ------------------------------------------------------------------------------------ zip files

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddgan_jax.data.datasets import Dataset, RecordDataset, own_words
 from ddgan_jax.data.order import example_ids
-from ddgan_jax.types import Batch
+from ddgan_jax.state import Batch
 
 AHEAD = 2  # batches made before they are asked for
 CHUNK = 16  # examples that one thread decodes at a time

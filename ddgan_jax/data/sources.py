@@ -8,9 +8,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from ddgan_jax import mixture
 from ddgan_jax.config import ConfigDict
-from ddgan_jax.data import builders, catalog, folder_sets, prepared
+from ddgan_jax.data import builders, catalog, folder_sets, mixture, prepared
 from ddgan_jax.data.datasets import (
     ArrayDataset,
     Dataset,

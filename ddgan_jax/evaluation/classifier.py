@@ -22,8 +22,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ddgan_jax import data, parallel, randomness, weights
-from ddgan_jax.config_files import from_dict
+from ddgan_jax import data, distributed, randomness
+from ddgan_jax.config.files import from_dict
 from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
 from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
 from ddgan_jax.errors import NotFiniteError, UserError, shown
@@ -31,8 +31,9 @@ from ddgan_jax.evaluation import cache
 from ddgan_jax.files import arrays, foreign
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
+from ddgan_jax.inference import weights
 from ddgan_jax.models.classifier import classify, init_params
-from ddgan_jax.types import Batch, Params, PyTree
+from ddgan_jax.state import Batch, Params, PyTree
 
 FORMAT = "ddgan_jax classifier 1"  # changes with the network and its training
 BATCH_SIZE = 128
@@ -199,7 +200,7 @@ def _accuracy(params: Params, dataset: Dataset) -> float:
 
 @randomness.reproducible()
 def _predict(params: Params, images: np.ndarray) -> np.ndarray:
-    return parallel.in_batches(lambda batch: _best_class(params, batch), images, BATCH_SIZE)
+    return distributed.in_batches(lambda batch: _best_class(params, batch), images, BATCH_SIZE)
 
 
 @jax.jit

@@ -23,19 +23,21 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import data, mixture, parallel, sampling, weights
-from ddgan_jax.config_files import from_dict
+from ddgan_jax import data, distributed, sampling
+from ddgan_jax.config.files import from_dict
+from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import classifier, features, given, reference, results, scoring
 from ddgan_jax.evaluation.features import FeatureNetwork
 from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import is_bucket, run_folder_path, user_path
+from ddgan_jax.inference import weights
+from ddgan_jax.inference.model import Model
+from ddgan_jax.inference.requests import open_model
 from ddgan_jax.interop.inception import PUBLISHED_SHA256
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import SavedStatistics
-from ddgan_jax.model import Model
-from ddgan_jax.sample import open_model
 
 FEWEST_KEPT = 10_000  # features of real images, if any are needed and there are so many
 SECONDS_OF_TIMING = 10.0
@@ -300,7 +302,7 @@ def time_sampling(model: Model) -> dict[str, Any]:
     A call draws what the compiled sampler takes at a time. The first one, which compiles, does not
     count; at most MOST_TIMED_CALLS or SECONDS_OF_TIMING are spent on the others.
     """
-    devices = parallel.local_devices()
+    devices = distributed.local_devices()
     batch = model.config.sampling.chunk_size * len(devices)
     request = model.request(range(batch))
     seconds: list[float] = []

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddgan_jax import parallel, randomness
+from ddgan_jax import distributed, randomness
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.paths import cache_folder
 from ddgan_jax.metrics.statistics import Provenance
@@ -67,7 +67,7 @@ def open_network(
     in the cache folder. Raises UserError for files that are missing or damaged, and for sets
     without classes.
     """
-    devices = parallel.local_devices()
+    devices = distributed.local_devices()
     if name == "inception":
         network = inception(inception_file or default_inception_file(), protocol, devices)
     elif name == "classifier":
@@ -98,7 +98,7 @@ def inception(
     from ddgan_jax.metrics import inception as network
 
     weights = load(path)
-    params = jax.device_put(weights.params, parallel.replicated(devices))
+    params = jax.device_put(weights.params, distributed.replicated(devices))
     batch_size = BATCH_SIZE * len(devices)
 
     def extract(images: np.ndarray) -> Features:
@@ -123,12 +123,12 @@ def classifier(
     from ddgan_jax.models.classifier import classify
 
     trained = classifiers.of_dataset(dataset, report)
-    params = jax.device_put(trained.params, parallel.replicated(devices))
-    mapped = parallel.map_examples(classify, devices)
+    params = jax.device_put(trained.params, distributed.replicated(devices))
+    mapped = distributed.map_examples(classify, devices)
     batch_size = BATCH_SIZE * len(devices)
 
     def extract(images: np.ndarray) -> Features:
-        results = parallel.in_batches(lambda batch: mapped(params, batch), images, batch_size)
+        results = distributed.in_batches(lambda batch: mapped(params, batch), images, batch_size)
         return Features(*results)
 
     about = trained.about
@@ -141,11 +141,11 @@ def classifier(
 
 def pixels(devices: Sequence[jax.Device]) -> FeatureNetwork:
     """Pixels in [-1, 1], averaged over equal cells where there are more than LARGEST_PIXELS."""
-    mapped = parallel.map_examples(lambda _, images: average_pixels(images), devices)
+    mapped = distributed.map_examples(lambda _, images: average_pixels(images), devices)
     batch_size = BATCH_SIZE * len(devices)
 
     def extract(images: np.ndarray) -> Features:
-        averaged = parallel.in_batches(lambda batch: mapped((), batch), images, batch_size)
+        averaged = distributed.in_batches(lambda batch: mapped((), batch), images, batch_size)
         return Features(averaged, None)
 
     identity = {"network": "pixels", "largest": LARGEST_PIXELS}

@@ -9,8 +9,8 @@ import numpy as np
 
 from ddgan_jax.data import array_files, image_folders
 from ddgan_jax.data.array_files import ImageArrays
+from ddgan_jax.data.decode import decode
 from ddgan_jax.data.image_folders import ImageFolder
-from ddgan_jax.data.images import decode
 from ddgan_jax.errors import UserError
 from ddgan_jax.files import paths
 from ddgan_jax.images import to_uint8

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ddgan_jax import metrics
-from ddgan_jax.config_files import did_you_mean
+from ddgan_jax.config.files import did_you_mean
 from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.metrics.statistics import SavedStatistics, mean_and_covariance
 

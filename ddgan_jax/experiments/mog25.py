@@ -23,13 +23,14 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddgan_jax import images, metrics, mixture, parallel, randomness, sampling, train_step
+from ddgan_jax import distributed, images, metrics, randomness, sampling, train_step
+from ddgan_jax.data import mixture
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments.mog25_cells import PAPER, cell_config
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.objective import Metrics
-from ddgan_jax.types import Params, TrainState
+from ddgan_jax.state import Params, TrainState
 
 STEPS_PER_CALL = 250
 NUM_SAMPLES = 500_000  # for the Frechet distance
@@ -72,7 +73,7 @@ def run(
     iterations is not trained again. Raises UserError for unknown names, or if `out` cannot be
     written.
     """
-    parallel.all_devices()
+    distributed.all_devices()
     folder = Path(out)
     configs = {}
     for method in methods:
@@ -211,7 +212,7 @@ def measure(
         **{name: [getattr(m, name) for m in modes] for name in modes[0]._fields},
         seconds=seconds,
         iterations_per_second=config.train.num_steps / seconds,
-        device=parallel.all_devices()[0].device_kind,
+        device=distributed.all_devices()[0].device_kind,
     )
 
 

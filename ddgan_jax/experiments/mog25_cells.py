@@ -4,8 +4,8 @@ Apart from the program that trains them, so that a config file can name a cell w
 """
 
 from ddgan_jax.config import DISCRIMINATORS, GENERATORS, ConfigDict, base_config
+from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
-from ddgan_jax.validation import validate
 
 # Frechet distances of the paper's Table 1, by method and number of steps.
 PAPER = {

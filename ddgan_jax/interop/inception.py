@@ -27,7 +27,7 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.interop import pytorch_files
 from ddgan_jax.models.inception import INPUT_SIZE, InceptionV3
-from ddgan_jax.types import Params, PyTree
+from ddgan_jax.state import Params, PyTree
 
 StateDict = Mapping[str, np.ndarray]
 

@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddgan_jax import models
-from ddgan_jax.config_files import from_json, to_json
+from ddgan_jax.config.files import from_json, to_json
 from ddgan_jax.interop import state_dicts
 from ddgan_jax.interop.nvlabs_options import check_config, config_from_args, read_options
 from ddgan_jax.interop.state_dicts import StateDict

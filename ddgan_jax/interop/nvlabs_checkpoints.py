@@ -23,20 +23,22 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import export, report, train_step, weights
+from ddgan_jax import train_step
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import LARGEST
-from ddgan_jax.config_files import did_you_mean
+from ddgan_jax.config.checks import validate
+from ddgan_jax.config.files import did_you_mean
 from ddgan_jax.errors import BusyError, UserError, shown
 from ddgan_jax.files import foreign, locks
 from ddgan_jax.files.atomic import whole_folder
 from ddgan_jax.files.paths import run_folder_path, user_path
+from ddgan_jax.files.run_logs import ORIGIN
+from ddgan_jax.inference import export, weights
+from ddgan_jax.inference.model import Model
 from ddgan_jax.interop import nvlabs, options, pytorch_files, state_dicts
 from ddgan_jax.interop.state_dicts import StateDict
-from ddgan_jax.model import Model
-from ddgan_jax.run_logs import ORIGIN
-from ddgan_jax.types import DiscriminatorState, GeneratorState, Params, PyTree, TrainState
-from ddgan_jax.validation import validate
+from ddgan_jax.state import DiscriminatorState, GeneratorState, Params, PyTree, TrainState
+from ddgan_jax.training import reporter
 
 LICENCE = "not stated; the published weights of this code are for non-commercial use only"
 
@@ -131,7 +133,7 @@ def _import_run(
     validate(config, resumed=True)
     state = import_content(content, config)
     with whole_folder(out) as folder:
-        report.write_config(folder, config)
+        reporter.write_config(folder, config)
         (folder / "config.py").write_text(_CONFIG_FILE)
         (folder / ORIGIN).write_text(json.dumps(about, indent=2) + "\n")
         with Checkpoints(folder / "checkpoints", keep_latest=1, keep_every_steps=0) as checkpoints:

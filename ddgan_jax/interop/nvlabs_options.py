@@ -6,11 +6,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddgan_jax import validation
-from ddgan_jax.config import LARGEST, LARGEST_IMAGE, MOST_TIMESTEPS, base_config
+from ddgan_jax.config import LARGEST, LARGEST_IMAGE, MOST_TIMESTEPS, base_config, checks
+from ddgan_jax.config.fields import MOST_CHANNELS, MOST_LAYERS
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import options
-from ddgan_jax.validation.fields import MOST_CHANNELS, MOST_LAYERS
 
 # Our data set for each official --dataset, and how many images an epoch of it has.
 _DATASETS = {
@@ -152,7 +151,7 @@ def check_config(config: ConfigDict) -> None:
     """
     names = {field: option for option, (field, _, _) in _FIELDS.items()} | _DECIDED_BY
     try:
-        validation.check_model(config)
+        checks.check_model(config)
     except UserError as error:
         raise UserError(_FIELD.sub(lambda field: _named_by(names, field[0]), str(error))) from error
 

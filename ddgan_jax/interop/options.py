@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ddgan_jax.config.fields import MOST_ENTRIES
 from ddgan_jax.errors import UserError, reason, shown
-from ddgan_jax.validation.fields import MOST_ENTRIES
 
 Reader = Callable[[Any], Any]
 

@@ -19,10 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddgan_jax import parallel
+from ddgan_jax import distributed
 from ddgan_jax.errors import UserError
 from ddgan_jax.models.inception import INPUT_SIZE, PRECISION, InceptionV3
-from ddgan_jax.types import Params
+from ddgan_jax.state import Params
 
 BATCH_SIZE = 32  # images in one call of the compiled network, over all devices
 
@@ -86,12 +86,12 @@ def preprocess(images: jax.Array, protocol: str) -> jax.Array:
 # Two programs, so that another image size or protocol does not compile the network again.
 @functools.cache
 def _preprocess_on(devices: tuple[jax.Device, ...], protocol: str) -> Callable[..., jax.Array]:
-    return parallel.map_examples(lambda _, images: preprocess(images, protocol), devices)
+    return distributed.map_examples(lambda _, images: preprocess(images, protocol), devices)
 
 
 @functools.cache
 def _network_on(devices: tuple[jax.Device, ...]) -> Callable[..., tuple[jax.Array, jax.Array]]:
-    return parallel.map_examples(lambda p, x: InceptionV3().apply({"params": p}, x), devices)
+    return distributed.map_examples(lambda p, x: InceptionV3().apply({"params": p}, x), devices)
 
 
 def features(
@@ -117,10 +117,10 @@ def features(
             "features are those of uint8 images (N, H, W, 1 or 3), not of "
             f"{images.dtype} {images.shape}"
         )
-    devices = tuple(devices or parallel.local_devices())
-    params = jax.device_put(params, parallel.replicated(devices))
+    devices = tuple(devices or distributed.local_devices())
+    params = jax.device_put(params, distributed.replicated(devices))
     prepare, network = _preprocess_on(devices, protocol), _network_on(devices)
     size = -(-batch_size // len(devices)) * len(devices)
     return Features(
-        *parallel.in_batches(lambda batch: network(params, prepare((), batch)), images, size)
+        *distributed.in_batches(lambda batch: network(params, prepare((), batch)), images, size)
     )

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ddgan_jax import randomness
-from ddgan_jax.hash_keys import hash_key
 from ddgan_jax.models import discriminators, mlp, ncsnpp, unet
-from ddgan_jax.types import Judgement, Params
+from ddgan_jax.models.hash_keys import hash_key
+from ddgan_jax.state import Judgement, Params
 
 
 def build_generator(config: ConfigDict) -> Any:

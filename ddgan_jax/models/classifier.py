@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddgan_jax.types import Params
+from ddgan_jax.state import Params
 
 NUM_FEATURES = 128
 SIDE = 16  # places that the first convolution leaves, about

@@ -28,14 +28,7 @@ from ml_collections import ConfigDict
 from ddgan_jax.errors import UserError
 from ddgan_jax.models import resample
 from ddgan_jax.models.layers import Dtype, at_least_float32
-from ddgan_jax.models.unet_blocks import (
-    NUM_GROUPS,
-    Attention,
-    GroupNorm,
-    ResBlock,
-    conv3x3,
-    dense,
-)
+from ddgan_jax.models.unet_blocks import NUM_GROUPS, Attention, GroupNorm, ResBlock, conv3x3, dense
 
 
 def timestep_embedding(t: jax.Array, dim: int, dtype: Dtype = jnp.float32) -> jax.Array:

@@ -11,13 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ddgan_jax.models.layers import (
-    Dropout,
-    Dtype,
-    Initializer,
-    at_least_float32,
-    group_norm,
-)
+from ddgan_jax.models.layers import Dropout, Dtype, Initializer, at_least_float32, group_norm
 
 NUM_GROUPS = 32  # of every normalisation: all widths are multiples of it
 _EPSILON = 1e-5

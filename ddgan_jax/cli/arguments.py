@@ -1,0 +1,259 @@
+"""What stands behind a command: flags (absl), a config with changed fields (ml_collections), seeds.
+
+Every mistake raises UserError: a wrong name with the nearest right one, a number outside of its
+range with that range. Lists are counted before they are made.
+"""
+
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from absl import flags
+from ml_collections import config_flags
+
+import ddgan_jax
+from ddgan_jax.config import LARGEST, MOST_IMAGES, ConfigDict
+from ddgan_jax.config.files import did_you_mean, leaves, load_config
+from ddgan_jax.errors import UserError, shown
+
+
+class Flag(NamedTuple):
+    """One flag of a command. kind: "string", "integer" or "switch".
+
+    An integer lies between at_least and at_most, both included; `parse_flags` refuses all others.
+    """
+
+    name: str
+    value: str  # what stands behind "=" on the help page; "" for a switch
+    help: str
+    default: Any = None
+    kind: str = "string"
+    required: bool = False
+    at_least: int = 0
+    at_most: int = LARGEST
+
+    @property
+    def range(self) -> str:
+        """Return the integers that the flag takes, for the help page and for messages."""
+        if self.at_most == LARGEST:
+            return f"{self.at_least} or more"
+        return f"{self.at_least} to {self.at_most:,}"
+
+
+CONFIG_FLAGS = (
+    Flag("config", "FILE[:ARGUMENT]", "config file, e.g. configs/x.py:tiny", required=True),
+    Flag("config.FIELD", "VALUE", "change a field of the config; may be repeated"),
+)
+
+_DEFINE = {
+    "string": flags.DEFINE_string,
+    "integer": flags.DEFINE_integer,
+    "switch": flags.DEFINE_boolean,
+}
+_KINDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    tuple: "a tuple such as 1,2,2",
+    str: "a string",
+}
+_HYPHENS = re.compile(r"(?<=^--)\w[\w-]*(?==|$)")  # --num-processes is --num_processes
+_FLAG = re.compile(r"--?([a-zA-Z][^=]*)(?:=.*)?", re.DOTALL)
+_OF_ABSL = re.compile(r"--?(flagfile|undefok)\b")  # absl would read any file, also a device
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?", re.DOTALL)
+
+
+def parse_flags(
+    command: str, known: Sequence[Flag], argv: Sequence[str]
+) -> tuple[flags.FlagValues, list[str]]:
+    """Return a command's flags, and the arguments `--config.field=value` that change a config.
+
+    Raises UserError for a flag that is unknown, malformed, out of its range or missing.
+    """
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    names = [flag.name for flag in known if "." not in flag.name]
+    takes_config = len(names) < len(known)
+    for flag in known:
+        if flag.name in names:
+            bounds = {"lower_bound": flag.at_least, "upper_bound": flag.at_most}
+            _DEFINE[flag.kind](
+                flag.name,
+                flag.default,
+                flag.help,
+                flag_values=values,
+                **(bounds if flag.kind == "integer" else {}),
+            )
+    argv = [_HYPHENS.sub(lambda name: name[0].replace("-", "_"), argument) for argument in argv]
+    for argument in argv:
+        if _OF_ABSL.match(argument):
+            _refuse_unknown(argument, names)
+    try:
+        rest = values([command, *argv], known_only=True)[1:]
+    except (flags.Error, ValueError) as error:
+        raise UserError(_explain(error, {flag.name: _kind(flag) for flag in known})) from error
+    for argument in rest:
+        if not (takes_config and _OVERRIDE.fullmatch(argument)):
+            _refuse_unknown(argument, names)
+    if not takes_config:
+        _refuse_positional(rest)
+    for flag in known:
+        if flag.required and not values[flag.name].value:
+            remedy = _shipped_configs() if flag.name == "config" else f"see {command} --help"
+            raise UserError(f"--{flag.name} is missing; {remedy}")
+    return values, rest
+
+
+def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
+    """Return the config of a file, locked, with `--config.field=value` arguments applied.
+
+    Raises UserError for a field that does not exist and for a value of another type.
+    """
+    config = load_config(path)
+    for match in filter(None, map(_OVERRIDE.fullmatch, overrides)):
+        _check_field(config, match[1])
+    argv = ["config", *overrides]
+    values = flags.FlagValues()
+    values.set_gnu_getopt(True)
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+        _refuse_positional(values(argv)[1:])
+    except (MemoryError, RecursionError) as error:  # from Python's own parser
+        longest = shown(max(overrides, key=len))
+        raise UserError(f"{longest} is nested too deeply to be a value") from error
+    except Exception as error:  # what the parsers of values raise is not declared
+        kinds = {f"config.{p}": _KINDS.get(type(v), "valid") for p, v in leaves(config)}
+        raise UserError(_explain(error, kinds)) from error
+    return values.config
+
+
+def parse_seeds(text: str, *, most: int = MOST_IMAGES) -> list[int]:
+    """Return the seeds in "0-63" or "1,5,10-20", in the order given; ranges include both ends.
+
+    Raises UserError for anything else, for a seed above 2^31 - 1, for one that is named twice, and
+    for more than `most` seeds.
+    """
+    flag = f"--seeds={shown(text)}"
+    ranges: list[range] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part, re.ASCII)
+        if not match:
+            raise UserError(
+                f"{flag}: {shown(repr(part))} is neither a seed nor a range, as 0-63 is"
+            )
+        first, last = _integer(match[1]), _integer(match[2] or match[1])
+        if max(first, last) > LARGEST:
+            raise UserError(f"{flag}: {shown(part)} is above the largest seed, {LARGEST}")
+        if last < first:
+            raise UserError(f"{flag}: the range {shown(part)} runs backwards")
+        ranges.append(range(first, last + 1))
+    # Counted and compared as ranges: nothing is as long as what somebody may ask for.
+    count = sum(map(len, ranges))
+    if count > most:
+        raise UserError(f"{flag}: {count:,} seeds; at most {most:,} are possible at once")
+    in_order = sorted(ranges, key=lambda part: part.start)
+    for before, after in itertools.pairwise(in_order):
+        if after.start < before.stop:
+            raise UserError(f"{flag}: seed {after.start} is named more than once")
+    return [seed for part in ranges for seed in part]
+
+
+def parse_integers(flag: str, text: str) -> list[int]:
+    """Return the integers in "2,4,8", in the order given. Raises UserError for anything else."""
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", text, re.ASCII):
+        raise UserError(f"--{flag}={shown(text)} is not a list of positive integers such as 2,4,8")
+    return _bounded(flag, text)
+
+
+def parse_names(flag: str, text: str, known: Iterable[str]) -> list[str]:
+    """Return the names in "a,b", in the order given. Raises UserError for one that is not known."""
+    names = text.split(",")
+    for name in names:
+        if name not in known:
+            nearest = did_you_mean(name, known) or f"; known: {', '.join(known)}"
+            raise UserError(f"--{flag}: {shown(repr(name))} is not known{nearest}")
+    return names
+
+
+def parse_labels(text: str) -> list[int] | Literal["all"]:
+    """Return the classes in "207,88", in the order given; "all"; or none for "".
+
+    Raises UserError for anything else, and for a class that is named twice.
+    """
+    if text in ("", "all"):
+        return text or []
+    if not re.fullmatch(r"\d+(,\d+)*", text, re.ASCII):
+        raise UserError(f"--labels={shown(text)} is neither 'all' nor classes such as 207,88")
+    labels = _bounded("labels", text)
+    for before, after in itertools.pairwise(sorted(labels)):
+        if before == after:
+            raise UserError(f"--labels={shown(text)}: class {after} is named more than once")
+    return labels
+
+
+def _bounded(flag: str, text: str) -> list[int]:
+    numbers = [_integer(part) for part in text.split(",")]
+    if max(numbers) > LARGEST:
+        raise UserError(f"--{flag}={shown(text)}: numbers above {LARGEST} are not possible")
+    return numbers
+
+
+def _integer(digits: str) -> int:
+    """Return the number; for one that is far above LARGEST, one that is just above it.
+
+    Python raises ValueError for more than 4,300 digits.
+    """
+    digits = digits.lstrip("0")
+    return int(digits or "0") if len(digits) <= len(str(LARGEST)) else LARGEST + 1
+
+
+def _check_field(config: ConfigDict, path: str) -> None:
+    node = config
+    for key in path.split("."):
+        if not isinstance(node, ConfigDict) or key not in node:
+            nearest = did_you_mean(f"--config.{path}", (f"--config.{p}" for p, _ in leaves(config)))
+            raise UserError(f"the config has no field --config.{shown(path)}{nearest}")
+        node = node[key]
+
+
+def _kind(flag: Flag) -> str:
+    """Return what the value of a flag must be, with its article."""
+    kinds = {"string": "a string", "switch": "true or false"}
+    preposition = "of" if flag.at_most == LARGEST else "from"
+    return kinds.get(flag.kind) or f"an integer {preposition} {flag.range}"
+
+
+def _explain(error: Exception, kinds: Mapping[str, str]) -> str:
+    """Return what is wrong with a flag's value, in our words instead of absl's.
+
+    kinds: what the value of each flag must be.
+    """
+    match = re.match(r"flag --([^=]+)=(.*?): ", str(error), re.DOTALL)
+    if not match:
+        return shown(error, 300)
+    name, value = match.groups()
+    if name not in kinds:
+        return f"--{shown(name)} is a group of fields; change them one by one"
+    return f"--{name}={shown(value)} is not {kinds[name]}"
+
+
+def _refuse_unknown(argument: str, names: Sequence[str]) -> None:
+    """Refuse an argument that is a flag; names: of the flags that there are."""
+    if match := _FLAG.fullmatch(argument):
+        nearest = did_you_mean(f"--{match[1]}", [f"--{name}" for name in names])
+        raise UserError(f"unknown flag --{shown(match[1])}{nearest}")
+
+
+def _refuse_positional(arguments: Sequence[str]) -> None:
+    if arguments:
+        argument = shown(repr(arguments[0]))
+        raise UserError(f"unexpected argument {argument}; flags are given as --name=value")
+
+
+def _shipped_configs() -> str:
+    beside_package = Path(ddgan_jax.__file__).parents[1] / "configs"
+    folder = Path("configs") if Path("configs").is_dir() else beside_package
+    files = ", ".join(file.name for file in sorted(folder.glob("*.py")))
+    return f"choose one in {folder}: {files}" if files else "it names a Python file with get_config"

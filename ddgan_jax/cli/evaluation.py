@@ -1,0 +1,237 @@
+"""Numbers: of a model's images, of real ones, and the network that gives them."""
+
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from ddgan_jax import compiler
+from ddgan_jax.cli.arguments import Flag, parse_config
+from ddgan_jax.cli.command import (
+    DATA_DIR,
+    DENOISING_STEPS,
+    EXPORT,
+    STEP,
+    WORKDIR,
+    Command,
+    into_file,
+)
+from ddgan_jax.config import LARGEST_IMAGE, MOST_IMAGES
+from ddgan_jax.errors import UserError
+from ddgan_jax.files.locks import output_file
+
+if TYPE_CHECKING:
+    from etils import epath
+
+_DEFAULT_METRICS = {
+    "inception": "fid,is,kid,prdc",
+    "classifier": "frechet,score,kernel,prdc",
+    "pixels": "frechet,kernel,prdc",
+}
+
+
+def _evaluate(values: flags.FlagValues) -> None:
+    compiler.set_up()
+    from ddgan_jax.evaluation.evaluate import Options, evaluate_command
+
+    _check_network(values)
+    evaluate_command(
+        values.workdir,
+        values.export,
+        values.images,
+        Options(
+            metrics=(values.metrics or _DEFAULT_METRICS[values.features]).split(","),
+            features=values.features,
+            protocol=values.protocol,
+            inception=values.inception,
+            num=values.num or 0,
+            reference=values.reference,
+            dataset=values.dataset,
+            split=values.split,
+            data_dir=values.data_dir,
+            allow_small=values.allow_small,
+            out=values.out,
+        ),
+        step=values.step,
+        num_steps=values.denoising_steps,
+    )
+
+
+def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
+    compiler.set_up()
+    _check_network(values)
+    if (values.dataset is None) == (values.config is None):
+        raise UserError("name one data set, with --dataset=NAME or with --config=FILE")
+    from ddgan_jax import data
+    from ddgan_jax.evaluation import features, reference
+
+    if values.config is not None:
+        config = parse_config(values.config, [])
+        for field, value in (("split", values.split), ("dir", values.data_dir)):
+            config.data[field] = value or config.data[field]
+    else:
+        config = reference.data_config(
+            values.dataset,
+            split=values.split or "train",
+            data_dir=values.data_dir,
+            image_size=values.image_size,
+            channels=values.channels,
+        )
+    dataset = data.open_dataset(config)
+    network = features.open_network(
+        values.features,
+        lambda: dataset,
+        protocol=values.protocol,
+        inception_file=values.inception,
+        report=print,
+    )
+    made = reference.write(
+        dataset,
+        network,
+        out,
+        split=config.data.split,
+        num=values.num,
+        keep=values.keep,
+    )
+    print(
+        f"{made.provenance.dataset}: {made.count:,} images, {len(made.features):,} features kept, "
+        f"in {out}"
+    )
+
+
+def _check_network(values: flags.FlagValues) -> None:
+    from ddgan_jax.cli.arguments import parse_names
+    from ddgan_jax.evaluation import features
+
+    if len(parse_names("features", values.features, features.NAMES)) > 1:
+        raise UserError(f"--features={values.features}: one at a time")
+    parse_names("protocol", values.protocol, features.PROTOCOLS)
+
+
+def _import_inception(values: flags.FlagValues) -> None:
+    from ddgan_jax.evaluation.features import default_inception_file
+    from ddgan_jax.interop.inception import convert
+
+    with output_file(values.out or default_inception_file(), ".npz", what="--out") as out:
+        convert(values["from"].value, out)
+        print(f"the FID Inception network in {out}")
+
+
+_NETWORK_FLAGS = (
+    Flag(
+        "features",
+        "NETWORK",
+        "inception (published numbers), classifier or pixels",
+        "inception",
+    ),
+    Flag("protocol", "NAME", "of inception: tf1, or pytorch_fid as in the DDGAN paper", "tf1"),
+    Flag(
+        "inception",
+        "FILE",
+        "from `ddgan import inception`; without it that in the cache folder",
+        "",
+    ),
+)
+
+COMMANDS = {
+    "evaluate": Command(
+        summary="FID, IS, KID, precision and recall of a model, or of given images",
+        description=(
+            "Draw images from a run folder or an export, straight into the feature network, and\n"
+            "compare them with those that the model was trained on; or score given images. Prints\n"
+            "a table and writes a JSON file in which every number says what it depends on. The\n"
+            "names fid, is and kid are those of Inception features. Without its weights there are\n"
+            "frechet, score and kernel: of --features=classifier, which is trained on the data\n"
+            "set at first use, or of --features=pixels."
+        ),
+        flags=(
+            WORKDIR,
+            EXPORT,
+            Flag("images", "PATH", "instead of a model: folder, .npy or .npz of images"),
+            Flag(
+                "metrics",
+                "LIST",
+                "fid,is,kid or frechet,score,kernel; prdc; modes; without it all but modes",
+                "",
+            ),
+            *_NETWORK_FLAGS,
+            Flag(
+                "num",
+                "N",
+                "images; without it 50000 (26000 for modes alone)",
+                kind="integer",
+                at_least=1,
+                at_most=MOST_IMAGES,
+            ),
+            Flag("allow_small", "", "fewer images: the numbers' names say it", False, "switch"),
+            STEP,
+            DENOISING_STEPS,
+            Flag(
+                "reference",
+                "FILE",
+                "of `ddgan reference`; without it made from the data set, and kept",
+                "",
+            ),
+            Flag("dataset", "NAME", "real images; without it those of the model's training", ""),
+            Flag("split", "SPLIT", "of the data set; without it that of the training", ""),
+            DATA_DIR,
+            Flag("out", "FILE", "the JSON file; without it in WORKDIR/evaluations", ""),
+        ),
+        examples=(
+            "ddgan evaluate --workdir=runs/cifar10",
+            "ddgan evaluate --workdir=runs/digits --features=classifier --num=2000 --allow-small",
+            "ddgan evaluate --images=samples.npz --dataset=cifar10 --metrics=fid,prdc",
+        ),
+        run=_evaluate,
+    ),
+    "reference": Command(
+        summary="statistics of real images, for `evaluate`",
+        description=(
+            "Compute the mean and covariance of the features of a data set, with the training\n"
+            "preprocessing and without mirroring, and say in the file what they were made from."
+        ),
+        flags=(
+            Flag("out", "FILE", "the .npz file", required=True),
+            Flag("dataset", "NAME", "name of the set"),
+            Flag("config", "FILE[:ARGUMENT]", "instead: a config, whose data are taken"),
+            *_NETWORK_FLAGS,
+            Flag("split", "SPLIT", "e.g. train or test; without it train, or that of --config", ""),
+            Flag("num", "N", "only so many images, chosen at random; 0: all", 0, "integer"),
+            Flag(
+                "keep",
+                "N",
+                "features kept for kid, kernel and prdc",
+                50_000,
+                "integer",
+            ),
+            Flag(
+                "image_size",
+                "N",
+                "pixels, if not those of the set",
+                0,
+                "integer",
+                at_most=LARGEST_IMAGE,
+            ),
+            Flag("channels", "N", "1 or 3, if not those of the set", 0, "integer", at_most=3),
+            DATA_DIR,
+        ),
+        examples=(
+            "ddgan reference --dataset=cifar10 --out=cifar10_train.npz",
+            "ddgan reference --config=configs/celebahq256_ddgan.py --protocol=pytorch_fid \\\n"
+            "    --out=celebahq256.npz",
+        ),
+        run=into_file(_reference, ".npz"),
+    ),
+    "import inception": Command(
+        summary="bring in the Inception network of the FID",
+        description=(
+            "Convert the published weights (pt_inception-2015-12-05-6726825d.pth) to a file that\n"
+            "needs no PyTorch. It takes PyTorch once: pip install 'ddgan-jax[torch]'."
+        ),
+        flags=(
+            Flag("from", "FILE", "the published .pth, or an .npz of its state dict", required=True),
+            Flag("out", "FILE", "the converted .npz; without it where `evaluate` looks", ""),
+        ),
+        examples=("ddgan import inception --from=pt_inception-2015-12-05-6726825d.pth",),
+        run=_import_inception,
+    ),
+}

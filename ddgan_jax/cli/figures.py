@@ -1,0 +1,310 @@
+"""Pictures of what a model does, and the page of a run: `figure ...`, `report`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+from ddgan_jax import compiler
+from ddgan_jax.cli.arguments import Flag, parse_labels, parse_names, parse_seeds
+from ddgan_jax.cli.command import DENOISING_STEPS, EXPORT, STEP, WORKDIR, Command, into_file
+from ddgan_jax.config import MOST_TIMESTEPS
+from ddgan_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from etils import epath
+
+    from ddgan_jax.data import Dataset
+    from ddgan_jax.inference.model import Model
+
+
+def _open(values: flags.FlagValues, count: int) -> "Model":
+    """The model that the flags name, to draw `count` images at a time."""
+    compiler.set_up()
+    from ddgan_jax import distributed
+    from ddgan_jax.data import mixture
+    from ddgan_jax.inference import requests
+
+    model = requests.open_model(values.workdir, values.export, values.step)
+    model = model.in_steps(values.denoising_steps)
+    if model.config.data.name in mixture.SETS:
+        raise UserError("this model draws points, and the figures are of images")
+    # No more than asked for: a chunk is filled up with images that nobody sees.
+    size = -(-count // len(distributed.local_devices()))
+    return model.with_sampling(chunk_size=min(size, model.config.sampling.chunk_size))
+
+
+def _open_set(model: "Model", data_dir: str) -> "Dataset":
+    from ddgan_jax import data
+
+    if data_dir:
+        model.config.data.dir = data_dir  # of a copy, see Model.with_sampling
+    return data.open_dataset(model.config)
+
+
+def _request(values: flags.FlagValues) -> tuple["Model", "np.ndarray", "np.ndarray | None"]:
+    """The model, and the seeds and labels of the images: every seed for each of the labels.
+
+    No labels for a model without classes.
+    """
+    seeds, labels = parse_seeds(values.seeds, most=10_000), parse_labels(values.labels)
+    from ddgan_jax import sampling
+
+    model = _open(values, len(seeds))
+    request = sampling.each_class(model.config, seeds, labels)
+    return model, request.seeds, request.labels if model.config.data.num_classes else None
+
+
+def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
+    (noise,) = parse_names("posterior_noise", values.posterior_noise, ("own", "same"))
+    from ddgan_jax import images
+    from ddgan_jax.viz import denoising
+
+    model = _open(values, values.draws)
+    image, label = _real_image(model, values)
+    seeds = range(values.seed, values.seed + values.draws)
+    drawn = denoising.denoise_once(model, image, seeds, label, same_posterior=noise == "same")
+    images.write_png(out, denoising.picture(image, drawn))
+    print(denoising.table(model, drawn))
+    given = "x_0, x_k" + ", predictions of x_0" * (drawn.x_0 is not None)
+    print(f"{given}, draws of x_(k-1), deviation, for each k of step {model.step} in {out}")
+
+
+def _real_image(model: "Model", values: flags.FlagValues) -> tuple["np.ndarray", int]:
+    """x_0 and its class: of --image, or of an example of the run's data set."""
+    import numpy as np
+
+    from ddgan_jax import images
+
+    data = model.config.data
+    label = values.label
+    if values.image:
+        image = images.read_image(values.image, data.image_size, data.channels)
+    else:
+        dataset = _open_set(model, values.data_dir)
+        if not 0 <= values.example < dataset.info.num_examples:
+            last = dataset.info.num_examples - 1
+            raise UserError(f"--example={values.example}: {data.name} has the examples 0 to {last}")
+        (image,), (found,) = dataset.read(np.array([values.example]))
+        label = int(found) if label is None and data.num_classes else label
+    if label is None:
+        return image, 0
+    return image, int(model.request([0], label).labels[0])  # refuses what the model does not know
+
+
+def _trajectory(values: flags.FlagValues, out: "epath.Path") -> None:
+    model, seeds, labels = _request(values)
+    from ddgan_jax import images
+    from ddgan_jax.viz import trajectory
+
+    rows = trajectory.rows(model, seeds, labels)
+    images.write_png(out, images.side_by_side([rows]))
+    print(f"columns: {', '.join(trajectory.columns(model))}")
+    print(f"{len(rows)} trajectories of step {model.step} in {out}")
+
+
+def _neighbours(values: flags.FlagValues, out: "epath.Path") -> None:
+    model, seeds, labels = _request(values)
+    from ddgan_jax import images
+    from ddgan_jax.viz import neighbours
+
+    dataset = _open_set(model, values.data_dir)
+    samples = model.sample(seeds, labels)
+    found = neighbours.nearest(dataset, samples, values.neighbours)
+    images.write_png(out, images.side_by_side([samples[:, None], found.images]))
+    print(neighbours.table(seeds, found))
+    print(
+        f"{len(samples)} samples of step {model.step}, each before its {values.neighbours} nearest "
+        f"of {dataset.info.num_examples:,} images of {dataset.info.name}, in {out}"
+    )
+
+
+def _edit(values: flags.FlagValues, out: "epath.Path") -> None:
+    model, seeds, labels = _request(values)
+    from ddgan_jax import images
+    from ddgan_jax.viz import distances
+    from ddgan_jax.viz.edit import edit, strokes
+
+    data = model.config.data
+    given = images.read_image(values.input, data.image_size, data.channels)
+    if values.strokes:
+        given = strokes(given, values.strokes)
+    results, t = edit(model, given, seeds, labels, from_step=values.from_step)
+    images.write_png(out, images.side_by_side([given[None, None], results[None]]))
+    lengths = distances.from_one(results, given)
+    print(f"mean L2 from the input: {lengths.mean():.4g}")
+    print(
+        f"{len(results)} results from step {t} of {model.num_steps}, behind their input, in {out}"
+    )
+
+
+def _tradeoff(values: flags.FlagValues, out: "epath.Path") -> None:
+    from ddgan_jax.files import atomic
+    from ddgan_jax.viz import charts, tradeoff
+
+    results = [tradeoff.read(path, values.metric) for path in tradeoff.find(values.results)]
+    chart = tradeoff.chart(results, values.metric, published=values.published)
+    atomic.write_atomically(out, charts.standalone(chart).encode())
+    print(f"{len(results)} results in {out}")
+
+
+def _report(values: flags.FlagValues, out: "epath.Path") -> None:
+    from ddgan_jax.files import atomic
+    from ddgan_jax.viz import page_contents, report_page
+
+    run = report_page.read(values.workdir)
+    for line in run.left_out:
+        print(line, file=sys.stderr)
+    atomic.write_atomically(out, page_contents.render(run).encode())
+    print(f"the report of {values.workdir} in {out}")
+
+
+_MODEL = (WORKDIR, EXPORT, STEP, DENOISING_STEPS)
+_SEEDS = (
+    Flag("seeds", "LIST", "one image per seed, e.g. 0-7 or 1,5,10-20", "0-7"),
+    Flag("labels", "LIST", "classes, each with every seed; without it they take turns", ""),
+)
+_DATA_DIR = Flag("data_dir", "FOLDER", "of the prepared sets; without it that of the run", "")
+
+COMMANDS = {
+    "figure denoising": Command(
+        summary="several images from one noisy image: is the model multimodal",
+        description=(
+            "Noise a real image to every step and denoise it once with several latents z: a row\n"
+            "for each step with x_0, x_k, the predictions of x_0, the draws of x_(k-1), and each\n"
+            "pixel's standard deviation. Prints the mean L2 distance between the predictions,\n"
+            "0 for a model that has collapsed."
+        ),
+        flags=(
+            *_MODEL,
+            Flag("image", "FILE", "the real image; without it one of the run's data set", ""),
+            Flag("example", "N", "which one of the data set", 0, "integer"),
+            _DATA_DIR,
+            Flag(
+                "label",
+                "N",
+                "class of the image; without it that of the example, or 0",
+                None,
+                "integer",
+            ),
+            Flag(
+                "draws",
+                "N",
+                "predictions for each step",
+                4,
+                "integer",
+                at_least=2,
+                at_most=1_000,
+            ),
+            Flag("seed", "N", "of the noise, and of the first z", 0, "integer"),
+            Flag(
+                "posterior_noise",
+                "KIND",
+                "own to each draw of x_(k-1), or the same for all",
+                "own",
+            ),
+            Flag("out", "PNG", "the picture", "denoising.png"),
+        ),
+        examples=(
+            "ddgan figure denoising --workdir=runs/digits",
+            "ddgan figure denoising --export=exports/cifar10 --image=horse.png --draws=6",
+        ),
+        run=into_file(_denoising, ".png"),
+    ),
+    "figure trajectory": Command(
+        summary="from noise to image, step by step",
+        description=(
+            "A row for each seed: the noise, what the first step predicts, where it arrives,\n"
+            "what the next one predicts, and so on to the image of `ddgan sample`."
+        ),
+        flags=(*_MODEL, *_SEEDS, Flag("out", "PNG", "the picture", "trajectory.png")),
+        examples=("ddgan figure trajectory --workdir=runs/digits --seeds=0-7",),
+        run=into_file(_trajectory, ".png"),
+    ),
+    "figure neighbours": Command(
+        summary="the training images nearest to samples: does the model copy",
+        description=(
+            "A row for each seed: its image, then the images of the run's data set that are\n"
+            "nearest, pixel by pixel, as they are stored and not mirrored. Prints their\n"
+            "example numbers and L2 distances, of images in [-1, 1]."
+        ),
+        flags=(
+            *_MODEL,
+            *_SEEDS,
+            Flag("neighbours", "K", "for each image", 5, "integer", at_least=1, at_most=1_000),
+            _DATA_DIR,
+            Flag("out", "PNG", "the picture", "neighbours.png"),
+        ),
+        examples=("ddgan figure neighbours --workdir=runs/digits --seeds=0-7 --neighbours=5",),
+        run=into_file(_neighbours, ".png"),
+    ),
+    "figure edit": Command(
+        summary="noise a given picture to a step and denoise it",
+        description=(
+            "The model's own version of a picture, such as a painting in a few strokes: noised to\n"
+            "step t and denoised in t steps, once for each seed. The later t, the less is left of\n"
+            "the picture. Prints the mean L2 distance from it, of images in [-1, 1]."
+        ),
+        flags=(
+            Flag("input", "FILE", "the picture, cropped to a square", required=True),
+            *_MODEL,
+            Flag(
+                "from_step",
+                "T",
+                "1 to the model's steps; without it half",
+                kind="integer",
+                at_least=1,
+                at_most=MOST_TIMESTEPS,
+            ),
+            *_SEEDS,
+            Flag(
+                "strokes",
+                "N",
+                "first paint the picture in N flat colours, 2 or more; 0: do not",
+                0,
+                "integer",
+                at_most=256,
+            ),
+            Flag("out", "PNG", "the input and its results", "edit.png"),
+        ),
+        examples=(
+            "ddgan figure edit --workdir=runs/church --input=painting.png --from-step=2",
+            "ddgan figure edit --export=exports/church --input=photo.jpg --strokes=6",
+        ),
+        run=into_file(_edit, ".png"),
+    ),
+    "figure tradeoff": Command(
+        summary="quality against sampling time, from result files",
+        description=(
+            "An SVG chart with a point for each result file of `ddgan evaluate`, the time on a\n"
+            "logarithmic axis. Results of other features, references or numbers of samples are\n"
+            "refused: they do not belong in one plot."
+        ),
+        flags=(
+            Flag("results", "LIST", "files, folders or patterns such as 'r/*.json'", required=True),
+            Flag("metric", "NAME", "as in the files", "fid"),
+            Flag("published", "", "add the points of the DDGAN paper, CIFAR-10", False, "switch"),
+            Flag("out", "SVG", "the chart", "tradeoff.svg"),
+        ),
+        examples=(
+            "ddgan figure tradeoff --results=runs/a/evaluations,runs/b/evaluations",
+            "ddgan figure tradeoff --results='results/*.json' --published --out=fid.svg",
+        ),
+        run=into_file(_tradeoff, ".svg"),
+    ),
+    "report": Command(
+        summary="the page of a run: config, curves, samples, numbers",
+        description=(
+            "Write one HTML page with everything that a run folder tells: samples over time,\n"
+            "curves, evaluations and where they come from, hardware, speed, the config. It needs\n"
+            "no other file and no network; of a run that goes on it shows the state so far."
+        ),
+        flags=(
+            Flag("workdir", "FOLDER", "run folder of `ddgan train`", required=True),
+            Flag("out", "HTML", "the page", "report.html"),
+        ),
+        examples=("ddgan report --workdir=runs/digits",),
+        run=into_file(_report, ".html", ".htm"),
+    ),
+}

@@ -1,0 +1,194 @@
+"""Trained models: `sample`, `export`, `import`."""
+
+from absl import flags
+
+from ddgan_jax import compiler
+from ddgan_jax.cli.arguments import Flag, parse_labels, parse_names, parse_seeds
+from ddgan_jax.cli.command import DENOISING_STEPS, EXPORT, STEP, WORKDIR, Command
+from ddgan_jax.config import MOST_IMAGES, MOST_TIMESTEPS
+from ddgan_jax.errors import UserError, shown
+
+
+def _sample(values: flags.FlagValues) -> None:
+    compiler.set_up()
+    if values.num is not None and values["seeds"].present:
+        raise UserError("--num=N is short for --seeds=0-(N-1): give one of them")
+    seeds = parse_seeds(values.seeds) if values.num is None else range(values.num)
+    labels = parse_labels(values.labels)
+    from ddgan_jax.inference.requests import Options, sample_command
+
+    sample_command(
+        values.workdir,
+        values.export,
+        seeds=seeds,
+        out=values.out,
+        options=Options(
+            labels=labels,
+            interpolate=values.interpolate,
+            latent_seed=values.latent_seed,
+            image=values.image,
+            start=values.start,
+            trajectory=values.trajectory,
+        ),
+        step=values.step,
+        num_steps=values.denoising_steps,
+    )
+
+
+def _export(values: flags.FlagValues) -> None:
+    compiler.set_up()
+    seeds = parse_seeds(values.seeds, most=10_000)
+    (kind,) = parse_names("weights", values.weights, ("ema", "raw"))
+    from ddgan_jax.inference import export, requests
+
+    model = requests.open_model(values.workdir, values.export, values.step, kind)
+    export.write(
+        model.with_sampling(chunk_size=values.chunk_size) if values.chunk_size else model,
+        values.out,
+        dtype=export.dtype_name(values.dtype),
+        sampler_weights=values.sampler_weights,
+        grid_seeds=seeds,
+        licence=values.licence,
+        force=values.force,
+    )
+    said = f"; no image can be drawn from it: {why}" if (why := model.why_not_drawable) else ""
+    print(f"step {model.step} in {shown(values.out, 300)}; see README.md there{said}")
+
+
+def _import_nvlabs(values: flags.FlagValues) -> None:
+    compiler.set_up()
+    from ddgan_jax.interop.nvlabs_checkpoints import import_command
+
+    import_command(
+        values.checkpoint, values.out, args=values.args, data=values.data, licence=values.licence
+    )
+
+
+COMMANDS = {
+    "sample": Command(
+        summary="draw images from a trained model",
+        description=(
+            "Draw images from a run folder, with the moving average of the generator's\n"
+            "parameters, or from an export. Each image has a seed: the same seed is the same\n"
+            "image, however many are drawn and on whatever devices. Arrays are uint8 of shape\n"
+            "(images, height, width, channels). All but a grid is written as it is drawn, in\n"
+            "little memory; the same command again goes on where it was interrupted."
+        ),
+        flags=(
+            WORKDIR,
+            EXPORT,
+            Flag("seeds", "LIST", "one image per seed, e.g. 0-63 or 1,5,10-20", "0-63"),
+            Flag(
+                "num",
+                "N",
+                "the seeds 0 to N - 1",
+                kind="integer",
+                at_least=1,
+                at_most=MOST_IMAGES,
+            ),
+            Flag(
+                "labels",
+                "LIST",
+                "classes, each with every seed: 207,88 or all; without it they take turns",
+                "",
+            ),
+            Flag(
+                "out",
+                "PATH",
+                "grid .png, or .npz, .npy, .array_record, folder of PNGs",
+                "grid.png",
+            ),
+            STEP,
+            DENOISING_STEPS,
+            Flag(
+                "interpolate",
+                "N",
+                "images between each two neighbouring seeds",
+                0,
+                "integer",
+                at_most=10_000,
+            ),
+            Flag("latent_seed", "N", "all images get the latents z of this seed", kind="integer"),
+            Flag("image", "FILE", "begin with this image, made noisy, instead of with noise"),
+            Flag(
+                "start",
+                "N",
+                "step at which --image enters, 0 to T - 1; without it half way",
+                kind="integer",
+                at_most=MOST_TIMESTEPS - 1,
+            ),
+            Flag("trajectory", "", "show what each step arrives at", False, "switch"),
+        ),
+        examples=(
+            "ddgan sample --workdir=runs/digits --seeds=0-99 --out=grid.png",
+            "ddgan sample --workdir=runs/cifar10 --num=50000 --out=samples.npz --step=300000",
+            "ddgan sample --export=exports/digits --seeds=3,7 --interpolate=6 --out=between.png",
+        ),
+        run=_sample,
+        when_interrupted="the same command goes on where this one stopped",
+    ),
+    "export": Command(
+        summary="write a trained model as files that outlive this program",
+        description=(
+            "Write the generator of a run folder as model.safetensors and config.json, which\n"
+            "numpy reads, as sampler.stablehlo, which draws images with nothing but JAX on CPU,\n"
+            "NVIDIA GPU or TPU, and a model card. The folder appears whole or not at all."
+        ),
+        flags=(
+            Flag("out", "FOLDER", "the export, which must not exist", required=True),
+            WORKDIR,
+            Flag("export", "FOLDER", "instead: an export to be written again, e.g. with --dtype"),
+            STEP,
+            Flag("weights", "KIND", "ema: the moving average, or raw", "ema"),
+            Flag("dtype", "TYPE", "f32 or bf16; without it as they are stored", ""),
+            Flag(
+                "sampler_weights",
+                "WHERE",
+                "inside the sampler or its argument; without it inside up to 64 MiB",
+                "",
+            ),
+            Flag(
+                "chunk_size",
+                "N",
+                "images that the sampler works on at a time",
+                0,
+                "integer",
+                at_most=MOST_IMAGES,
+            ),
+            Flag("seeds", "LIST", "of the model card's picture", "0-15"),
+            Flag("licence", "TEXT", "of the weights, for the model card", ""),
+            Flag("force", "", "replace an export that is there", False, "switch"),
+        ),
+        examples=(
+            "ddgan export --workdir=runs/digits --out=exports/digits",
+            "ddgan export --workdir=runs/cifar10 --out=exports/cifar10 --dtype=bf16 \\\n"
+            "    --step=300000 --licence=CC-BY-4.0",
+        ),
+        run=_export,
+    ),
+    "import nvlabs": Command(
+        summary="bring in published DDGAN weights, or a training run of that code",
+        description=(
+            "Read a checkpoint of NVlabs/denoising-diffusion-gan: netG_*.pth becomes an export,\n"
+            "a whole content.pth a run folder from which `ddgan train` goes on. Neither needs\n"
+            "PyTorch; code inside a file is never run."
+        ),
+        flags=(
+            Flag("checkpoint", "FILE", "netG_*.pth or content.pth", required=True),
+            Flag("out", "FOLDER", "the export or run folder, which must not exist", required=True),
+            Flag(
+                "args",
+                "NAME",
+                "cifar10, celebahq256, lsun_church256, or a JSON file; content.pth has its own",
+                "",
+            ),
+            Flag("data", "NAME", "data set to go on with; without it that of the args", ""),
+            Flag("licence", "TEXT", "of the weights, for the model card", ""),
+        ),
+        examples=(
+            "ddgan import nvlabs --checkpoint=netG_1200.pth --args=cifar10 --out=exports/cifar10",
+            "ddgan import nvlabs --checkpoint=content.pth --out=runs/continued",
+        ),
+        run=_import_nvlabs,
+    ),
+}

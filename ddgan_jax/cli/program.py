@@ -1,0 +1,179 @@
+"""The command line: `ddgan COMMAND --flag=value ...`.
+
+A mistake of the user is one line on stderr and exit code 2; a traceback is always a bug. A place
+that another process holds is exit code 75, upon which launchers start the same command again.
+"""
+
+import errno
+import os
+import resource
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+
+from absl import flags
+
+import ddgan_jax
+from ddgan_jax import compiler, signals
+from ddgan_jax.cli import orbax_messages, terminal
+from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
+from ddgan_jax.cli.commands import COMMANDS, Command
+from ddgan_jax.config import LARGEST
+from ddgan_jax.config.files import did_you_mean
+from ddgan_jax.errors import BusyError, UserError, printable, reason
+
+USER_ERROR = 2
+PIPE_CLOSED = 128 + 13
+FEWEST_OPEN_FILES = 256  # that the libraries under a command need
+# What the system lacks, and no file is to blame for.
+_SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. argv: without the program's name."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = next((" ".join(argv[:n]) for n in (2, 1) if " ".join(argv[:n]) in COMMANDS), "")
+    command = COMMANDS.get(name)
+    program = f"ddgan {name}".rstrip()
+    consequence = command.when_interrupted if command else "stopped"
+    signals.describe(program, consequence)
+
+    def end(error: BaseException | str, code: int) -> int:
+        print(f"{program}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        return code
+
+    try:
+        if command:
+            _run(name, command, argv[len(name.split()) :])
+        else:
+            _without_command(argv)
+        sys.stdout.flush()
+    except BusyError as error:
+        return end(error, signals.RUN_AGAIN)
+    except UserError as error:
+        return end(error, USER_ERROR)
+    except KeyboardInterrupt:
+        return end(f"interrupted; {consequence}", signals.INTERRUPTED)
+    except BrokenPipeError:
+        if not _stdout_is_closed():
+            raise
+        return PIPE_CLOSED
+    except MemoryError:
+        return end("this machine's memory is full", USER_ERROR)
+    except OSError as error:
+        if error.errno not in _SHORTAGES:
+            raise
+        return end(f"the system refuses to go on: {reason(error)}", USER_ERROR)
+    if failure := terminal.output_failure():
+        return end(f"standard output cannot be written: {reason(failure)}", USER_ERROR)
+    return 0
+
+
+def _without_command(argv: list[str]) -> None:
+    if argv and argv[0] in ("-h", "--help", "help"):
+        print(overview())
+    elif argv and argv[0] == "--version":
+        print(f"ddgan-jax {ddgan_jax.__version__}")
+    elif argv:
+        words = " ".join(word for word in argv[:2] if not word.startswith("-"))
+        nearest = did_you_mean(words, COMMANDS) or did_you_mean(argv[0], COMMANDS)
+        raise UserError(f"unknown command {argv[0]!r}{nearest or '; see ddgan --help'}")
+    else:
+        raise UserError(f"no command; choose one of {', '.join(COMMANDS)}, see ddgan --help")
+
+
+def _run(name: str, command: Command, argv: list[str]) -> None:
+    if {"-h", "--help"} & set(argv):
+        print(help_page(name, command))
+        return
+    most_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if most_open != resource.RLIM_INFINITY and most_open < FEWEST_OPEN_FILES:
+        raise UserError(
+            f"a process may open {most_open} files here, and this needs {FEWEST_OPEN_FILES}: "
+            f"ulimit -n {FEWEST_OPEN_FILES}"
+        )
+    orbax_messages.keep_back()
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:  # libraries stop at it in words of their own
+        raise UserError(
+            "the folder in which this was started is gone: change to another"
+        ) from error
+    # Pillow's two lines about an image that is refused, or not, with a line of our own.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
+    # Libraries (Grain's workers) ask absl's own registry of flags, which this program leaves empty.
+    flags.FLAGS.mark_as_parsed()
+    known = (CONFIG_FLAGS if command.takes_config else ()) + command.flags
+    values, overrides = parse_flags(f"ddgan {name}", known, argv)
+    arguments = (parse_config(values.config, overrides),) if command.takes_config else ()
+    compiler.import_jax()  # every command does, and this says in a line why it cannot
+    command.run(values, *arguments)
+
+
+def _stdout_is_closed() -> bool:
+    """Whether the reader of our output went away, as `ddgan ... | head` does."""
+    try:
+        os.write(sys.stdout.fileno(), b"\n")
+    except BrokenPipeError:
+        # The interpreter flushes once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+# --------------------------------------------------------------------------------- help pages
+
+
+def overview() -> str:
+    """What `ddgan --help` prints."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "Denoising diffusion GANs in JAX.",
+            "",
+            "Usage: ddgan COMMAND [--flag=value ...]",
+            "",
+            "Commands:",
+            *lines,
+            "",
+            "`ddgan COMMAND --help` explains a command. To begin, train on handwritten digits",
+            "(minutes on a laptop) and draw images:",
+            "",
+            f"  {COMMANDS['train'].examples[0]}",
+            f"  {COMMANDS['sample'].examples[0]}",
+        ]
+    )
+
+
+def help_page(name: str, command: Command) -> str:
+    """What `ddgan NAME --help` prints."""
+    all_flags = (CONFIG_FLAGS if command.takes_config else ()) + command.flags
+    required = " ".join(f"--{f.name}={f.value}" for f in all_flags if f.required)
+    spelled = [f"--{f.name}" + (f"={f.value}" if f.value else "") for f in all_flags]
+    width = max(map(len, spelled)) + 2
+    return "\n".join(
+        [
+            command.description,
+            "",
+            f"Usage: ddgan {name} {required} [--flag=value ...]",
+            "",
+            "Flags:",
+            *(
+                f"  {s:<{width}}{f.help}{_remark(f)}"
+                for s, f in zip(spelled, all_flags, strict=True)
+            ),
+            "",
+            "Examples:",
+            *(textwrap.indent(example, "  ") for example in command.examples),
+        ]
+    )
+
+
+def _remark(flag: Flag) -> str:
+    remarks = ["required"] * flag.required
+    is_bounded = flag.kind == "integer" and (flag.at_least > 0 or flag.at_most < LARGEST)
+    remarks += [flag.range.removeprefix("of ")] if is_bounded else []
+    remarks += [f"default {flag.default}"] if flag.default else []
+    return f" ({', '.join(remarks)})" if remarks else ""

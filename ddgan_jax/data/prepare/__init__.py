@@ -1,0 +1,1 @@
+"""Preparing data sets: archives, folders and arrays become records that training reads."""

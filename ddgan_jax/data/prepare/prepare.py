@@ -1,0 +1,173 @@
+"""Preparing data sets: from an archive, a folder, arrays or TFDS's own source to ArrayRecord."""
+
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from ddgan_jax.data import array_files, builders, catalog, folder_sets, published
+from ddgan_jax.data.prepare import archives
+from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.files import locks, paths
+
+PathLike = str | os.PathLike[str]
+Report = Callable[[str], None]
+
+
+def prepare(
+    dataset: str,
+    *,
+    data_dir: PathLike = "",
+    archive: PathLike | None = None,
+    images: PathLike | None = None,
+    arrays: PathLike | None = None,
+    download: bool = False,
+    allow_unpublished: bool = False,
+    report: Report = print,
+) -> Path:
+    """Write a TFDS set as ArrayRecord and return its folder.
+
+    Args:
+      dataset: its name. cifar10 and mnist come from `archive`, `arrays` or `download` and are
+        then what TFDS itself reads by these names; `images` and `arrays` make a set of any other
+        name; every other TFDS name is prepared by TFDS, which takes TensorFlow.
+      data_dir: folder of prepared sets; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      archive: the published archive of cifar10 or mnist, see `archives.read`.
+      images: folder or zip file of images, see `image_folders` and `image_layouts`.
+      arrays: .npz or .npy file of uint8 images (N, H, W, C) or (N, H, W), C 1 or 3, and perhaps
+        labels, see `array_files`; becomes the split "train".
+      download: fetch the published archive of cifar10 or mnist; it stays in data_dir/downloads.
+      allow_unpublished: take an `archive` that is not the published one; a line on stderr says so.
+      report: takes lines that say how many images and classes there are, and what was left out.
+
+    Raises UserError if the set exists already (nothing is ever overwritten), if the input is
+    missing or broken, or if TensorFlow is needed and not installed: then what was there is
+    unchanged. Raises BusyError if another process prepares the same set.
+    """
+    folder = catalog.resolve_data_dir(data_dir)
+    flags = {"--archive": archive, "--images": images, "--arrays": arrays, "--download": download}
+    given = [flag for flag, value in flags.items() if value]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} exclude each other: give one")
+    if allow_unpublished and not archive:
+        raise UserError("--allow_unpublished is for an --archive")
+    if dataset == "folder":
+        raise UserError(
+            "give the folder's set a name: ddgan prepare --dataset=NAME --images=FOLDER"
+        )
+    if dataset == "stacked_mnist":
+        raise UserError("stacked_mnist is made from mnist when it is read: prepare mnist")
+    if not catalog.NAME.fullmatch(dataset):
+        raise UserError(f"'{shown(dataset)}' cannot name a set: use a-z, 0-9 and _, a letter first")
+
+    if found := catalog.find_prepared(dataset, folder):
+        raise UserError(f"{dataset} is already prepared in {found.data_dir}; nothing was changed")
+    if archive or download:
+        return _from_archive(dataset, folder, archive, allow_unpublished, report)
+    if arrays:
+        return _from_arrays(dataset, folder, arrays, report)
+    if images:
+        _check_own_name(dataset)
+        return _write(folder_sets.builder_of(images, folder, dataset, report), folder)
+    if dataset == "digits":
+        return builders.write_digits(folder)
+    if dataset in published.PUBLISHED:
+        raise UserError(f"where should {dataset} come from? {catalog.how_to_prepare(dataset)}")
+    return _by_tfds(dataset, folder)
+
+
+def _write(builder: tfds.core.DatasetBuilder, folder: Path) -> Path:
+    """Write a set whose input was read, unless another process writes it or has written it."""
+    with locks.only_writer(folder / builder.name):
+        if found := catalog.find_folder(builder.name, folder):
+            raise UserError(f"{builder.name} is already prepared in {found}; nothing was changed")
+        return builders.write(builder)
+
+
+def _from_archive(
+    name: str, folder: Path, archive: PathLike | None, allow_unpublished: bool, report: Report
+) -> Path:
+    """No archive: download it."""
+    if name not in published.PUBLISHED:
+        raise UserError(
+            f"--archive and --download are for {' and '.join(published.PUBLISHED)}; for {name}: "
+            f"{catalog.how_to_prepare(name)}"
+        )
+    splits = archives.read(
+        name,
+        archive or published.fetch(name, folder / "downloads"),
+        allow_unpublished=allow_unpublished,
+        report=lambda line: print(line, file=sys.stderr),
+    )
+    return _write_stock(name, folder, splits, report)
+
+
+def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Path:
+    found = array_files.open_images(file)
+    pixels, labels = array_files.uint8_images(found), found.labels
+    if name in published.PUBLISHED:
+        shape = {"cifar10": (32, 32, 3), "mnist": (28, 28, 1)}[name]
+        if pixels.shape[1:] != shape or labels is None or labels.max() > 9:
+            raise UserError(
+                f"{shown(file, 300)} is not {name}: that is images {shape} with labels 0 to 9"
+            )
+        return _write_stock(name, folder, {"train": (pixels, labels)}, report)
+    _check_own_name(name)
+    classes = None
+    if labels is not None:
+        classes = array_files.num_classes(labels, shown(file, 300))
+    report(builders.counted({"train": len(pixels)}))
+    report("classes: none" if classes is None else f"classes: {classes:,}")
+    examples = {"train": builders.array_examples(pixels, labels)}
+    description = f"The arrays of {shown(Path(paths.user_path(file, 'arrays')).name)}."
+    digest = builders.arrays_digest(pixels, labels)
+    builder = builders.ImageSet(
+        name, description, pixels.shape[1:], classes, examples, folder, digest
+    )
+    return _write(builder, folder)
+
+
+def _write_stock(name: str, folder: Path, splits: archives.Splits, report: Report) -> Path:
+    report(builders.counted({split: len(labels) for split, (_, labels) in splits.items()}))
+    report(f"classes: {archives.NUM_CLASSES}")
+    for split, (_, labels) in splits.items():
+        if missing := array_files.missing_classes(labels, archives.NUM_CLASSES):
+            report(f"classes without an image in {split}: {missing}")
+    return _write(builders.stock_set(name, published.CLASSES.get(name), splits, folder), folder)
+
+
+def _check_own_name(name: str) -> None:
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise UserError(f"'{shown(name)}' cannot name a set: use a-z, 0-9 and _, a letter first")
+    if name in (*catalog.OWN, *tfds.list_builders(with_community_datasets=False)):
+        raise UserError(f"{name} is the name of another set: choose one of your own")
+
+
+def _by_tfds(name: str, folder: Path) -> Path:
+    """Have TFDS download and write one of its sets."""
+    needs_tf = (
+        f"preparing {name} runs TFDS's own code, which needs TensorFlow (reading does not): "
+        'pip install "ddgan-jax[tf]"'
+    )
+    try:
+        builder = catalog.tfds_builder(name, folder)
+    except ImportError as error:
+        raise UserError(needs_tf) from error
+    manual = folder / "downloads" / "manual"
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual.is_dir() and any(manual.iterdir())):
+        instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
+        raise UserError(f"{name} must be fetched by hand into {manual}: {instructions}")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise UserError(needs_tf)
+    try:
+        with locks.only_writer(folder / builder.name):
+            builder.download_and_prepare()
+    except OSError as error:  # no connection, no space
+        raise UserError(
+            f"TFDS could not prepare {name} in {builder.data_dir}: {reason(error)}"
+        ) from error
+    return Path(builder.data_dir)

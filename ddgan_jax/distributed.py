@@ -1,0 +1,265 @@
+"""Devices, and nothing else knows them: placement of values and the mapping of a step.
+
+A step is written for one device. Here it is mapped over all of them: the state is replicated
+(an ordinary array without a leading device axis) or, as far as it may, divided; the batch is split
+along its first axis, and inside the step the devices are the axis "data".
+
+On several hosts each process feeds its own devices and holds its own copies; `devices` is always
+the list of all of them, in the same order on every process.
+
+Two mappings give the same result: `jax.pmap` with unstacked state, and `jax.shard_map`.
+`check_vma=False` keeps the meaning of pmap for gradients: of the local loss, averaged by the
+step's own pmean. With the check on, gradients of replicated parameters would arrive already
+summed, that is, too large by the number of devices.
+"""
+
+import operator
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from ddgan_jax import train_step
+from ddgan_jax.errors import BusyError, UserError, reason
+from ddgan_jax.state import Batch, PyTree, TrainState
+from ddgan_jax.train_step import AXIS, Step
+
+Devices = Sequence[jax.Device]
+
+# What drivers say of a device that another process holds now, and may not hold later.
+_BUSY = re.compile(
+    "already in use|resource busy|busy or unavailable|out of memory|RESOURCE_EXHAUSTED"
+    "|DEADLINE_EXCEEDED",
+    re.IGNORECASE,
+)
+
+
+def all_devices() -> list[jax.Device]:
+    """Return the devices of all processes of the job.
+
+    Raises UserError if JAX cannot open the platform that $JAX_PLATFORMS or an installed plugin
+    wants, BusyError if another process holds its devices.
+    """
+    return _open(jax.devices)
+
+
+def local_devices() -> list[jax.Device]:
+    """Return the devices of this process. Raises UserError and BusyError as `all_devices`."""
+    return _open(jax.local_devices)
+
+
+def _open(devices: Callable[[], list[jax.Device]]) -> list[jax.Device]:
+    try:
+        return devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for cuda where there is none
+        cause = reason(error).partition(" (set JAX_PLATFORMS")[0]
+        platforms = jax.config.jax_platforms
+        where = f"JAX_PLATFORMS={platforms}: " if platforms else ""
+        if _BUSY.search(str(error)):
+            raise BusyError(f"{where}the devices are busy: {cause}") from error
+        raise UserError(
+            f"{where}JAX opens no device ({cause}); unset JAX_PLATFORMS to take what there is, or "
+            'install what is missing: pip install "ddgan-jax[cuda]" for NVIDIA GPUs, '
+            '"ddgan-jax[tpu]" for TPUs'
+        ) from error
+
+
+def mesh(devices: Devices) -> Mesh:
+    """The one-dimensional mesh of the given devices."""
+    return Mesh(np.array(devices), (AXIS,))
+
+
+def replicated(devices: Devices) -> NamedSharding:
+    """The layout of values of which every device holds a whole copy."""
+    return NamedSharding(mesh(devices), PartitionSpec())
+
+
+def split(devices: Devices) -> NamedSharding:
+    """The layout of arrays whose first axis is divided among the devices."""
+    return NamedSharding(mesh(devices), PartitionSpec(AXIS))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes logs, grids and the config."""
+    return jax.process_index() == 0
+
+
+def local(devices: Devices) -> list[jax.Device]:
+    """Those of the devices that this process feeds, in their order."""
+    return [device for device in devices if device.process_index == jax.process_index()]
+
+
+def local_rows(batch_size: int, devices: Devices) -> np.ndarray:
+    """Which examples of a global batch this process's devices work on, int64, in their order.
+
+    Example i is that of device i // (batch_size / number of devices), on whatever host it is.
+    """
+    rows = np.arange(batch_size).reshape(len(devices), -1)
+    mine = [device.process_index == jax.process_index() for device in devices]
+    return rows[mine].reshape(-1)
+
+
+def local_copy(tree: PyTree, devices: Devices) -> PyTree:
+    """Replicated values as arrays of this process's devices alone; nothing is copied."""
+    return _rewrap(tree, replicated(local(devices)))
+
+
+def _rewrap(tree: PyTree, layout: NamedSharding) -> PyTree:
+    """The replicated values that lie on this process's devices, seen as arrays of `layout`."""
+
+    def rewrap(x: jax.Array) -> jax.Array:
+        copies = {shard.device: shard.data for shard in x.addressable_shards}
+        mine = [copies[device] for device in layout.mesh.devices.flat if device in copies]
+        return jax.make_array_from_single_device_arrays(x.shape, layout, mine)
+
+    return jax.tree.map(rewrap, tree)
+
+
+def create_replicated(create: Callable[[], PyTree], devices: Devices) -> PyTree:
+    """The result of create(), made directly on all devices by one compiled program."""
+    return jax.jit(create, out_shardings=replicated(devices))()
+
+
+def abstract_state(
+    create: Callable[[], TrainState], devices: Devices, *, divided: bool = False
+) -> TrainState:
+    """Shapes, dtypes and layouts of the state create() on all devices, without computing it.
+
+    divided: each device keeps its part of those arrays that `train_step.may_be_divided`, along
+    their first axis whose size allows it; otherwise every device has all.
+    """
+
+    def place(x: jax.ShapeDtypeStruct, may_be_divided: bool) -> jax.ShapeDtypeStruct:
+        axes = [axis for axis, size in enumerate(x.shape) if size % len(devices) == 0]
+        spec = (None,) * axes[0] + (AXIS,) if divided and may_be_divided and axes else ()
+        layout = NamedSharding(mesh(devices), PartitionSpec(*spec))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)
+
+    state = jax.eval_shape(create)
+    return jax.tree.map(place, state, train_step.may_be_divided(state))
+
+
+def create_state(create: Callable[[], TrainState], abstract: TrainState) -> TrainState:
+    """The result of create(), made directly in its layouts by one compiled program."""
+    return jax.jit(create, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))()
+
+
+def whole(tree: PyTree, devices: Devices) -> PyTree:
+    """Arrays of any layout as arrays of which each of this process's devices has all.
+
+    All processes must call this. Nothing is copied where every device has all already.
+    """
+    if not all(x.is_fully_replicated for x in jax.tree.leaves(tree)):
+        tree = jax.jit(lambda tree: tree, out_shardings=replicated(devices))(tree)
+    return local_copy(tree, devices)
+
+
+def to_host(tree: PyTree) -> PyTree:
+    """Arrays of any layout as numpy arrays, on every process; all of them must call this."""
+
+    def fetch(x: Any) -> np.ndarray:
+        if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
+            return jax.device_get(x)
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.tree.map(fetch, tree)
+
+
+def map_step(
+    step: Step, mapping: str, devices: Devices, abstract: TrainState | None = None
+) -> Callable[..., Any]:
+    """The step over all devices: (state, placed batch, key) -> (state, metrics).
+
+    mapping: "pmap" or "shard_map". abstract: `abstract_state` of a divided state, with "shard_map"
+    alone. The state passed in is donated: use the returned one.
+    """
+    if mapping == "pmap":
+        return _globally(
+            jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(None, 0, None),
+                out_axes=None,
+                donate_argnums=(0,),
+                devices=devices,
+            ),
+            devices,
+        )
+    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+    state = everywhere
+    if abstract is not None:
+        state = jax.tree.map(lambda x: x.sharding.spec, abstract)
+    mapped = jax.shard_map(
+        step,
+        mesh=mesh(devices),
+        in_specs=(state, divided, everywhere),
+        out_specs=(state, everywhere),
+        check_vma=False,
+    )
+    return jax.jit(mapped, donate_argnums=0)
+
+
+def _globally(pmapped: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
+    """Across processes, pmap returns arrays of this process's devices: make them global again."""
+    if jax.process_count() == 1:
+        return pmapped
+
+    def step(state: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, PyTree]:
+        state, metrics = pmapped(state, batch, key)
+        return _rewrap(state, replicated(devices)), metrics
+
+    return step
+
+
+def place_batch(batch: Batch, mapping: str, devices: Devices) -> Batch:
+    """The `local_rows` of a batch on this process's devices, in the form that `map_step` takes."""
+    mine = local(devices)
+    if mapping == "pmap":
+        count = len(mine)
+        batch = {k: v.reshape(count, len(v) // count, *v.shape[1:]) for k, v in batch.items()}
+        return jax.device_put(batch, split(mine))
+    return {k: jax.make_array_from_process_local_data(split(devices), v) for k, v in batch.items()}
+
+
+def map_examples(function: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
+    """function(params, xs) -> ys over all devices, xs and ys divided along their first axis.
+
+    For work without any exchange between examples, such as sampling. params are replicated.
+    """
+    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+    mapped = jax.shard_map(
+        function,
+        mesh=mesh(devices),
+        in_specs=(everywhere, divided),
+        out_specs=divided,
+        check_vma=False,
+    )
+    return jax.jit(mapped)
+
+
+def in_batches(
+    call: Callable[[np.ndarray], PyTree], examples: np.ndarray, batch_size: int
+) -> PyTree:
+    """call(examples) on the host, for any number N >= 1 of them, `batch_size` at a time.
+
+    The last batch is filled up with repetitions, whose results are thrown away. call: one that
+    `map_examples` made, with its parameters; batch_size: a multiple of its number of devices.
+    """
+    parts = []
+    for start in range(0, len(examples), batch_size):
+        batch = examples[start : start + batch_size]
+        results = jax.device_get(call(np.resize(batch, (batch_size, *batch.shape[1:]))))
+        kept = slice(len(batch))
+        parts.append(jax.tree.map(operator.itemgetter(kept), results))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
+
+
+def from_first_process(value: bool) -> bool:
+    """The first process's value, on every process; all of them must call this."""
+    if jax.process_count() == 1:
+        return value
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))

@@ -1,1 +1,0 @@
-"""Figures: what a trained model does in each of its steps, and how good and how fast it is."""

@@ -1,0 +1,1 @@
+"""Drawing images from trained generators, their files, and the export of a model."""

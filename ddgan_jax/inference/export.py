@@ -1,0 +1,246 @@
+"""Exports: a generator as a folder that outlives this program.
+
+    model.safetensors   the parameters, by name
+    config.json         what they are: config, method, step, data set, metrics, provenance, licence,
+                        the format's version, and the checksum of every file
+    sampler.stablehlo   the sampler, from seeds to uint8 images: see `stablehlo`
+    README.md           a model card, with samples.png
+
+The first two are data: `export_format` reads them, from whomever they come. The third is a program,
+which is written here and never run. A folder appears whole or not at all.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+import ddgan_jax
+from ddgan_jax import images, inspect_config, randomness
+from ddgan_jax.config import empty_local_paths
+from ddgan_jax.data import mixture
+from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.files import foreign, locks
+from ddgan_jax.files.atomic import whole_folder
+from ddgan_jax.files.paths import user_path
+from ddgan_jax.inference import model_card, stablehlo, weights
+from ddgan_jax.inference.export_format import (
+    FORMAT,
+    FORMAT_VERSION,
+    LONGEST_TEXT,
+    config_sha256,
+    is_export,
+    read,
+    sha256,
+)
+from ddgan_jax.inference.model import Model, from_run
+
+LARGEST_INSIDE = 64 * 2**20  # bytes of parameters that the sampler holds unless told otherwise
+HUB = "hf://"
+UNKNOWN_LICENCE = "not stated"
+_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?", re.ASCII)
+
+
+def write(
+    model: Model,
+    out: str | os.PathLike,
+    *,
+    dtype: str = "",
+    sampler_weights: str = "",
+    grid_seeds: Sequence[int] = range(16),
+    licence: str = "",
+    force: bool = False,
+) -> None:
+    """Write the export of a model to the folder `out`, which appears whole or not at all.
+
+    dtype: "float32" or "bfloat16", "" as they are stored. sampler_weights: "inside" or "argument"
+    of sampler.stablehlo, "" inside up to LARGEST_INSIDE bytes. grid_seeds: of samples.png. licence:
+    of the parameters, "" as the model says. force: replaces an export at `out`. What cannot be
+    drawn from, see `Model.why_not_drawable`, gets neither a sampler nor a picture. Raises UserError
+    if `out` exists, or cannot be written; BusyError if another process is writing it.
+    """
+    out = user_path(out, "out")
+    remedy = "name another folder, or use --force"
+    with (
+        locks.only_writer(out),
+        whole_folder(out, replace=is_export if force else None, remedy=remedy) as folder,
+    ):
+        fill(
+            model,
+            folder,
+            dtype=dtype,
+            sampler_weights=sampler_weights,
+            grid_seeds=grid_seeds,
+            licence=licence,
+        )
+
+
+def fill(
+    model: Model,
+    folder: epath.Path,
+    *,
+    dtype: str = "",
+    sampler_weights: str = "",
+    grid_seeds: Sequence[int] = range(16),
+    licence: str = "",
+) -> None:
+    """Write the files of an export into an empty folder, and read them again; see `write`."""
+    if sampler_weights not in ("", "inside", "argument"):
+        raise UserError(
+            f"--sampler_weights={shown(sampler_weights)} is neither inside nor argument"
+        )
+    if len(licence) > LONGEST_TEXT:
+        raise UserError(f"a licence of {len(licence):,} characters; name it or give its address")
+    stored = weights.dtype_of(model.params)
+    rounded = model.with_params(weights.cast(model.params, dtype or stored))
+    about = _about(rounded)
+    about["licence"] = _plain(licence or model.about["licence"] or UNKNOWN_LICENCE)
+    (folder / "model.safetensors").write_bytes(weights.to_safetensors(rounded.params))
+    if rounded.why_not_drawable:
+        about["not_drawable"] = rounded.why_not_drawable
+    else:
+        drawn = _draw_few(rounded, grid_seeds)
+        images.write_png(folder / "samples.png", images.picture(drawn))
+        about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
+        if dtype not in ("", stored):
+            about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
+    if "rounding" in model.about and "rounding" not in about:
+        about["rounding"] = model.about["rounding"]
+    _write_about(folder, about, rounded.config.to_dict(), grid_seeds)
+    read(folder)
+
+
+def load(path: str | os.PathLike, *, num_steps: int = 0) -> Model:
+    """Return the model of an export, of a run folder, or of "hf://user/repository[@revision]".
+
+    num_steps: denoising steps, 0: those of the config. Raises UserError if there is none to read.
+    """
+    text = os.fspath(path)
+    folder = _fetch(text) if text.startswith(HUB) else user_path(text, "the model's folder")
+    with foreign.reading(folder, "export"):
+        is_run = (folder / "checkpoints").exists()
+    return (from_run(folder, report=print) if is_run else read(folder)).in_steps(num_steps)
+
+
+# ------------------------------------------------------------------------------------ contents
+
+
+def _about(model: Model) -> dict[str, Any]:
+    config = model.config
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "method": "DDGAN" if config.objective.joint else "SIDDM",
+        "data": {
+            "name": config.data.name,
+            "image_size": config.data.image_size,
+            "channels": config.data.channels,
+            "num_classes": config.data.num_classes,
+        },
+        "step": model.step,
+        "weights": model.kind,
+        "dtype": weights.dtype_of(model.params),
+        "parameters": inspect_config.num_parameters(model.params),
+        "denoising_steps": model.num_steps,
+        "provenance": _plain(model.about["provenance"]),
+        "metrics": _plain(model.about["metrics"]),
+        "randomness": randomness.about(),
+        "written_by": {"ddgan_jax": ddgan_jax.__version__, "jax": jax.__version__},
+    }
+
+
+def _write_sampler(model: Model, folder: epath.Path, sampler_weights: str) -> dict[str, Any]:
+    """Write sampler.stablehlo; return how it is called."""
+    config = model.config
+    size, channels = config.data.image_size, config.data.channels
+    num_bytes = sum(array.nbytes for array in weights.named(model.params).values())
+    inside = sampler_weights == "inside" or (not sampler_weights and num_bytes <= LARGEST_INSIDE)
+    program = stablehlo.export_sampler(config, model.params, inside=inside)
+    (folder / "sampler.stablehlo").write_bytes(program)
+    arguments = ["seeds: uint32 (N,)"] + ["labels: int32 (N,)"] * (config.data.num_classes > 0)
+    kind = "float32" if config.data.name in mixture.SETS else "uint8"
+    return {
+        "arguments": arguments if inside else ["arrays of model.safetensors", *arguments],
+        "result": f"{kind} (N, {size}, {size}, {channels})",
+        "images_at_a_time": config.sampling.chunk_size,
+        "platforms": list(stablehlo.PLATFORMS),
+    }
+
+
+def _write_about(
+    folder: epath.Path, about: dict[str, Any], config: dict[str, Any], grid_seeds: Sequence[int]
+) -> None:
+    empty_local_paths(config)
+    files = sorted(folder.iterdir(), key=lambda file: file.name)
+    about["sha256"] = {file.name: sha256(file.read_bytes()) for file in files}
+    about["sha256"]["config"] = config_sha256(config)
+    (folder / "config.json").write_bytes(_to_json(about | {"config": config}))
+    (folder / "README.md").write_text(model_card.render(about, grid_seeds), encoding="utf-8")
+
+
+def _draw_few(model: Model, seeds: Sequence[int]) -> np.ndarray:
+    """Return the images of a few seeds, without drawing more to fill a chunk."""
+    size = min(model.config.sampling.chunk_size, len(seeds))
+    return model.with_sampling(chunk_size=size).sample(seeds)
+
+
+def _difference(rounded: np.ndarray, stored: np.ndarray) -> dict[str, Any]:
+    """Return how far the images of the rounded parameters are from those of the stored ones."""
+    difference = np.abs(rounded.astype(np.float64) - stored)
+    return {
+        "images": len(difference),
+        "mean_difference": round(float(difference.mean()), 4),
+        "largest_difference": float(difference.max()),
+        "unit": "levels of 0 to 255" if stored.dtype == np.uint8 else "coordinates",
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return what is said about a model with its texts in one line, printable, and not too long."""
+    if isinstance(value, Mapping):
+        return {shown(name, LONGEST_TEXT): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value)):
+        return shown(value, LONGEST_TEXT)
+    return value
+
+
+def _to_json(about: Mapping[str, Any]) -> bytes:
+    return (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _fetch(address: str) -> epath.Path:
+    """Return the folder with the files of a repository of models, "hf://user/name[@revision]"."""
+    if not _REPOSITORY.fullmatch(address.removeprefix(HUB)):
+        raise UserError(
+            f"{shown(address)} is no repository: write {HUB}user/name or {HUB}user/name@revision"
+        )
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise UserError(f'{HUB} needs huggingface_hub: pip install "ddgan-jax[hub]"') from error
+    name, _, revision = address.removeprefix(HUB).partition("@")
+    try:
+        return epath.Path(huggingface_hub.snapshot_download(name, revision=revision or None))
+    except Exception as error:  # its own, the connection's, and those of its libraries
+        raise UserError(f"cannot fetch {address}: {reason(error)}") from error
+
+
+def dtype_name(text: str) -> str:
+    """Return the dtype that --dtype names: bf16, f32, or in full. Raises UserError for another."""
+    names = {
+        "": "",
+        "f32": "float32",
+        "bf16": "bfloat16",
+        **{name: name for name in weights.DTYPES},
+    }
+    if text not in names:
+        raise UserError(f"--dtype={shown(text)} is not f32 or bf16")
+    return names[text]

@@ -1,0 +1,134 @@
+"""The format of an export: what its config.json says, and how an export is read and checked.
+
+An export may come from anybody. Nothing in it is run: of its files only model.safetensors and
+config.json are used, the others are compared with their checksums. Names of files are plain names
+inside the folder, sizes are bounded, and every value has a declared type.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from etils import epath
+
+from ddgan_jax import models
+from ddgan_jax.config import LARGEST, empty_local_paths, from_stored
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import foreign
+from ddgan_jax.inference import weights
+from ddgan_jax.inference.model import Model
+
+FORMAT = "ddgan_jax export"
+FORMAT_VERSION = 1
+LARGEST_ABOUT = 2 * 2**20  # bytes of config.json
+LONGEST_TEXT = 2000  # characters of a licence, or of any other text about a model
+ABOUT = ("provenance", "licence", "metrics")  # of Model.about, carried from export to export
+
+Text = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
+Amount = Annotated[float, msgspec.Meta(ge=0)]
+
+
+class _Kind(msgspec.Struct):
+    """What says that a config.json is that of an export, of whatever version."""
+
+    format: Any = None
+    format_version: Any = None
+
+
+class _Rounding(msgspec.Struct):
+    images: Annotated[int, msgspec.Meta(ge=1)]
+    mean_difference: Amount
+    largest_difference: Amount
+    unit: Text
+
+
+class _About(msgspec.Struct):
+    """What is read of config.json; see `_about` for all that is written."""
+
+    config: dict[str, Any]
+    sha256: dict[str, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
+    step: Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+    weights: Literal["ema", "raw"]
+    provenance: dict[str, Any]
+    licence: Text
+    metrics: dict[str, Any]
+    rounding: _Rounding | None = None
+
+
+def read(folder: str | os.PathLike) -> Model:
+    """Return the model of an export; it may come from anybody, and nothing in it is run.
+
+    Every file is checked against its checksum, whether or not it is needed. Raises UserError,
+    naming what is wrong, for anything but a whole export.
+    """
+    folder = epath.Path(folder)
+    about = _read_about(folder)
+    content = b""
+    for name, expected in about.sha256.items():
+        if name == "config":
+            found = config_sha256(about.config)
+            name = 'config.json, the part "config",'
+        else:
+            read_here = foreign.read_bytes(foreign.member(folder, name))
+            content = read_here if name == "model.safetensors" else content
+            found = sha256(read_here)
+        if found != expected:
+            raise UserError(
+                f"{shown(folder, 300)}: {shown(name)} is damaged, it does not match its checksum"
+            )
+    try:
+        config = from_stored(about.config)
+        empty_local_paths(config)
+    except UserError as error:
+        raise UserError(f"{shown(folder / 'config.json', 300)}: {error}") from error
+    template = models.abstract_params(config)[0]
+    params = weights.from_safetensors(content, template, folder / "model.safetensors")
+    kept = {name: getattr(about, name) for name in ABOUT}
+    if about.rounding:
+        kept["rounding"] = msgspec.structs.asdict(about.rounding)
+    return Model(config, params, about.step, about.weights, kept, source=shown(folder, 300))
+
+
+def is_export(folder: epath.Path) -> bool:
+    """Return whether the folder is an export, of whatever version, whole or not."""
+    try:
+        return foreign.read_json(folder / "config.json", _Kind).format == FORMAT
+    except UserError:
+        return False
+
+
+def _read_about(folder: epath.Path) -> _About:
+    source = folder / "config.json"
+    with foreign.reading(folder, "export"):
+        if not folder.exists():
+            raise UserError(f"there is no export at {shown(folder, 300)}")
+    content = foreign.read_bytes(source, "JSON file", most=LARGEST_ABOUT)
+    kind = foreign.decode_json(content, _Kind, source=source)
+    if kind.format != FORMAT:
+        raise UserError(
+            f"{shown(source, 300)} is not that of an export; for a run folder use --workdir"
+        )
+    version = kind.format_version
+    if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
+        raise UserError(
+            f"{shown(folder, 300)} is an export of format {shown(version)}, this program knows "
+            f"those up to {FORMAT_VERSION}: use a newer ddgan-jax"
+        )
+    about = foreign.decode_json(content, _About, source=source)
+    for name in ("model.safetensors", "config"):
+        if name not in about.sha256:
+            raise UserError(f"{shown(source, 300)} is damaged, it has no checksum of {name}")
+    return about
+
+
+def sha256(content: bytes) -> str:
+    """Return the checksum of a file, as text."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def config_sha256(config: Mapping[str, Any]) -> str:
+    """Return the checksum of the part "config" of config.json, as text."""
+    return sha256(json.dumps(config, sort_keys=True).encode())

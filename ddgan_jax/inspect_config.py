@@ -1,0 +1,186 @@
+"""Explain a config without data or accelerator: everything comes from shapes."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from ddgan_jax import models, randomness, train_step
+from ddgan_jax.config.checks import validate
+from ddgan_jax.config.files import to_json
+from ddgan_jax.data import mixture
+from ddgan_jax.models.flops import count_flops
+from ddgan_jax.objective import make_objective
+from ddgan_jax.state import Params, PyTree, TrainState
+
+
+@randomness.reproducible()
+def show(config: ConfigDict) -> str:
+    """Return the resolved config, parameters per module, FLOPs per image and memory, as text.
+
+    Raises UserError if the config cannot be trained.
+    """
+    validate(config)
+    generator, discriminator = models.abstract_params(config)
+    return "\n".join(
+        [
+            to_json(config),
+            _parameter_table("generator", generator),
+            _parameter_table("discriminator", discriminator),
+            _flops_table(config),
+            _memory_table(config),
+        ]
+    )
+
+
+def num_parameters(params: Params) -> int:
+    """Return the number of scalars in a tree of arrays or shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return shapes of the networks' inputs: x (B, H, W, C), t (B,), z (B, ...), labels (B,)."""
+    size = config.data.image_size
+    latent = models.latent_shape(config)
+    return {
+        "x": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), jnp.float32),
+        "t": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        "z": jax.ShapeDtypeStruct((batch_size, *latent), jnp.float32),
+        "labels": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+
+
+def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """Return the shapes of a training batch."""
+    size = config.data.image_size
+    dtype = jnp.float32 if config.data.name in mixture.SETS else jnp.uint8
+    return {
+        "image": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), dtype),
+        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+        "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
+    }
+
+
+def network_flops(config: ConfigDict) -> dict[str, int]:
+    """Return the FLOPs per image of one forward pass of each network."""
+    inputs = abstract_inputs(config, 1)
+    x, t, z, labels = (inputs[name] for name in ("x", "t", "z", "labels"))
+    x_tp1 = x if config.objective.joint else None
+    generator, discriminator = models.abstract_params(config)
+    return {
+        "generator": count_flops(models.make_generate(config), generator, x, t, z, labels),
+        "discriminator": count_flops(
+            models.make_discriminate(config), discriminator, x, t, x_tp1, labels
+        ),
+    }
+
+
+def train_step_flops(config: ConfigDict, *, r1: bool) -> float:
+    """Return the FLOPs per image of one train step on one device."""
+    batch_size = 4
+    step = jax.vmap(
+        train_step.make_train_step(config, r1=r1),
+        in_axes=(None, 0, None),
+        out_axes=None,
+        axis_name=train_step.AXIS,
+    )
+    key = jax.eval_shape(lambda: randomness.run_key(0))
+    state = jax.eval_shape(functools.partial(train_step.init_state, config), key)
+    batch = {
+        name: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
+        for name, leaf in abstract_batch(config, batch_size).items()
+    }
+    return count_flops(step, state, batch, key) / batch_size
+
+
+def _parameter_table(title: str, params: Params) -> str:
+    counts = {name: num_parameters(module) for name, module in params.items()}
+    rows = [f"{title}: {num_parameters(params):,} parameters"]
+    rows += [f"  {name:<28}{count:>14,}" for name, count in counts.items()]
+    return "\n".join(rows) + "\n"
+
+
+def _flops_table(config: ConfigDict) -> str:
+    forward = network_flops(config)
+    steps = config.sampling.num_steps or config.diffusion.num_timesteps
+    rows = {
+        "generator, forward": forward["generator"],
+        "discriminator, forward": forward["discriminator"],
+        f"sampling, {steps} steps": steps * forward["generator"],
+        "train step": train_step_flops(config, r1=False),
+    }
+    if config.objective.r1_gamma:
+        rows["train step with R1"] = train_step_flops(config, r1=True)
+    lines = ["GFLOP per image (matrix products and convolutions, 2 per multiply-add)"]
+    return "\n".join(lines + [f"  {k:<28}{v / 1e9:>14,.2f}" for k, v in rows.items()]) + "\n"
+
+
+def _memory_table(config: ConfigDict) -> str:
+    state = jax.eval_shape(lambda: train_step.init_state(config, randomness.run_key(0)))
+    rows = {
+        "state: parameters, EMA, Adam": _bytes(state),
+        **_divided(config, state),
+        "gradients of one network": max(
+            _bytes(state.generator.params), _bytes(state.discriminator.params)
+        ),
+        "activations, for each image": activation_bytes(config, state),
+    }
+    lines = ["MiB per device, estimated before compilation"]
+    return "\n".join(lines + [f"  {k:<28}{v / 2**20:>14,.1f}" for k, v in rows.items()])
+
+
+def _divided(config: ConfigDict, state: TrainState) -> dict[str, int]:
+    if not config.train.shard_optimizer:
+        return {}
+    marked = jax.tree.leaves(train_step.may_be_divided(state))
+    pairs = zip(jax.tree.leaves(state), marked, strict=True)
+    return {"  of it divided by devices": sum(_bytes(leaf) for leaf, may in pairs if may)}
+
+
+def activation_bytes(config: ConfigDict, state: TrainState) -> int:
+    """Return the bytes that the larger backward pass (with R1 if any) keeps for one image."""
+    # What it keeps once, such as parameters in the compute dtype, is the same for any batch.
+    few, more = 4, 8
+    kept = [_kept_bytes(config, state, batch_size) for batch_size in (few, more)]
+    return max(b - a for a, b in zip(*kept, strict=True)) // (more - few)
+
+
+def _kept_bytes(config: ConfigDict, state: TrainState, batch_size: int) -> tuple[int, int]:
+    """Of the generator's and the discriminator's backward pass."""
+    objective = make_objective(config)
+    inputs = abstract_inputs(config, batch_size)
+    keys = jax.eval_shape(lambda: jax.random.split(randomness.run_key(0), batch_size))
+    draws = jax.eval_shape(lambda keys: objective.draw(keys, inputs["x"].shape[1:]), keys)
+    examples = inputs["x"], inputs["labels"], draws
+    generator, discriminator = state.generator.params, state.discriminator.params
+    r1 = config.objective.r1_gamma > 0
+
+    def residuals(loss: Callable[..., Any], *arguments: Any) -> int:
+        def backward(params: Params, *others: Any) -> Any:
+            return jax.vjp(lambda p: loss(p, *others), params, has_aux=True)[1]
+
+        # The backward function is a tree whose leaves are what it needs.
+        return _bytes(jax.eval_shape(backward, *arguments))
+
+    return (
+        residuals(objective.generator_loss, generator, discriminator, *examples),
+        residuals(
+            lambda *arguments: objective.discriminator_loss(*arguments, r1=r1),
+            discriminator,
+            generator,
+            *examples,
+        ),
+    )
+
+
+def _bytes(tree: PyTree) -> int:
+    return sum(
+        math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    )

@@ -1,1 +1,0 @@
-"""`ddgan report`: a run as one HTML page. What its folder tells, and how a page shows it."""

@@ -1,0 +1,74 @@
+"""Whether a state is worth keeping: its numbers are finite, and so are the images drawn from it.
+
+The metrics of a step are those of the parameters before its update: they can be finite where the
+update has left NaN. What is asked here is what a checkpoint promises, before it becomes the newest.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddgan_jax import distributed, sampling
+from ddgan_jax.errors import NotFiniteError, UserError
+from ddgan_jax.files.paths import is_bucket
+from ddgan_jax.state import Params, PyTree, TrainState
+
+Draw = Callable[[Params, sampling.Request], Iterable[np.ndarray]]
+
+
+def check_state(
+    step: int, state: TrainState, ema_params: Params, draw: Draw, request: sampling.Request
+) -> None:
+    """Refuse a state with a number that is not finite, or that draws an image with one.
+
+    step: train steps done. state: of any layout; every process of a job calls this. ema_params: the
+    averaged parameters as `draw` takes them. request: the images to be tried, of which the first
+    chunk is. Raises UserError, on all processes alike.
+    """
+    where = "the parameters" if not _all_finite(state) else ""
+    if not where:
+        where = "" if _is_drawable(ema_params, draw, request) else "the images drawn from them"
+    if distributed.from_first_process(bool(where)):
+        raise UserError(
+            f"step {step}: {where or 'parameters or images'} are not finite; no checkpoint was "
+            "written, and those so far are untouched; lower learning rates or "
+            "train.compute_dtype=float32 may help"
+        )
+
+
+def check_space(folder: str | os.PathLike, state: PyTree) -> None:
+    """Refuse a run whose first checkpoint would not fit on the disk of `folder`, which exists.
+
+    state: arrays or their shapes. Raises UserError.
+    """
+    if is_bucket(folder):
+        return
+    needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"a checkpoint takes {needed / 1e6:,.0f} MB, and the disk of {folder} has "
+            f"{free / 1e6:,.0f} MB left: make room, or name another folder"
+        )
+
+
+def _is_drawable(ema_params: Params, draw: Draw, request: sampling.Request) -> bool:
+    try:
+        first = next(iter(draw(ema_params, request)))
+    except NotFiniteError:
+        return False
+    return bool(np.isfinite(first).all())
+
+
+@jax.jit
+def _finite(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
+
+
+def _all_finite(tree: PyTree) -> bool:
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return bool(_finite(floats))

@@ -1,0 +1,191 @@
+"""What a run shows of its state beside the losses: numbers, steps as pictures, the best checkpoint.
+
+The numbers go into the run's lines of metrics as "eval/frechet_pixels_1000". The best checkpoint
+lies in WORKDIR/best, which is itself like a run folder: `ddgan sample --workdir=runs/x/best`.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from ml_collections import ConfigDict
+
+from ddgan_jax import distributed, images, sampling, train_step
+from ddgan_jax.checkpoint import Checkpoints
+from ddgan_jax.config.files import from_dict
+from ddgan_jax.data import mixture
+from ddgan_jax.data.datasets import Dataset
+from ddgan_jax.errors import NotFiniteError
+from ddgan_jax.evaluation import classifier, features, reference, scoring
+from ddgan_jax.state import GeneratorState, Params, TrainState
+from ddgan_jax.training import reporter
+
+PREFIX = "eval/"
+NUM_TRAJECTORIES = 8
+Draw = Callable[[Params, sampling.Request], Iterable[np.ndarray]]
+
+
+def is_due(config: ConfigDict, step: int) -> bool:
+    """Whether the parameters after `step` are evaluated: every so often, and at the end."""
+    every = config.eval.every_steps
+    return every > 0 and (step % every == 0 or step == config.train.num_steps)
+
+
+def make_scores(
+    config: ConfigDict, dataset: Dataset, draw: Draw, message: Callable[[str], None]
+) -> Callable[[Params], dict[str, float]]:
+    """scores(params) -> the numbers of config.eval, by the names that they have in the logs.
+
+    draw: of `sampling.make_drawer`. message: takes lines about what is made once. Opens the feature
+    network and the statistics of the training set; raises UserError if that cannot be done.
+    """
+    wanted, count = config.eval, config.eval.num_samples
+    metrics = wanted.metrics.split(",")
+    network = features.open_network(
+        wanted.features if scoring.needs_network(metrics) else "pixels",
+        lambda: dataset,
+        protocol=wanted.protocol,
+        inception_file=wanted.inception,
+        report=message,
+    )
+    # What fails or takes long at the first call does so now, and not after hours of training.
+    size, channels = config.data.image_size, config.data.channels
+    network.extract(np.zeros((1, size, size, channels), np.uint8))
+    keep = count if scoring.needs_vectors(metrics) else 0
+    real, label = None, None
+    if scoring.needs_reference(metrics):
+        split = config.data.split
+        real = reference.from_cache(dataset, network, split=split, keep=keep, report=message)
+    if "modes" in metrics:
+        digits = classifier.of_stacked_digits(config, message)
+        label = functools.partial(classifier.label_stacks, digits.params)
+    request = sampling.each_class(config, range(count))
+    names = scoring.value_names(metrics, network.name, count)
+
+    def scores(params: Params) -> dict[str, float]:
+        try:
+            return numbers(params)
+        except NotFiniteError as error:  # of one evaluation; the run has checks of its own
+            message(f"no numbers this time: {error}")
+            return {}
+
+    def numbers(params: Params) -> dict[str, float]:
+        fake = reference.gather(
+            draw(params, request),
+            network,
+            total=count,
+            keep=keep,
+            logits=scoring.needs_logits(metrics),
+            label=label,
+        )
+        values = scoring.compute(metrics, fake, real)
+        return {f"{PREFIX}{names[plain]}": float(values[plain]) for plain in names}
+
+    return scores
+
+
+def facts(config: ConfigDict, step: int, generator: GeneratorState) -> dict[str, jax.Array]:
+    """What a line of metrics tells of the state after `step`, beside what the step returned.
+
+    ema_distance: |averaged - raw| / |raw| of all parameters together. Learning rates of the step.
+    """
+    rates = {"g": "generator", "d": "discriminator"}
+    return {
+        "ema_distance": _relative_distance(generator.ema_params, generator.params),
+        **{
+            f"{short}_learning_rate": train_step.learning_rate_schedule(
+                config, config.optimizer[f"{network}_learning_rate"]
+            )(step - 1)
+            for short, network in rates.items()
+        },
+    }
+
+
+@jax.jit
+def _relative_distance(a: Params, b: Params) -> jax.Array:
+    return optax.tree.norm(jax.tree.map(jnp.subtract, a, b)) / optax.tree.norm(b)
+
+
+def make_step_picture(
+    config: ConfigDict, devices: distributed.Devices
+) -> Callable[[Params], np.ndarray] | None:
+    """picture(params): the x_0 that each step predicts, uint8; a row for each of a few seeds.
+
+    The seeds are the first of the run's grids. None for a model that predicts no x_0, and for
+    points.
+    """
+    if config.data.name in mixture.SETS or config.objective.prediction == "x_t":
+        return None
+    few = from_dict(config.to_dict())
+    few.sampling.chunk_size = -(-NUM_TRAJECTORIES // len(devices))
+    draw = sampling.make_drawer(few, devices, trajectory=True)
+    shown = sampling.Request(*(part[:NUM_TRAJECTORIES] for part in sampling.overview(config)))
+
+    def picture(params: Params) -> np.ndarray:
+        x_0 = sampling.concatenate(draw(params, shown)).x_0
+        steps = x_0.shape[1]
+        return images.grid(images.to_uint8(x_0).reshape(-1, *x_0.shape[2:]), columns=steps)
+
+    return picture
+
+
+class Best(AbstractContextManager):
+    """The checkpoint with the best number so far, in WORKDIR/best; nothing if none is asked for.
+
+    A job of several processes calls every method on all of them; the first one knows the numbers.
+    """
+
+    def __init__(self, workdir: str | os.PathLike, config: ConfigDict):
+        """Finds what a run that goes on has kept, with its number in metrics.jsonl."""
+        self.folder, self._config = epath.Path(workdir) / "best", config
+        self._checkpoints: Checkpoints | None = None
+        wanted = config.eval
+        if not (wanted.every_steps and wanted.best):
+            return
+        metrics = wanted.metrics.split(",")
+        names = scoring.value_names(metrics, wanted.features, wanted.num_samples)
+        self._name = f"{PREFIX}{names[wanted.best]}"
+        self._checkpoints = Checkpoints(
+            self.folder / "checkpoints", keep_latest=1, keep_every_steps=0
+        )
+        kept = self._checkpoints.latest_step()
+        # That of the checkpoint which is there: a later line may have lost its own to a kill.
+        self._best = reporter.metric_at(workdir, self._name, kept)
+
+    def offer(self, step: int, scores: Mapping[str, float], state: TrainState) -> bool:
+        """Keeps the state if its number is better; whether it is. scores: {} on other processes.
+
+        Writing goes on in the background. A run that repeats steps leaves later ones alone: it will
+        come to them again, with the same numbers.
+        """
+        if self._checkpoints is None:
+            return False
+        better = bool(scores) and scoring.is_better(
+            self._config.eval.best, scores[self._name], self._best
+        )
+        if not distributed.from_first_process(better):
+            return False
+        self._best = scores.get(self._name)
+        if step >= (self._checkpoints.latest_step() or 0):
+            if distributed.is_first_process():
+                reporter.write_config(self.folder, self._config)
+            self._checkpoints.save(step, state, self._config.to_dict())
+        return True
+
+    def wait(self) -> None:
+        """Returns when nothing is being written; raises UserError if that failed."""
+        if self._checkpoints is not None:
+            self._checkpoints.wait()
+
+    def close(self, *exception: object) -> None:
+        """Waits likewise; leaving the context does the same."""
+        if self._checkpoints is not None:
+            self._checkpoints.close()
+
+    __exit__ = close

@@ -1,0 +1,195 @@
+"""The processes of a job: joining them, agreeing when to stop, and losing one.
+
+A job on several hosts runs one process on each, all with the same command. They meet at a
+coordinator, the first process, before anything touches a device; from then on `jax.devices()` are
+those of all hosts. The job cannot go on without one of them: the others stop, with RUN_AGAIN
+where the exchange with the lost one fails, or aborted by JAX (SIGABRT) where nothing is heard of it
+for most of the peer timeout. The same commands start the job again from the last checkpoint.
+"""
+
+import contextlib
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+
+from ddgan_jax.errors import BusyError, UserError, reason
+from ddgan_jax.signals import RUN_AGAIN
+from ddgan_jax.training import clusters
+from ddgan_jax.training.clusters import MOST_PROCESSES, Job
+
+FIRST_CONTACT_SECONDS = 300  # that processes of one job may start apart
+
+
+def join(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    *,
+    peer_timeout: int = 120,
+    first_contact: float = FIRST_CONTACT_SECONDS,
+) -> None:
+    """Join the other processes of the job; do nothing where there is one process alone.
+
+    coordinator: HOST:PORT of process 0, with num_processes and process_id, which counts from 0; all
+    None on TPU pods, Slurm and Open MPI, which say so themselves. peer_timeout: seconds within
+    which a lost peer ends this process; first_contact: within which all must have come, else it
+    ends with RUN_AGAIN. Whom it waits for is said on stderr. To be called before anything touches a
+    device. Raises UserError for arguments or variables that make no sense, BusyError for a port or
+    a device that another process holds.
+    """
+    job = _given_job(coordinator, num_processes, process_id) or clusters.find_job(os.environ)
+    alone = job is None or job.num_processes == 1
+    if alone and (tasks := clusters.unused_tasks(os.environ)):
+        _say(f"this Slurm job has {tasks} tasks, and this process runs alone; srun starts one each")
+    if job and alone:
+        return
+    import jax
+
+    place = f"process {job.process_id} of {job.num_processes}" if job else "this process"
+    where = f" at {job.coordinator}" if job else ""
+    if job:
+        if job.process_id == 0:
+            _check_port(job.coordinator)
+        _say(
+            f"{place} waits up to {first_contact:g} s for the others{where}; all must be started, "
+            "by srun, mpirun or with --coordinator"
+        )
+
+    def initialize() -> None:
+        jax.distributed.initialize(
+            **_arguments(job),
+            # Beyond ours, for at its end the library aborts the process.
+            initialization_timeout=int(first_contact) + 60,
+            # A silent peer is missed after the first, the rest is for going down.
+            heartbeat_timeout_seconds=max(peer_timeout * 2 // 3, 1),
+            shutdown_timeout_seconds=max(peer_timeout // 4, 1),
+        )
+
+    try:
+        _within(first_contact, initialize)
+    except TimeoutError:
+        _say(
+            f"{place} waited {first_contact:g} s for the others{where}, and not all came; start "
+            "all processes of the job together"
+        )
+        # In good order JAX would go down with a page of its own about it.
+        os._exit(RUN_AGAIN)
+    except ValueError as error:
+        if job is None and "coordinator_address" in str(error):
+            return  # JAX has found no cluster
+        raise UserError(f"JAX cannot join the job: {reason(error)}") from error
+    except RuntimeError as error:
+        raise BusyError(f"the processes of the job did not meet{where}: {reason(error)}") from error
+    _meet()
+
+
+def _given_job(
+    coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> Job | None:
+    given = (coordinator, num_processes, process_id)
+    if all(v is None for v in given):
+        return None
+    if None in given:
+        raise UserError("coordinator, num_processes and process_id belong together: give all")
+    if not 1 <= num_processes <= MOST_PROCESSES:
+        raise UserError(f"num_processes={num_processes} must lie between 1 and {MOST_PROCESSES}")
+    if not 0 <= process_id < num_processes:
+        raise UserError(f"process_id={process_id} must lie between 0 and {num_processes - 1}")
+    clusters.check_address("coordinator", coordinator)
+    return Job(num_processes, process_id, coordinator)
+
+
+def _check_port(coordinator: str) -> None:
+    """Refuse a port that another process holds, upon which JAX's service would crash."""
+    port = int(coordinator.rpartition(":")[2])
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    try:
+        socket.create_server(("", port), family=family, dualstack_ipv6=both).close()
+    except PermissionError as error:
+        raise UserError(
+            f"{coordinator}: this port is not for users; take one above 1023"
+        ) from error
+    except OSError as error:
+        raise BusyError(
+            f"{coordinator}: cannot listen at this port ({reason(error)}); another process may "
+            "hold it"
+        ) from error
+
+
+def _arguments(job: Job | None) -> dict[str, object]:
+    """Return what `jax.distributed.initialize` is told of a job; nothing if JAX is to find it."""
+    if job is None:
+        return {}
+    return {
+        "coordinator_address": job.coordinator,
+        "num_processes": job.num_processes,
+        "process_id": job.process_id,
+        "local_device_ids": job.gpus,
+        "cluster_detection_method": "deactivate",
+    }
+
+
+def _within(seconds: float, call: Callable[[], None]) -> None:
+    """Call something that cannot be interrupted. Raises what it raises, or TimeoutError.
+
+    After a TimeoutError the call still goes on, in a thread that ends with the process.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError
+    if raised:
+        raise raised[0]
+
+
+def _meet() -> None:
+    """Open the devices, and the connections between the processes' CPUs."""
+    import jax
+
+    from ddgan_jax import distributed
+
+    distributed.all_devices()
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        # Between CPUs the first exchange opens the connections, and gives up after 30 s on a
+        # process that still compiles. Now they are together.
+        with lost_peers_end_the_process():
+            multihost_utils.sync_global_devices("joined")
+
+
+def _say(line: str) -> None:
+    print(f"ddgan: {line}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def lost_peers_end_the_process() -> Iterator[None]:
+    """End the process at once, with RUN_AGAIN, when an exchange with another process fails.
+
+    Going down in good order would wait for the lost one.
+    """
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        place = f"process {jax.process_index()} of {jax.process_count()}"
+        _say(
+            f"{place}: another process of the job was lost ({reason(error)}); the same commands "
+            "continue from the last checkpoint"
+        )
+        os._exit(RUN_AGAIN)

@@ -1,0 +1,199 @@
+"""The training run, from top to bottom.
+
+    config -> data -> state (new or restored) -> steps -> metrics, grids, checkpoints -> end
+
+What a step reads and draws is a function of (seed, step): running the same command again goes on
+from the last checkpoint and ends with the same parameters, bit by bit, as if it had never stopped.
+"""
+
+import functools
+import os
+import shlex
+from contextlib import ExitStack, closing
+
+import jax
+from etils import epath
+from ml_collections import ConfigDict
+
+from ddgan_jax import data, distributed, images, inspect_config, randomness, sampling, train_step
+from ddgan_jax.checkpoint import Checkpoints
+from ddgan_jax.config.checks import validate
+from ddgan_jax.files.locks import only_writer
+from ddgan_jax.files.paths import run_folder_path
+from ddgan_jax.state import TrainState
+from ddgan_jax.training import health, hooks, hosts, machine, reporter
+from ddgan_jax.training.stopping import StopRequest
+
+
+@randomness.reproducible()
+def train(
+    config: ConfigDict,
+    workdir: str | os.PathLike,
+    *,
+    stop: StopRequest | None = None,
+    allow_changed_data: bool = False,
+) -> TrainState:
+    """Train until train.num_steps in the run folder `workdir`, or go on where it stopped.
+
+    stop: asked after every step, by default never asked; nothing in the process is changed for it.
+    allow_changed_data: go on though the data set is not what it was when the run began. Returns the
+    final state. Raises UserError for everything a user can mend; KeyboardInterrupt or SystemExit,
+    with a checkpoint saved, if the process is asked to stop.
+    """
+    # ------------------------------------------------------------------ config
+    workdir, stop = run_folder_path(workdir), stop or StopRequest()
+    devices = distributed.all_devices()
+    validate(config, len(devices), resumed=(workdir / "config.json").exists())
+    reporter.check_same_run(workdir, config)
+    dataset = data.open_dataset(config)
+    fingerprint = data.fingerprint(dataset)
+    machine.check_same_data(workdir, fingerprint, allow_changed=allow_changed_data)
+    num_steps, batch_size = config.train.num_steps, config.train.batch_size
+    first_process = distributed.is_first_process()
+
+    with ExitStack() as stack:
+        stack.enter_context(hosts.lost_peers_end_the_process())
+        if first_process:
+            stack.enter_context(only_writer(workdir, run_folder=True))
+            reporter.write_config(workdir, config)
+        # -------------------------------------------------------------- state
+        key = randomness.run_key(config.train.seed)
+        create_state = functools.partial(train_step.init_state, config, key)
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                epath.Path(workdir) / "checkpoints",
+                keep_latest=config.checkpoint.keep_latest,
+                keep_every_steps=config.checkpoint.keep_every_steps,
+            )
+        )
+        best = stack.enter_context(hooks.Best(workdir, config))
+        divided = config.train.shard_optimizer
+        layout = distributed.abstract_state(create_state, devices, divided=divided)
+        restored = checkpoints.restore(layout, report=print)
+        step, state = restored or (0, distributed.create_state(create_state, layout))
+        if first_process:
+            health.check_space(workdir, state)
+            machine.record(workdir, step, fingerprint)
+
+        # -------------------------------------------------------------- steps
+        map_step = functools.partial(
+            distributed.map_step,
+            mapping=config.train.mapping,
+            devices=devices,
+            abstract=layout if divided else None,
+        )
+        # Two programs without a branch; each is compiled when it is first called.
+        programs = {r1: map_step(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
+        draw = sampling.make_drawer(config, distributed.local(devices))
+        shown = sampling.overview(config)
+        picture_steps = hooks.make_step_picture(config, distributed.local(devices))
+        batches = stack.enter_context(
+            closing(
+                data.batches(
+                    dataset,
+                    batch_size=batch_size,
+                    seed=config.train.seed,
+                    start_step=step,
+                    positions=distributed.local_rows(batch_size, devices),
+                )
+            )
+        )
+        out = stack.enter_context(
+            reporter.Reporter(
+                workdir,
+                steps_done=step,
+                num_steps=num_steps,
+                batch_size=batch_size,
+                active=first_process,
+            )
+        )
+        out.message(_introduction(config, dataset.info, state, devices, step))
+        # What will be needed in an hour is compiled and tried now.
+        ema_params = distributed.whole(state.generator._replace(opt_state=()), devices).ema_params
+        health.check_state(step, state, ema_params, draw, shown)
+        if picture_steps and first_process:
+            picture_steps(ema_params)
+        evaluate = None
+        if config.eval.every_steps and first_process and step < num_steps:
+            evaluate = hooks.make_scores(config, dataset, draw, out.message)
+
+        # --------------------------------------------------------------- loop
+        metrics, unchecked, accepted = {}, {}, False
+        while step < num_steps:
+            batch = distributed.place_batch(next(batches), config.train.mapping, devices)
+            program = programs[train_step.has_r1(config, step)]
+            state, step_metrics = program(state, batch, key)
+            step += 1
+            out.step(step)
+            if not accepted:  # before this step a stop has nothing to save
+                jax.block_until_ready(step_metrics)
+                stack.enter_context(stop.accepted())
+                accepted = True
+
+            # Metrics stay on the devices until a line is due: fetching them waits for the step.
+            metrics |= step_metrics
+            unchecked[step] = step_metrics
+            stopping = stop.at(step)
+            last = step == num_steps or stopping
+            save = last or step % config.checkpoint.save_every_steps == 0
+            evaluating = hooks.is_due(config, step)
+            telling = save or evaluating or step % config.log.every_steps == 0
+            drawing = step == num_steps or step % config.log.samples_every_steps == 0
+            if telling or drawing:
+                generator = distributed.whole(state.generator._replace(opt_state=()), devices)
+            scores = {}
+            if telling:
+                reporter.check_finite(jax.device_get(unchecked))
+                unchecked.clear()
+                if save or evaluating:
+                    health.check_state(step, state, generator.ema_params, draw, shown)
+                facts = hooks.facts(config, step, generator)
+                if evaluating and evaluate:
+                    scores = evaluate(generator.ema_params)
+                line = metrics | facts | scores
+                out.metrics(step, {name: float(value) for name, value in line.items()})
+            if evaluating and best.offer(step, scores, state):
+                out.message(f"step {step} is the best so far, kept in {best.folder}")
+            if drawing and first_process:
+                drawn = sampling.draw_all(draw, generator.ema_params, shown)
+                out.samples(step, images.picture(drawn))
+                if picture_steps:
+                    out.trajectory(step, picture_steps(generator.ema_params))
+            if save:
+                best.wait()  # so that a run that goes on from here finds it whole
+                checkpoints.save(step, state, config.to_dict())
+            if stopping:
+                break
+
+        # ---------------------------------------------------------------- end
+        checkpoints.wait()
+        checkpoints.check_drawable(step)  # what the run promises is there
+        if step < num_steps:
+            out.message(f"stopped at step {step}, checkpoint saved")
+            stop.leave()
+        out.message(_conclusion(workdir, step))
+    return state
+
+
+def _introduction(config, info, state: TrainState, devices, step: int) -> str:
+    generator, discriminator = (
+        inspect_config.num_parameters(network.params) / 1e6
+        for network in (state.generator, state.discriminator)
+    )
+    return (
+        f"{info.num_examples:,} images of {info.name}, {info.image_size} pixels; "
+        f"generator {generator:.2f} M, discriminator {discriminator:.2f} M parameters; "
+        f"{len(devices)} x {devices[0].device_kind}\n"
+        f"{'continuing after' if step else 'starting at'} step {step} of {config.train.num_steps}; "
+        "the first step compiles the program"
+    )
+
+
+def _conclusion(workdir: str | os.PathLike, step: int) -> str:
+    grid = epath.Path(workdir) / "samples" / f"step_{step}.png"
+    folder = shlex.quote(os.fspath(workdir))
+    return (
+        f"done: {step} steps\n"
+        f"samples:      {grid}\n"
+        f"sample more:  ddgan sample --workdir={folder} --seeds=0-99 --out=grid.png"
+    )

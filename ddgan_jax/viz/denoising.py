@@ -1,0 +1,101 @@
+"""How many images one noisy image may come from: the denoising distribution, step by step.
+
+A real image x_0 and one draw of noise eps give x_k = signal_k x_0 + noise_k eps for every k. Given
+this x_k, draws that differ in z alone predict different x_0, and from these the posterior draws
+different x_{k-1}. With growing k less of x_0 is left to know, and the predictions spread; those of
+a generator that ignores z are all equal.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ddgan_jax import diffusion, images, randomness, sampling
+from ddgan_jax.inference import weights
+from ddgan_jax.inference.model import Model
+from ddgan_jax.viz import distances
+
+WHITEST = 0.25  # standard deviation, of values in [-1, 1], that the map shows as white
+
+
+class Denoising(NamedTuple):
+    """For k = 1 .. T: x_k, and what K draws make of it. Float32, about [-1, 1]."""
+
+    x_k: np.ndarray  # (T, H, W, C)
+    x_0: np.ndarray | None  # (T, K, H, W, C) predictions; None with objective.prediction = "x_t"
+    x_km1: np.ndarray  # (T, K, H, W, C) draws of x_{k-1}
+
+    @property
+    def outputs(self) -> np.ndarray:
+        """What the generator put out, (T, K, H, W, C): predictions of x_0 where it makes such."""
+        return self.x_km1 if self.x_0 is None else self.x_0
+
+
+@randomness.reproducible()
+def denoise_once(
+    model: Model,
+    image: np.ndarray,
+    seeds: Sequence[int],
+    label: int = 0,
+    *,
+    same_posterior: bool = False,
+) -> Denoising:
+    """One step from each x_k of an image, with the z of every seed.
+
+    image: uint8 (H, W, C), x_0. seeds: the first one's noise is eps. label: of the image, read by
+    models with classes. same_posterior: the first seed's noise is also that of all posterior draws,
+    so that x_{k-1} varies with z alone. Each draw is the one that `Model.draw` would make in this
+    step, with these seeds.
+    """
+    config = model.config
+    schedule = diffusion.make_schedule(config, config.sampling.num_steps)
+    noise = sampling.make_noise(config)(np.asarray(seeds, np.uint32))
+    posterior = noise.posterior
+    if same_posterior:
+        posterior = jnp.broadcast_to(posterior[:, :1], posterior.shape)
+    params = jax.device_put(weights.cast(model.params, "float32"))
+    labels = jnp.full(len(seeds), label, jnp.int32)
+    x_0 = np.asarray(image, np.float32) / np.float32(127.5) - 1
+    step = jax.jit(sampling.make_step(config))
+    steps = schedule.sampling_transitions()
+
+    noisy, drawn = [], []
+    for i in reversed(range(schedule.num_timesteps)):  # the noisiest step comes first in `steps`
+        now = jax.tree.map(lambda c, i=i: c[i], steps)
+        x_k = sampling.entrance(now, x_0, noise.x_T[0])
+        each = jax.tree.map(lambda c: jnp.full(len(seeds), c), now)
+        x = jnp.broadcast_to(x_k, (len(seeds), *x_k.shape))
+        noisy.append(np.asarray(x_k))
+        drawn.append(step(params, x, each, noise.z[i], posterior[i], labels))
+    arrived = jax.tree.map(lambda *parts: np.stack(parts), *drawn)
+    return Denoising(np.stack(noisy), arrived.x_0, arrived.x_t)
+
+
+def picture(image: np.ndarray, drawn: Denoising) -> np.ndarray:
+    """A row for each k: x_0, x_k, the predictions, the draws of x_{k-1}, the spread of predictions.
+
+    The spread is the standard deviation of each pixel, the mean over its channels: black 0, white
+    WHITEST or more, whatever the figure. uint8 (H', W', C).
+    """
+    steps = len(drawn.x_k)
+    clean = np.broadcast_to(image, (steps, 1, *image.shape))
+    given = np.concatenate([clean, images.to_uint8(drawn.x_k)[:, None]], axis=1)
+    of_pixels = drawn.outputs.std(1).mean(-1, keepdims=True)[:, None]
+    spread = images.to_uint8(2 * np.broadcast_to(of_pixels, clean.shape) / WHITEST - 1)
+    blocks = [drawn.x_0, drawn.x_km1] if drawn.x_0 is not None else [drawn.x_km1]
+    return images.side_by_side([given, *map(images.to_uint8, blocks), spread])
+
+
+def table(model: Model, drawn: Denoising) -> str:
+    """A line for each k: how much of x_0 and of noise is in x_k, and how far the outputs spread."""
+    steps = diffusion.make_schedule(model.config, model.config.sampling.num_steps)
+    steps = steps.sampling_transitions()
+    what = "predictions of x_0" if drawn.x_0 is not None else "draws of x_{k-1}"
+    lines = [f"k  signal  noise  mean L2 between the {drawn.outputs.shape[1]} {what}"]
+    for k, outputs in enumerate(drawn.outputs, 1):
+        signal, noise = float(steps.next_signal[-k]), float(steps.next_noise[-k])
+        lines.append(f"{k}  {signal:6.3f}  {noise:5.3f}  {distances.mean_pairwise(outputs):.4g}")
+    return "\n".join(lines)

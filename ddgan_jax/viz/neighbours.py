@@ -1,0 +1,74 @@
+"""Whether samples are copies: the training images nearest to them, pixel by pixel.
+
+The set is read in chunks, and only candidates are kept: memory does not grow with it. Candidates
+come from float32 matrix products, |v|^2 - 2 u.v, whose rounding may put equals in any order; the
+distances of those few are then taken exactly, in integers.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ddgan_jax.data import Dataset
+from ddgan_jax.errors import UserError
+from ddgan_jax.viz import distances
+
+CHUNK_BYTES = 64 * 2**20  # of a chunk of the set and its distances, in float32
+SPARE = 8  # candidates beyond those asked for, from which the exact distances choose
+
+
+class Neighbours(NamedTuple):
+    """Of each of N images the k nearest of a set, the nearest first."""
+
+    indices: np.ndarray  # int64 (N, k), example ids
+    distances: np.ndarray  # float64 (N, k), L2 of images in [-1, 1]
+    images: np.ndarray  # uint8 (N, k, H, W, C)
+
+
+def nearest(
+    dataset: Dataset, queries: np.ndarray, k: int, *, chunk_bytes: int = CHUNK_BYTES
+) -> Neighbours:
+    """The k examples nearest to each of the queries, uint8 (N, H, W, C); ties by example id.
+
+    Mirrored examples are not looked at. Raises UserError for a set of fewer than k.
+    """
+    count, shape = dataset.info.num_examples, queries.shape[1:]
+    if count < k:
+        raise UserError(f"{dataset.info.name} has {count} images: --neighbours={k} is more")
+    u = _centred(queries)
+    best = np.full((len(u), 0), np.inf, np.float32)
+    ids = np.zeros((len(u), 0), np.int64)
+    rows = max(1, chunk_bytes // (4 * sum(u.shape)))  # their pixels, and distances to all queries
+    with tqdm(total=count, desc="comparing", unit="img", delay=2, disable=None) as bar:
+        for first in range(0, count, rows):
+            chunk = np.arange(first, min(first + rows, count))
+            v = _centred(dataset.read(chunk)[0])
+            squares = np.square(v).sum(1) - 2 * (u @ v.T)  # |u|^2 is that of all
+            best = np.concatenate([best, squares], axis=1)
+            ids = np.concatenate([ids, np.broadcast_to(chunk, squares.shape)], axis=1)
+            kept = np.argsort(best, axis=1, kind="stable")[:, : k + SPARE]
+            best, ids = (np.take_along_axis(a, kept, 1) for a in (best, ids))
+            bar.update(len(chunk))
+
+    ids = np.sort(ids, axis=1)
+    candidates = dataset.read(ids.reshape(-1))[0].reshape(*ids.shape, *shape)
+    pairs = zip(candidates, queries, strict=True)
+    exact = np.stack([distances.from_one(others, query) for others, query in pairs])
+    order = np.argsort(exact, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(candidates, order[..., None, None, None], 1)
+    return Neighbours(*(np.take_along_axis(a, order, 1) for a in (ids, exact)), found)
+
+
+def _centred(pixels: np.ndarray) -> np.ndarray:
+    """float32 (N, D) about zero, where float32 is finest."""
+    return pixels.reshape(len(pixels), -1).astype(np.float32) - np.float32(127.5)
+
+
+def table(seeds: np.ndarray, found: Neighbours) -> str:
+    """A line for each image: its neighbours' example ids, with their distances."""
+    lines = []
+    for seed, ids, lengths in zip(seeds, found.indices, found.distances, strict=True):
+        pairs = (f"{id_} ({length:.3f})" for id_, length in zip(ids, lengths, strict=True))
+        lines.append(f"seed {seed}: {', '.join(pairs)}")
+    return "\n".join(lines)

@@ -1,0 +1,179 @@
+"""Quality against sampling time, from the result files of `ddgan evaluate`.
+
+Numbers stand in one plot only if they mean the same: the same metric, features, reference and
+number of samples. The published points are those that the DDGAN paper (Xiao et al. 2022) gives for
+CIFAR-10: 50,000 samples, 100 images at a time on one V100.
+"""
+
+import glob
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.evaluation import results
+from ddgan_jax.evaluation.scoring import HIGHER_IS_BETTER
+from ddgan_jax.files import run_logs
+from ddgan_jax.files.paths import entries, user_path
+from ddgan_jax.viz.charts import Series, scatter_chart
+
+# Fields of a result that decide what its numbers mean; of features all do. Where statistics lie,
+# and which run was scored, do not.
+COMPARED = {
+    "features": (),
+    "reference": ("dataset", "count", "preprocessing"),
+    "samples": ("count",),
+}
+MOST_RESULTS = 200  # in one plot
+WIDE = 3  # ratio of the largest to the smallest number from which their axis is logarithmic too
+LEAST_OF_LOG = 1e-9  # a number from which its axis may be
+NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID"}
+
+
+class Result(NamedTuple):
+    """One result file. comparable: what must be equal in all that stand in one plot."""
+
+    source: str
+    name: str  # of the run, and its denoising steps
+    train_step: int | None
+    seconds: float  # for 100 images
+    value: float
+    device: str
+    comparable: Mapping[str, Any]
+
+
+class Published(NamedTuple):
+    """A point of the paper: seconds for 100 images, FID."""
+
+    name: str
+    seconds: float
+    fid: float
+
+
+PUBLISHED = (
+    Published("DDGAN, 4 steps", 0.21, 3.75),
+    Published("DDPM, 1000 steps", 80.5, 3.21),
+    Published("DDIM, 50 steps", 4.01, 4.67),
+    Published("Score SDE (VP), 2000 steps", 421.5, 2.41),
+    Published("StyleGAN2 with ADA", 0.04, 2.92),
+)
+OF_THE_PAPER = {"features.protocol": "pytorch_fid", "samples.count": 50_000}
+
+
+def find(names: str) -> list[Path]:
+    """Return the files of "a.json,runs/x": of folders those in them, of run folders their results.
+
+    A name of something that exists means that, whatever its characters; another may be a pattern
+    such as "r/*.json". Raises UserError for a part that names nothing, and for too many files.
+    """
+    found: list[Path] = []
+    for name in [names] if os.path.lexists(names) else names.split(","):
+        path = user_path(name, "results")
+        paths = [path] if os.path.lexists(path) else map(Path, sorted(glob.glob(str(path))))
+        files = [file for path in paths for file in _files(path)]
+        if not files:
+            raise UserError(f"--results: there is no result file at {shown(repr(name), 300)}")
+        found += files
+    if len(found) > MOST_RESULTS:
+        raise UserError(f"--results: {len(found):,} files are more than {MOST_RESULTS} in one plot")
+    return found
+
+
+def _files(path: os.PathLike) -> list[Path]:
+    """Return the file, or what the folder holds."""
+    if not os.path.isdir(path):
+        return [Path(path)]
+    evaluations = Path(path) / run_logs.EVALUATIONS
+    folder = evaluations if evaluations.is_dir() else path
+    return [Path(file) for file in entries(folder, after=".json")]
+
+
+def read(path: str | os.PathLike, metric: str) -> Result:
+    """Return one result file. Raises UserError if it is none, or lacks metric or sampling time."""
+    content = results.read(path)
+    if metric not in content.metrics:
+        known = shown(", ".join(content.metrics), 300)
+        raise UserError(f"{shown(path, 300)} has no metric {metric!r}; --metric: {known}")
+    sampling = content.sampling
+    if sampling is None:
+        raise UserError(
+            f"{shown(path, 300)} has no sampling time: it must be of samples drawn by the program"
+        )
+    model = content.model or results.Scored()
+    folder, steps = Path(model.folder or Path(path).stem), sampling.denoising_steps
+    parts = {key: msgspec.to_builtins(getattr(content, key)) or {} for key in COMPARED}
+    return Result(
+        source=str(path),
+        name=f"{folder.name}, {steps} step{'s' * (steps != 1)}" if steps else folder.name,
+        train_step=model.step,
+        seconds=sampling.seconds_per_100_images,
+        value=content.metrics[metric],
+        device=sampling.device,
+        comparable={
+            f"{key}.{field}": part[field]
+            for key, part in parts.items()
+            for field in COMPARED[key] or part
+            if part.get(field) is not None
+        },
+    )
+
+
+def require_comparable(found: Sequence[Result]) -> None:
+    """Raises UserError, naming the first difference, unless all numbers mean the same."""
+    first = found[0]
+    for other in found[1:]:
+        for key in sorted({*first.comparable, *other.comparable}):
+            here, there = first.comparable.get(key), other.comparable.get(key)
+            if here != there:
+                raise UserError(
+                    f"{key} is {shown(here)} in {shown(first.source, 300)} and {shown(there)} in "
+                    f"{shown(other.source, 300)}: numbers that do not mean the same have no place "
+                    "in one plot"
+                )
+
+
+def chart(found: Sequence[Result], metric: str, *, published: bool = False) -> str:
+    """The plot as SVG, see `charts.standalone`. published: with the points of the paper.
+
+    Raises UserError for results that cannot be compared, with each other or with the paper.
+    """
+    require_comparable(found)
+    devices = {result.device for result in found}
+    several = len(devices) > 1
+    names = [r.name for r in found]
+    if len(set(names)) < len(names):  # the same run at several train steps
+        names = [f"{r.name} after {r.train_step:,}" if r.train_step else r.name for r in found]
+    labels = [
+        f"{name} ({r.device})" if several else name for name, r in zip(names, found, strict=True)
+    ]
+    where = "" if several or devices == {""} else f" on {devices.pop()}"
+    series = [Series("these results", [(r.seconds, r.value) for r in found], labels)]
+    if published:
+        _require_the_papers(found[0], metric)
+        points = [(p.seconds, p.fid) for p in PUBLISHED]
+        series.append(Series("published, one V100", points, [p.name for p in PUBLISHED]))
+    values = [y for s in series for _, y in s.points]
+    name = NAMES.get(metric, metric.replace("_", " "))
+    higher = metric.split("_")[0] in HIGHER_IS_BETTER and not metric.startswith("modes_kl")
+    return scatter_chart(
+        series,
+        title=f"{name} and sampling time",
+        x=f"seconds for 100 images{where}, logarithmic",
+        y=f"{name} ({'higher' if higher else 'lower'} is better)",
+        log_x=True,
+        log_y=min(values) > LEAST_OF_LOG and max(values) > WIDE * min(values),
+    )
+
+
+def _require_the_papers(result: Result, metric: str) -> None:
+    if metric != "fid":
+        raise UserError(f"--published: the paper's plot is of the FID, not of {metric}")
+    for key, value in OF_THE_PAPER.items():
+        here = result.comparable.get(key)
+        if here != value:
+            raise UserError(f"--published: {key} is {value} in the paper, {here} in these results")
+    if "cifar10" not in str(result.comparable.get("reference.dataset")):
+        raise UserError("--published: the paper's numbers are of cifar10, these are of another set")

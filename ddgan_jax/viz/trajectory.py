@@ -1,0 +1,34 @@
+"""From noise to image: what every denoising step is given, what it predicts, where it arrives."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ddgan_jax import images, sampling
+from ddgan_jax.inference.model import Model
+
+
+def columns(model: Model) -> list[str]:
+    """What `rows` holds, from the noise to the image."""
+    steps = range(model.num_steps, 0, -1)
+    if model.config.objective.prediction == "x_t":
+        return [*(f"x_{t}" for t in steps), "x_0"]
+    names = [name for t in steps for name in (f"x_{t}", f"x_0 predicted from x_{t}")]
+    return [*names[:-1], "x_0"]
+
+
+def rows(model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None) -> np.ndarray:
+    """A row for each seed, uint8 (N, columns, H, W, C); the last column is its image.
+
+    labels: as in `Model.sample`.
+    """
+    drawn = model.trajectory(seeds, labels)
+    x_T = np.asarray(sampling.make_noise(model.config)(np.asarray(seeds, np.uint32)).x_T)
+    given = np.concatenate([x_T[:, None], drawn.x_t[:, :-1]], axis=1)
+    image = drawn.x_t[:, -1:]
+    if drawn.x_0 is None:
+        return images.to_uint8(np.concatenate([given, image], axis=1))
+    # The last step arrives at its prediction: the image, once.
+    predicted = np.concatenate([drawn.x_0[:, :-1], image], axis=1)
+    pairs = np.stack([given, predicted], axis=2)
+    return images.to_uint8(pairs.reshape(len(pairs), -1, *pairs.shape[3:]))
