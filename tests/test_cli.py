@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddgan_jax import cli
-from ddgan_jax.cli import arguments, program
+from ddgan_jax.cli import arguments, messages, program
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
 
@@ -295,6 +295,37 @@ def test_a_user_error_inside_a_command_is_one_line(capsys, command_module):
         "ddgan_jax.training.loop", "train", raises=UserError("disk full:\n  free some space")
     )
     assert mistake(capsys, *TRAIN) == "ddgan train: disk full: free some space"
+
+
+@pytest.mark.parametrize("name", program.COMMANDS)
+def test_messages_of_the_library_name_the_flags_of_the_command(name, capsys, monkeypatch):
+    """Of any command, each parameter that is one of its flags, and nothing else in backticks."""
+    command = program.COMMANDS[name]
+    own = {flag.name for flag in command.flags} | ({"config"} if command.takes_config else set())
+    others = {flag.name for other in program.COMMANDS.values() for flag in other.flags} - own
+    pairs = [(f"`{flag}`", f"--{flag}") for flag in own]
+    pairs += [(f"`{flag}=a b-c.d`", f"--{flag}=a b-c.d") for flag in own]
+    for parameter, flag in messages.FLAG_OF_PARAMETER.items():
+        assert flag not in own or parameter not in own  # which of the two would it be?
+        spelled = f"--{flag}=7" if flag in own else f"`{parameter}=7`"
+        pairs.append((f"`{parameter}=7`", spelled))
+    unknown = others - messages.FLAG_OF_PARAMETER.keys()
+    pairs += [(text, text) for text in (*(f"`{other}`" for other in unknown), "`ddgan train`")]
+
+    def refuse(*arguments):
+        raise UserError(f"{', '.join(before for before, _ in pairs)}: no")
+
+    monkeypatch.setitem(program.COMMANDS, name, command._replace(run=refuse))
+    argv = [f"--{flag.name}=x" for flag in command.flags if flag.required]
+    argv += [f"--config={DIGITS}"] if command.takes_config else []
+    message = mistake(capsys, *name.split(), *argv)
+    assert message == f"ddgan {name}: {', '.join(after for _, after in pairs)}: no"
+
+
+def test_lines_of_progress_name_flags(capsys):
+    values, _ = arguments.parse_flags("prepare", program.COMMANDS["prepare"].flags, ["--dataset=x"])
+    messages.reporter(values)("as `allow_unpublished` and `labels` say")
+    assert capsys.readouterr().err == "as --allow_unpublished and `labels` say\n"
 
 
 def test_ctrl_c_says_how_to_go_on(capsys, command_module):

@@ -19,6 +19,7 @@ from ddgan_jax import compiler, signals
 from ddgan_jax.cli import orbax_messages, terminal
 from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
 from ddgan_jax.cli.commands import COMMANDS, Command
+from ddgan_jax.cli.messages import with_flags
 from ddgan_jax.config import LARGEST
 from ddgan_jax.config.files import did_you_mean
 from ddgan_jax.errors import BusyError, UserError, printable, reason
@@ -39,8 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     consequence = command.when_interrupted if command else "stopped"
     signals.describe(program, consequence)
 
+    known = {flag.name for flag in _flags_of(command)} if command else set()
+
     def end(error: BaseException | str, code: int) -> int:
-        print(f"{program}: {printable(' '.join(str(error).split()))}", file=sys.stderr)
+        line = " ".join(str(error).split())
+        if isinstance(error, UserError):
+            line = with_flags(line, known)
+        print(f"{program}: {printable(line)}", file=sys.stderr)
         return code
 
     try:
@@ -104,11 +110,15 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     # Libraries (Grain's workers) ask absl's own registry of flags, which this program leaves empty.
     flags.FLAGS.mark_as_parsed()
-    known = (CONFIG_FLAGS if command.takes_config else ()) + command.flags
+    known = _flags_of(command)
     values, overrides = parse_flags(f"ddgan {name}", known, argv)
     arguments = (parse_config(values.config, overrides),) if command.takes_config else ()
     compiler.import_jax()  # every command does, and this says in a line why it cannot
     command.run(values, *arguments)
+
+
+def _flags_of(command: Command) -> tuple[Flag, ...]:
+    return (CONFIG_FLAGS if command.takes_config else ()) + command.flags
 
 
 def _stdout_is_closed() -> bool:
@@ -149,7 +159,7 @@ def overview() -> str:
 
 def help_page(name: str, command: Command) -> str:
     """What `ddgan NAME --help` prints."""
-    all_flags = (CONFIG_FLAGS if command.takes_config else ()) + command.flags
+    all_flags = _flags_of(command)
     required = " ".join(f"--{f.name}={f.value}" for f in all_flags if f.required)
     spelled = [f"--{f.name}" + (f"={f.value}" if f.value else "") for f in all_flags]
     width = max(map(len, spelled)) + 2

@@ -1,0 +1,43 @@
+"""Messages of the library in the words of the command line: parameters become flags.
+
+The library names its parameters in backticks, since it does not know who calls it: `labels`, or
+`step=7` with a value. A user of a command knows them as flags, --labels and --step=7.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Container
+
+from absl import flags
+
+# Flags that have another name than the parameter that they set.
+FLAG_OF_PARAMETER = {"export_dir": "export", "num_steps": "denoising_steps"}
+
+_PARAMETER = re.compile(r"`(\w+)((?:=[^`]*)?)`")
+
+
+def with_flags(message: str, known: Container[str]) -> str:
+    """Return the message with "--name" for each parameter in backticks that a flag sets.
+
+    known: names of the flags of the running command. Whatever else stands in backticks, such as the
+    name of a command or of a field in a file, stays as it is.
+    """
+
+    def spell(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        flag = name if name in known else FLAG_OF_PARAMETER.get(name)
+        return f"--{flag}{value}" if flag is not None and flag in known else match[0]
+
+    return _PARAMETER.sub(spell, message)
+
+
+def reporter(values: flags.FlagValues) -> Callable[[str], None]:
+    """Return a function that prints a line of progress of the library to standard error.
+
+    values: the flags of the running command.
+    """
+
+    def report(line: str) -> None:
+        print(with_flags(line, values), file=sys.stderr)
+
+    return report
