@@ -1,6 +1,10 @@
 """The exceptions that a user is meant to read, and how text from outside is shown."""
 
+import difflib
+from collections.abc import Iterable
+
 LONGEST_SHOWN = 60  # characters of a value in a message
+LONGEST_WORD = 200  # characters that are compared with what is known, which takes their square
 
 
 class UserError(Exception):
@@ -47,6 +51,12 @@ def reason(error: BaseException) -> str:
     text = getattr(error, "strerror", None) or str(error)
     lines = [line for line in str(text).splitlines() if line.strip()]
     return shown(lines[0], 200) if lines else type(error).__name__
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the end of an error message that names the nearest known word; "" if none is near."""
+    nearest = difflib.get_close_matches(word[:LONGEST_WORD], list(known), n=1, cutoff=0.5)
+    return f"; did you mean {shown(nearest[0], 300)}?" if nearest else ""
 
 
 def _escaped(character: str) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 import ml_collections
 
-from ddgan_jax.config.files import did_you_mean
-from ddgan_jax.errors import UserError, shown
+from ddgan_jax.errors import UserError, did_you_mean, shown
 
 ConfigDict = ml_collections.ConfigDict
 

@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from ddgan_jax.config import LARGEST
-from ddgan_jax.config.files import did_you_mean
-from ddgan_jax.errors import UserError, shown
+from ddgan_jax.errors import UserError, did_you_mean, shown
 
 MOST_ENTRIES = 32  # of a tuple; a network of more levels would need images of 2^32 pixels
 LONGEST_STRING = 4096  # characters, as of the longest path

@@ -1,22 +1,20 @@
 """Config files and JSON: reading a config, writing it down, naming its fields."""
 
-import difflib
 import json
 import os
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.errors import UserError, did_you_mean, reason, shown
 from ddgan_jax.files.foreign import read_bytes
 from ddgan_jax.files.paths import entries, user_path
 
 LARGEST_FILE = 2**20  # bytes of a config file
 DEEPEST = 20  # groups within one another
-LONGEST_WORD = 200  # characters that are compared with what is known, which takes their square
 
 
 def load_config(path: str) -> ConfigDict:
@@ -90,12 +88,6 @@ def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
         return ConfigDict(_lists_to_tuples(tree)).lock()
     except Exception as error:  # names that a ConfigDict has for itself, say, or nesting too deep
         raise UserError(f"this is not a config in JSON ({reason(error)})") from error
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the end of an error message that names the nearest known word; "" if none is near."""
-    nearest = difflib.get_close_matches(word[:LONGEST_WORD], list(known), n=1, cutoff=0.5)
-    return f"; did you mean {shown(nearest[0], 300)}?" if nearest else ""
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

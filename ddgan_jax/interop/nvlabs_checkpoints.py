@@ -27,8 +27,7 @@ from ddgan_jax import train_step
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import LARGEST
 from ddgan_jax.config.checks import validate
-from ddgan_jax.config.files import did_you_mean
-from ddgan_jax.errors import BusyError, UserError, shown
+from ddgan_jax.errors import BusyError, UserError, did_you_mean, shown
 from ddgan_jax.files import foreign, locks
 from ddgan_jax.files.atomic import whole_folder
 from ddgan_jax.files.paths import run_folder_path, user_path
