@@ -15,15 +15,14 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from ddgan_jax.config import base_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import replacing, write_atomically
+from ddgan_jax.files.progress import Pace, duration
 from ddgan_jax.training import reporter
 from ddgan_jax.training.event_files import SummaryWriter, metric_writers
 from ddgan_jax.training.reporter import (
     MAY_CHANGE,
-    Pace,
     Reporter,
     check_finite,
     check_same_run,
-    duration,
     write_config,
 )
 

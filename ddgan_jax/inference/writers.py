@@ -32,9 +32,9 @@ from ddgan_jax.files import foreign, locks
 from ddgan_jax.files.arrays import open_arrays
 from ddgan_jax.files.atomic import replacing, write_atomically, write_errors
 from ddgan_jax.files.paths import entries, is_bucket
+from ddgan_jax.files.progress import Pace, duration
 from ddgan_jax.inference.parts import list_parts, read_parts, write_part
 from ddgan_jax.inference.places import Place, place_of
-from ddgan_jax.training.reporter import Pace, duration
 
 SECONDS_BETWEEN_LINES = 10.0  # of progress, where there is no terminal
 JOB = ".job.json"

@@ -18,9 +18,9 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.files import foreign, run_logs
 from ddgan_jax.files.atomic import append_line, write_atomically, write_errors
 from ddgan_jax.files.paths import is_bucket
+from ddgan_jax.files.progress import Pace, duration
 from ddgan_jax.images import write_png
 from ddgan_jax.training.event_files import SummaryWriter, metric_writers
-from ddgan_jax.viz.chart_data import duration
 
 # Fields, and with a dot at the end groups of fields, that may differ when a run goes on. They say
 # how far it goes, what it leaves behind, and where its data lies or how it is read: none changes
@@ -138,33 +138,6 @@ def metric_at(run_dir: str | os.PathLike, name: str, step: int | None) -> float 
 
 
 # -------------------------------------------------------------------- progress on the terminal
-
-
-class Pace:
-    """Speed and time left, from the moments at which steps are known to be done.
-
-    The first moment only starts the clock, so that compiling does not count.
-    """
-
-    def __init__(self, num_steps: int, batch_size: int):
-        """num_steps: of the whole run. batch_size: images per step."""
-        self._num_steps = num_steps
-        self._batch_size = batch_size
-        self._first: tuple[int, float] | None = None
-        self._last: tuple[int, float] | None = None
-
-    def mark(self, step: int, now: float) -> tuple[float, float] | None:
-        """(images per second since the last mark, seconds left at the average since the first).
-
-        step: done by now. now: seconds on any clock that only goes forward. None at the first mark.
-        """
-        self._first = self._first or (step, now)
-        last, self._last = self._last, (step, now)
-        if last is None or step == last[0]:
-            return None
-        images_per_second = (step - last[0]) * self._batch_size / (now - last[1])
-        seconds_per_step = (now - self._first[1]) / (step - self._first[0])
-        return images_per_second, (self._num_steps - step) * seconds_per_step
 
 
 class Reporter(AbstractContextManager):

@@ -48,17 +48,6 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def duration(seconds: float) -> str:
-    """Return a time in the two units that matter: "35 s", "12 min", "3 h 20 min", "2 d 4 h"."""
-    minutes = round(seconds / 60)
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
-
-
 def thinned(points: Sequence[Point], limit: int = LARGEST_LINE) -> Sequence[Point]:
     """At most `limit` of the points, in order: of each of equal parts the lowest and highest."""
     if len(points) <= limit:
