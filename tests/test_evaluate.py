@@ -12,6 +12,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import classifier, evaluate, given, results, scoring
 from ddgan_jax.evaluation.reference import Gathered
 from ddgan_jax.inference.model import Model
+from ddgan_jax.metrics import names as metric_names
 from ddgan_jax.metrics import statistics
 from tests.methods import config_of, random_params
 
@@ -33,18 +34,18 @@ from tests.methods import config_of, random_params
     ],
 )
 def test_a_name_tells_the_network_and_an_unusual_count(asked, network, count, names):
-    assert list(scoring.value_names(asked, network, count).values()) == names
+    assert list(metric_names.value_names(asked, network, count).values()) == names
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize("network", ["classifier", "pixels"])
 def test_other_networks_have_no_published_names(network):
-    asked = [name for name, metric in scoring.METRICS.items() if network in metric.networks]
-    names = scoring.value_names(asked, network, 100).values()
+    asked = [name for name, metric in metric_names.METRICS.items() if network in metric.features]
+    names = metric_names.value_names(asked, network, 100).values()
     assert not {"fid", "kid", "is", "inception"} & {part for n in names for part in n.split("_")}
     for name in ("fid", "is", "kid"):
         with pytest.raises(UserError):
-            scoring.check([name], network)
+            metric_names.check([name], network)
 
 
 # ---- numbers
@@ -70,8 +71,8 @@ def test_numbers_are_those_of_the_functions_on_whole_sets(monkeypatch):
     real, fake = gathered(1500, 0), gathered(1200, 1)
     asked = ["frechet", "kernel", "score", "prdc", "modes"]
     ours = scoring.compute(asked, fake, as_reference(real))
-    assert list(scoring.value_names(asked, "classifier", 1200)) == list(
-        {name: None for metric in asked for name in scoring.METRICS[metric].values}
+    assert list(metric_names.value_names(asked, "classifier", 1200)) == list(
+        {name: None for metric in asked for name in metric_names.METRICS[metric].values}
     )
     assert ours["frechet"] == pytest.approx(metrics.frechet_distance(real.vectors, fake.vectors))
     whole = metrics.kernel_distance(real.vectors, fake.vectors)
@@ -102,9 +103,9 @@ def test_a_set_is_no_distance_from_itself(monkeypatch):
 
 @pytest.mark.quick
 def test_which_way_is_better():
-    assert scoring.is_better("fid", 3.0, None) and scoring.is_better("modes_kl", 0.1, 0.2)
-    assert not scoring.is_better("frechet", 3.0, 3.0)
-    assert scoring.is_better("recall", 0.5, 0.4) and not scoring.is_better("is", 8.0, 9.0)
+    assert metric_names.is_better("fid", 3.0, None) and metric_names.is_better("modes_kl", 0.1, 0.2)
+    assert not metric_names.is_better("frechet", 3.0, 3.0)
+    assert metric_names.is_better("recall", 0.5, 0.4) and not metric_names.is_better("is", 8.0, 9.0)
 
 
 # ---- images that are given
@@ -315,7 +316,7 @@ def test_few_images_need_permission(on_disk, model, capsys):
     argv = ["evaluate", f"--workdir={on_disk}", "--features=pixels", "--metrics=frechet"]
     line = mistake(capsys, *argv, "--num=49999")
     assert "published numbers of frechet are of 50,000 images, there are 49,999" in line
-    assert "--allow-small" in line
+    assert "--allow_small" in line
 
 
 def test_statistics_of_something_else_are_refused(on_disk, model, capsys):

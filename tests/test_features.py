@@ -14,7 +14,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import features, reference
 from ddgan_jax.evaluation.classifier import Trained, save, sha256
 from ddgan_jax.interop import inception as interop
-from ddgan_jax.metrics import inception, statistics
+from ddgan_jax.metrics import inception, names, statistics
 from ddgan_jax.models.classifier import init_params
 from tests.methods import ROOT, random_params
 
@@ -142,11 +142,11 @@ def test_missing_inception_says_where_it_is_published(tmp_path, monkeypatch):
     assert str(error.value).endswith("ddgan import inception --from=FILE")
 
 
-@pytest.mark.parametrize("protocol", features.PROTOCOLS)
+@pytest.mark.parametrize("protocol", names.PROTOCOLS)
 def test_protocols_are_those_of_the_metrics_and_travel_with_the_numbers(
     protocol, tmp_path, monkeypatch
 ):
-    assert set(features.PROTOCOLS) == set(inception.PROTOCOLS)
+    assert set(names.PROTOCOLS) == set(inception.PROTOCOLS)
     weights = interop.InceptionWeights({}, "a" * 64, "b" * 64)
     monkeypatch.setattr(interop, "load", lambda path: weights)
     network = features.inception("x.npz", protocol, jax.devices())

@@ -18,6 +18,7 @@ from ddgan_jax.cli.command import (
 from ddgan_jax.config import LARGEST_IMAGE, MOST_IMAGES
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.locks import output_file
+from ddgan_jax.metrics import names
 
 if TYPE_CHECKING:
     from etils import epath
@@ -100,11 +101,10 @@ def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
 
 def _check_network(values: flags.FlagValues) -> None:
     from ddgan_jax.cli.arguments import parse_names
-    from ddgan_jax.evaluation import features
 
-    if len(parse_names("features", values.features, features.NAMES)) > 1:
+    if len(parse_names("features", values.features, names.FEATURES)) > 1:
         raise UserError(f"--features={values.features}: one at a time")
-    parse_names("protocol", values.protocol, features.PROTOCOLS)
+    parse_names("protocol", values.protocol, names.PROTOCOLS)
 
 
 def _import_inception(values: flags.FlagValues) -> None:

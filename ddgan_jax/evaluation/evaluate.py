@@ -36,7 +36,7 @@ from ddgan_jax.inference import weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.inference.requests import open_model
 from ddgan_jax.interop.inception import PUBLISHED_SHA256
-from ddgan_jax.metrics import statistics
+from ddgan_jax.metrics import names, statistics
 from ddgan_jax.metrics.statistics import SavedStatistics
 
 FEWEST_KEPT = 10_000  # features of real images, if any are needed and there are so many
@@ -47,7 +47,7 @@ MOST_TIMED_CALLS = 10
 class Options(NamedTuple):
     """What is asked for. Empty strings and zeros stand for the defaults of the command.
 
-    metrics: of scoring.METRICS. features, protocol, inception: see features.open_network. num: of
+    metrics: of names.METRICS. features, protocol, inception: see features.open_network. num: of
     images. reference: a file of statistics. dataset, split, data_dir: of the real images; without
     them those that the model was trained on. out: the JSON file.
     """
@@ -96,7 +96,7 @@ def evaluate_command(
     step: of the run's checkpoint, None: the newest whole one. num_steps: of denoising, 0: those of
     the config. Raises UserError for what cannot be scored, before anything long begins.
     """
-    scoring.check(options.metrics, options.features)
+    names.check(options.metrics, options.features)
     if images is not None:
         if workdir is not None or export_dir is not None:
             raise UserError("--images are scored without a model: leave --workdir and --export out")
@@ -104,7 +104,7 @@ def evaluate_command(
     else:
         model = open_model(workdir, export_dir, step).in_steps(num_steps)
         source = _samples(model, workdir or export_dir, workdir, options)
-    scoring.check_count(options.metrics, source.count, allow_small=options.allow_small)
+    names.check_count(options.metrics, source.count, allow_small=options.allow_small)
     with _place_for(source, options) as out:
         result = evaluate(source, options, report=functools.partial(print, file=sys.stderr))
         content = json.dumps(result, indent=2, allow_nan=False)
@@ -117,7 +117,7 @@ def evaluate(source: Source, options: Options, *, report: Callable[[str], None])
     asked = options.metrics
     open_dataset = functools.cache(lambda: data.open_dataset(_needed(source.data)))
     network = features.open_network(
-        options.features if scoring.needs_network(asked) else "pixels",
+        options.features if names.needs_features(asked) else "pixels",
         open_dataset,
         protocol=options.protocol,
         inception_file=options.inception,
@@ -126,9 +126,9 @@ def evaluate(source: Source, options: Options, *, report: Callable[[str], None])
     digits = None
     if "modes" in asked:
         digits = classifier.of_stacked_digits(_needed(source.data), report)
-    with_vectors = scoring.needs_vectors(asked)
+    with_vectors = names.reads(asked, "vectors")
     real = None
-    if scoring.needs_reference(asked):
+    if names.needs_reference(asked):
         keep = max(source.count, FEWEST_KEPT) if with_vectors else 0
         real = _reference(source, options, network, open_dataset, keep, report)
     timing = source.sampling()
@@ -137,13 +137,13 @@ def evaluate(source: Source, options: Options, *, report: Callable[[str], None])
         network,
         total=source.count,
         keep=source.count if with_vectors else 0,
-        logits=scoring.needs_logits(asked),
+        logits=names.reads(asked, "logits"),
         label=digits and functools.partial(classifier.label_stacks, digits.params),
     )
     values = scoring.compute(asked, fake, real)
-    names = scoring.value_names(asked, network.name, source.count)
+    full_names = names.value_names(asked, network.name, source.count)
     result = {
-        "metrics": {names[plain]: values[plain] for plain in names},
+        "metrics": {full_names[plain]: values[plain] for plain in full_names},
         "samples": {
             "count": source.count,
             "images": source.name,
@@ -157,14 +157,14 @@ def evaluate(source: Source, options: Options, *, report: Callable[[str], None])
     }
     if digits:
         result["modes"] = _about_modes(digits.about, source.count)
-        if not scoring.needs_network(asked):
+        if not names.needs_features(asked):
             result["features"] = {"network": "digits", **result["modes"]["classifier"]}
     return result
 
 
 def _about_modes(classifier: Mapping[str, Any], count: int) -> dict[str, Any]:
-    used = scoring.used_count("modes", count)
-    floor = (scoring.NUM_MODES - 1) / (2 * used)
+    used = names.used_count("modes", count)
+    floor = (names.NUM_MODES - 1) / (2 * used)
     facts = ("dataset", "accuracy", "held_out", "weights_sha256")
     about = {name: classifier[name] for name in facts}
     return {"count": used, "kl_floor": floor, "classifier": about}
@@ -172,9 +172,9 @@ def _about_modes(classifier: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 def _comparable(options: Options, network: FeatureNetwork, count: int) -> bool:
     published = network.identity.get("source_sha256") == PUBLISHED_SHA256
-    if scoring.needs_network(options.metrics) and not published:
+    if names.needs_features(options.metrics) and not published:
         return False
-    return all(count >= scoring.standard_count(name) for name in options.metrics)
+    return all(count >= names.METRICS[name].published_count for name in options.metrics)
 
 
 def _needed(data_config: ConfigDict | None) -> ConfigDict:
@@ -199,7 +199,7 @@ def _reference(
         split = _needed(source.data).data.split
         real = reference.from_cache(open_dataset(), network, split=split, keep=keep, report=report)
     statistics.require_comparable(real.provenance, ours)
-    needed = max((scoring.METRICS[n].fewest for n in options.metrics), default=0) if keep else 0
+    needed = max((names.METRICS[n].fewest for n in options.metrics), default=0) if keep else 0
     if len(real.features) < needed:
         raise UserError(
             f"the reference keeps {len(real.features):,} features, {', '.join(options.metrics)} "
@@ -224,7 +224,7 @@ def _about_reference(real: SavedStatistics | None, options: Options) -> dict[str
 
 
 def _count(options: Options) -> int:
-    return options.num or max(map(scoring.standard_count, options.metrics))
+    return options.num or max(names.METRICS[name].published_count for name in options.metrics)
 
 
 def _samples(model: Model, where: str, workdir: str | None, options: Options) -> Source:
@@ -331,7 +331,7 @@ def _place_for(source: Source, options: Options) -> Iterator[epath.Path]:
         with locks.output_file(options.out, ".json", new=True) as out:
             yield out
         return
-    network = options.features if scoring.needs_network(options.metrics) else "modes"
+    network = options.features if names.needs_features(options.metrics) else "modes"
     protocol = f"_{options.protocol}" if network == "inception" else ""
     stem = f"{source.place.name}_{network}{protocol}_{source.count}"
     with results.new_file(source.place.parent, stem) as out:

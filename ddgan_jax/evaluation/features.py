@@ -25,8 +25,6 @@ from ddgan_jax.metrics.statistics import Provenance
 if TYPE_CHECKING:
     from ddgan_jax.data import Dataset
 
-NAMES = ("inception", "classifier", "pixels")
-PROTOCOLS = ("tf1", "pytorch_fid")  # of inception: see metrics.inception
 LARGEST_PIXELS = 1024
 BATCH_SIZE = 32  # images that a device gets at a time
 
@@ -41,9 +39,10 @@ class Features(NamedTuple):
 class FeatureNetwork(NamedTuple):
     """A feature network.
 
-    name: one of NAMES. identity: what JSON can hold: with the name the protocol, the checksum of
-    the weights, the accuracy of a classifier, where there are such. extract: features of uint8
-    images (N, H, W, C), any N >= 1. batch_size: images that make `extract` a whole batch.
+    name: one of `metrics.names.FEATURES`. identity: what JSON can hold: with the name the protocol,
+    the checksum of the weights, the accuracy of a classifier, where there are such. extract:
+    features of uint8 images (N, H, W, C), any N >= 1. batch_size: images that make `extract` a
+    whole batch.
     """
 
     name: str

@@ -38,7 +38,7 @@ class Provenance(NamedTuple):
     weights_sha256: str  # of the weights, as interop.inception.load gives it
     dataset: str  # free text: data set and split, or run and step
     preprocessing: str  # what was done to the images before they met the network
-    network: str = "inception"  # one of features.NAMES
+    network: str = "inception"  # one of metrics.names.FEATURES
 
 
 class _ProvenanceFields(TypedDict):

@@ -23,6 +23,7 @@ from ddgan_jax.data import mixture
 from ddgan_jax.data.datasets import Dataset
 from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.evaluation import classifier, features, reference, scoring
+from ddgan_jax.metrics import names
 from ddgan_jax.state import GeneratorState, Params, TrainState
 from ddgan_jax.training import reporter
 
@@ -48,7 +49,7 @@ def make_scores(
     wanted, count = config.eval, config.eval.num_samples
     metrics = wanted.metrics.split(",")
     network = features.open_network(
-        wanted.features if scoring.needs_network(metrics) else "pixels",
+        wanted.features if names.needs_features(metrics) else "pixels",
         lambda: dataset,
         protocol=wanted.protocol,
         inception_file=wanted.inception,
@@ -57,16 +58,16 @@ def make_scores(
     # What fails or takes long at the first call does so now, and not after hours of training.
     size, channels = config.data.image_size, config.data.channels
     network.extract(np.zeros((1, size, size, channels), np.uint8))
-    keep = count if scoring.needs_vectors(metrics) else 0
+    keep = count if names.reads(metrics, "vectors") else 0
     real, label = None, None
-    if scoring.needs_reference(metrics):
+    if names.needs_reference(metrics):
         split = config.data.split
         real = reference.from_cache(dataset, network, split=split, keep=keep, report=message)
     if "modes" in metrics:
         digits = classifier.of_stacked_digits(config, message)
         label = functools.partial(classifier.label_stacks, digits.params)
     request = sampling.each_class(config, range(count))
-    names = scoring.value_names(metrics, network.name, count)
+    full_names = names.value_names(metrics, network.name, count)
 
     def scores(params: Params) -> dict[str, float]:
         try:
@@ -81,11 +82,11 @@ def make_scores(
             network,
             total=count,
             keep=keep,
-            logits=scoring.needs_logits(metrics),
+            logits=names.reads(metrics, "logits"),
             label=label,
         )
         values = scoring.compute(metrics, fake, real)
-        return {f"{PREFIX}{names[plain]}": float(values[plain]) for plain in names}
+        return {f"{PREFIX}{full_names[plain]}": float(values[plain]) for plain in full_names}
 
     return scores
 
@@ -149,8 +150,8 @@ class Best(AbstractContextManager):
         if not (wanted.every_steps and wanted.best):
             return
         metrics = wanted.metrics.split(",")
-        names = scoring.value_names(metrics, wanted.features, wanted.num_samples)
-        self._name = f"{PREFIX}{names[wanted.best]}"
+        full_names = names.value_names(metrics, wanted.features, wanted.num_samples)
+        self._name = f"{PREFIX}{full_names[wanted.best]}"
         self._checkpoints = Checkpoints(
             self.folder / "checkpoints", keep_latest=1, keep_every_steps=0
         )
@@ -166,7 +167,7 @@ class Best(AbstractContextManager):
         """
         if self._checkpoints is None:
             return False
-        better = bool(scores) and scoring.is_better(
+        better = bool(scores) and names.is_better(
             self._config.eval.best, scores[self._name], self._best
         )
         if not distributed.from_first_process(better):

@@ -15,9 +15,9 @@ import msgspec
 
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.evaluation import results
-from ddgan_jax.evaluation.scoring import HIGHER_IS_BETTER
 from ddgan_jax.files import run_logs
 from ddgan_jax.files.paths import entries, user_path
+from ddgan_jax.metrics.names import HIGHER_IS_BETTER
 from ddgan_jax.viz.charts import Series, scatter_chart
 
 # Fields of a result that decide what its numbers mean; of features all do. Where statistics lie,
