@@ -18,8 +18,8 @@ from ddgan_jax import distributed, metrics
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation import inception
 from ddgan_jax.interop import inception as interop
-from ddgan_jax.metrics import inception
 from ddgan_jax.state import Params
 
 WHAT = {"features": ("features",), "distance": ("distance",), "both": ("features", "distance")}

@@ -11,10 +11,10 @@ from benchmarks import features as benchmark
 from ddgan_jax import distributed, metrics
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo, fingerprint
 from ddgan_jax.errors import UserError
-from ddgan_jax.evaluation import features, reference
+from ddgan_jax.evaluation import features, inception, reference
 from ddgan_jax.evaluation.classifier import Trained, save, sha256
 from ddgan_jax.interop import inception as interop
-from ddgan_jax.metrics import inception, names, statistics
+from ddgan_jax.metrics import names, statistics
 from ddgan_jax.models.classifier import init_params
 from tests.methods import ROOT, random_params
 

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation import inception
 from ddgan_jax.interop import inception as interop
 from ddgan_jax.interop import pytorch_files
-from ddgan_jax.metrics import inception
 from ddgan_jax.models.inception import InceptionV3, halving_max_pool
 
 FOLDER = Path(__file__).parent / "golden" / "metrics"

@@ -93,8 +93,8 @@ def inception(
     path: str | os.PathLike, protocol: str, devices: Sequence[jax.Device]
 ) -> FeatureNetwork:
     """The FID InceptionV3. Raises UserError for a file that is missing or damaged."""
+    from ddgan_jax.evaluation import inception as network
     from ddgan_jax.interop.inception import load
-    from ddgan_jax.metrics import inception as network
 
     weights = load(path)
     params = jax.device_put(weights.params, distributed.replicated(devices))

@@ -44,7 +44,7 @@ _HOW_TO_CONVERT = f"fetch {PUBLISHED_URL} and run: ddgan import inception --from
 class InceptionWeights(NamedTuple):
     """What `load` returns."""
 
-    params: Params  # float32, for metrics.inception.features
+    params: Params  # float32, for evaluation.inception.features
     sha256: str  # of these numbers: the same weights have the same, whatever file they came in
     source_sha256: str  # of the file they were converted from; PUBLISHED_SHA256 for the published
 

@@ -1,8 +1,8 @@
-"""How near generated images are to real ones: functions of two sets of features, in numpy float64.
+"""Tell how near generated images are to real ones: functions of sets of features, in numpy float64.
 
 The straight line:
 
-    pool3, logits = metrics.inception.features(params, images)       # the only part that needs JAX
+    pool3, logits = metrics.inception.features(params, images)
     metrics.frechet_distance(pool3_real, pool3_fake)                             # FID
     metrics.kernel_distance(pool3_real, pool3_fake)                              # KID
     metrics.precision_recall(pool3_real, pool3_fake)                             # fidelity, variety
@@ -10,7 +10,9 @@ The straight line:
 
 `statistics` gathers the mean and covariance of a set that is too large to keep, and stores them
 with what they were made from. `mode_statistics` counts the modes of Stacked MNIST,
-`mixture_statistics` those of a mixture of Gaussians in the plane.
+`mixture_statistics` those of a mixture of Gaussians in the plane. `names` lists the metrics that
+users can ask for. `inception` extracts features on devices and therefore lies in `evaluation`; it
+is reachable from here because it is the first line of every use.
 
 Importing this package is cheap: each metric is imported on the first use of its name.
 """
@@ -19,7 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddgan_jax.metrics import inception, statistics
+    from ddgan_jax.metrics import names, statistics
     from ddgan_jax.metrics.frechet import frechet_distance, frechet_distance_from_statistics
     from ddgan_jax.metrics.kernel import kernel_distance, kernel_distance_of_subsets
     from ddgan_jax.metrics.mixture import mixture_statistics
@@ -37,6 +39,7 @@ __all__ = [
     "kernel_distance_of_subsets",
     "mixture_statistics",
     "mode_statistics",
+    "names",
     "precision_recall",
     "statistics",
 ]
@@ -52,12 +55,16 @@ _HOMES = {
     "mode_statistics": "modes",
     "precision_recall": "neighbours",
 }
-_MODULES = ("inception", "statistics")
+_MODULES = {
+    "inception": "ddgan_jax.evaluation.inception",
+    "names": "ddgan_jax.metrics.names",
+    "statistics": "ddgan_jax.metrics.statistics",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -34,7 +34,7 @@ class FeatureStatistics(NamedTuple):
 class Provenance(NamedTuple):
     """What statistics were made from."""
 
-    protocol: str  # of metrics.inception: tf1 or pytorch_fid; "none" for other networks
+    protocol: str  # one of metrics.names.PROTOCOLS; "none" for other networks
     weights_sha256: str  # of the weights, as interop.inception.load gives it
     dataset: str  # free text: data set and split, or run and step
     preprocessing: str  # what was done to the images before they met the network
