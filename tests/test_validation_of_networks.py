@@ -8,7 +8,7 @@ import pytest
 
 from ddgan_jax import models
 from ddgan_jax.config import checks
-from ddgan_jax.config.network_checks import ncsnpp_widths
+from ddgan_jax.config.shapes import ncsnpp_widths
 from ddgan_jax.errors import UserError
 from ddgan_jax.models import discriminators, unet
 from tests.test_validation import config_with, refusal, siddm_with

@@ -1,22 +1,23 @@
 """Configs: every setting of a run, how it is read and written, and what makes no sense."""
 
 from ddgan_jax.config.defaults import (
-    DISCRIMINATORS,
-    GENERATORS,
+    LOCAL_PATHS,
+    POINT_SETS,
+    base_config,
+    empty_local_paths,
+    has_points,
+)
+from ddgan_jax.config.networks import DISCRIMINATORS, GENERATORS
+from ddgan_jax.config.schema import (
     LARGEST,
     LARGEST_IMAGE,
-    LOCAL_PATHS,
     MOST_IMAGES,
     MOST_TIMESTEPS,
     ConfigDict,
-    apply_variant,
-    base_config,
-    empty_local_paths,
-    from_stored,
-    resolutions,
-    siddm_config,
-    tiny,
 )
+from ddgan_jax.config.shapes import resolutions
+from ddgan_jax.config.stored import from_stored
+from ddgan_jax.config.variants import apply_variant, siddm_config, tiny
 
 __all__ = [
     "DISCRIMINATORS",
@@ -26,11 +27,13 @@ __all__ = [
     "LOCAL_PATHS",
     "MOST_IMAGES",
     "MOST_TIMESTEPS",
+    "POINT_SETS",
     "ConfigDict",
     "apply_variant",
     "base_config",
     "empty_local_paths",
     "from_stored",
+    "has_points",
     "resolutions",
     "siddm_config",
     "tiny",

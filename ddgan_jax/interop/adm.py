@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import randomness
 from ddgan_jax.config import LARGEST_IMAGE
-from ddgan_jax.config.fields import MOST_CHANNELS, MOST_CLASSES, MOST_LAYERS
+from ddgan_jax.config.schema import MOST_CHANNELS, MOST_CLASSES, MOST_LAYERS
 from ddgan_jax.interop import options, state_dicts
 from ddgan_jax.interop.state_dicts import StateDict
 from ddgan_jax.models import unet

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddgan_jax.config import LARGEST, LARGEST_IMAGE, MOST_TIMESTEPS, base_config, checks
-from ddgan_jax.config.fields import MOST_CHANNELS, MOST_LAYERS
+from ddgan_jax.config.schema import MOST_CHANNELS, MOST_LAYERS
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import options
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ddgan_jax.config.fields import MOST_ENTRIES
+from ddgan_jax.config.schema import MOST_ENTRIES
 from ddgan_jax.errors import UserError, reason, shown
 
 Reader = Callable[[Any], Any]

@@ -1,0 +1,103 @@
+"""Configs made of the base config: SIDDM's, and tiny ones for a first try on a CPU."""
+
+from collections.abc import Callable, Mapping
+
+from ml_collections import ConfigDict
+
+from ddgan_jax.config.defaults import base_config
+from ddgan_jax.config.networks import DISCRIMINATORS, GENERATORS
+from ddgan_jax.config.shapes import resolutions
+from ddgan_jax.errors import UserError, did_you_mean, shown
+
+
+def siddm_config() -> ConfigDict:
+    """Return SIDDM (Xu et al. 2023) with its CIFAR-10 networks, no data set chosen.
+
+    What the paper leaves open is decided here, each choice with its reason.
+    """
+    c = base_config()
+    c.diffusion.schedule = "cosine"
+
+    c.objective.joint = False
+    # s is 0 for every tau < 1 / T, so that only tau says which step the head C must undo.
+    c.objective.discriminator_time = "t+1"
+    c.objective.afd_weight = 1.0  # the best of the paper's ablation
+    # Closest to the paper's words, "explicit L2 reconstruction"; the other forms, without C, would
+    # reward a generator that does not denoise.
+    c.objective.afd_form = "recon"
+    c.objective.afd_regression = True  # without C the term is no divergence
+    c.objective.afd_scaling = "none"  # 1 / (2 beta) reaches 1e5 for the smallest tau
+    c.objective.denoising_weight = 1.0  # the paper gives no coefficient
+    c.objective.r1_gamma = 0.0  # R stands in for it; the paper names no gradient penalty
+
+    # z has the image's shape, since the paper's networks differ only in their input and output
+    # channels; per-pixel logits for the same reason.
+    c.generator = GENERATORS["unet"]()
+    c.discriminator = DISCRIMINATORS["unet"]()
+
+    c.optimizer.generator_learning_rate = 2e-4
+    c.optimizer.discriminator_learning_rate = 1e-4
+    c.optimizer.beta2 = 0.999  # beta1 and beta2 as in the authors' 25 Gaussians
+    return c
+
+
+def apply_variant(
+    config: ConfigDict, argument: str, variants: Mapping[str, Callable[[ConfigDict], None]]
+) -> ConfigDict:
+    """Return the config, changed in place by the variant that a config file's argument names.
+
+    "" is the config itself. Raises UserError for a name that is not among `variants`.
+    """
+    if argument:
+        if argument not in variants:
+            message = f"config argument {shown(repr(argument))} is not known"
+            message += did_you_mean(argument, variants) or f"; known: {', '.join(variants)}"
+            raise UserError(message)
+        variants[argument](config)
+    return config
+
+
+def tiny(config: ConfigDict) -> None:
+    """Shrink, in place, to two train steps in seconds on a CPU; kinds of networks are kept."""
+    size = 64 if config.discriminator.name == "large" else min(config.data.image_size, 32)
+    config.data.image_size = size
+    for network in (config.generator, config.discriminator):
+        network.update({k: v for k, v in _TINY[network.name].items() if k in network})
+        if "attention_resolutions" in network:
+            network.attention_resolutions = (size // 2,)
+        if "remat_resolutions" in network:
+            there = resolutions(network, size)
+            network.remat_resolutions = tuple(p for p in network.remat_resolutions if p in there)
+    config.objective.r1_interval = 1  # one program to compile instead of two
+    config.train.batch_size = 8
+    config.train.num_steps = 2
+    config.optimizer.decay_steps = min(config.optimizer.decay_steps, 2)
+    config.optimizer.decay_interval_steps = 1
+    config.log.every_steps = 1
+    config.log.samples_every_steps = 2
+    config.log.num_samples = 4
+    config.checkpoint.save_every_steps = 2
+    config.eval.every_steps = 0
+    config.sampling.chunk_size = 4
+
+
+_TINY_CONVOLUTIONAL = {"base_channels": 4, "time_embedding_dim": 16}
+_TINY = {
+    "ncsnpp": {
+        "base_channels": 8,
+        "channel_multipliers": (1, 2),
+        "num_res_blocks": 1,
+        "latent_dim": 8,
+        "latent_embedding_dim": 16,
+        "latent_layers": 1,
+    },
+    "unet": {
+        "base_channels": 32,
+        "channel_multipliers": (1, 1),
+        "num_res_blocks": 1,
+        "head_channels": 16,
+    },
+    "mlp": {"width": 16, "hidden_layers": 1, "time_embedding_dim": 8},
+    "small": _TINY_CONVOLUTIONAL,
+    "large": _TINY_CONVOLUTIONAL,
+}
