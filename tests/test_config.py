@@ -8,8 +8,11 @@ import jax
 import pytest
 
 from ddgan_jax import models
-from ddgan_jax.config import checks
+from ddgan_jax.config import POINT_SETS, checks, reference
+from ddgan_jax.config.defaults import SECTIONS
 from ddgan_jax.config.files import from_json, leaves, load_config, to_json
+from ddgan_jax.config.networks import NETWORKS
+from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -62,6 +65,48 @@ def test_published_schedules(name, steps, batch_size):
     assert (config.train.num_steps, config.train.batch_size) == (steps, batch_size)
     epoch = config.optimizer.decay_interval_steps
     assert config.optimizer.decay_steps == config.train.num_steps - epoch
+
+
+FIELDS = [
+    pytest.param(name, key, field, id=f"{name} {key}")
+    for name, section in [
+        *SECTIONS.items(),
+        *(
+            (f"{role} {kind}", fields)
+            for role in NETWORKS
+            for kind, fields in NETWORKS[role].items()
+        ),
+    ]
+    for key, field in section.items()
+]
+
+
+@pytest.mark.parametrize(("section", "name", "field"), FIELDS)
+def test_each_field_is_declared_in_full(section, name, field):
+    """A sentence; a default that it may have; for numbers the same bounds in checks and docs."""
+    assert re.fullmatch(r"[A-Z0-9].*\.", field.sentence) and ". " not in field.sentence
+    assert len(field.unit.split()) <= 1 and "|" not in field.sentence
+    field.check(name, field.default)
+    assert f"| `{name}` |" in reference.page() and field.sentence in reference.page()
+    if not isinstance(field.default, int | float | tuple) or isinstance(field.default, bool):
+        return
+    outside = [field.at_most + 1]
+    outside += [field.above] if field.above is not None else []
+    outside += [field.at_least - 1] if field.at_least is not None else []
+    outside += [field.below] if field.below is not None else []
+    for value in outside:
+        value = float(value) if isinstance(field.default, float) else value
+        with pytest.raises(UserError, match=re.escape(f"{name}=")):
+            field.check(name, (value,) if isinstance(field.default, tuple) else value)
+
+
+def test_the_reference_of_the_fields_is_current():
+    page = (Path(__file__).parents[1] / "docs" / "config.md").read_text()
+    assert page == reference.page(), "python -m ddgan_jax.config.reference > docs/config.md"
+
+
+def test_the_names_of_the_point_sets():
+    assert tuple(mixture.SETS) == POINT_SETS
 
 
 def write(tmp_path: Path, text: str) -> str:

@@ -44,9 +44,9 @@ _DATA = {
     "name": Field(
         "",
         'Name of the data set: "cifar10" or any other in TFDS, "digits", "stacked_mnist", '
-        f'"folder" with data.path, or the points of {" or ".join(map(repr, POINT_SETS))}.',
+        f'"folder" with data.path, or points: {", ".join(POINT_SETS)}.',
     ),
-    "split": Field("train", 'Split or slice in the syntax of TFDS, e.g. "train[:90%]".'),
+    "split": Field("train", 'Split or slice in the syntax of TFDS, such as "train[:90%]".'),
     "dir": Field(
         "",
         "Folder of prepared sets; empty takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
@@ -222,7 +222,7 @@ _EVAL = {
         "images",
         at_most=MOST_IMAGES,
     ),
-    "metrics": Field("frechet", 'Metrics as in `ddgan evaluate`, e.g. "fid,prdc".'),
+    "metrics": Field("frechet", 'Metrics as in `ddgan evaluate`, such as "fid,prdc".'),
     "features": Field(
         "classifier",
         'Network by whose features images are compared; fid, is and kid need "inception".',
