@@ -305,9 +305,9 @@ def test_constructor_defaults():
     [
         ({"image_size": "many"}, "option image_size: .*many"),
         ({"image_size": 96}, "option channel_mult: image size 96 has no default"),
-        ({"image_size": 36, "channel_mult": "1,1,1,1"}, "image_size 36 cannot be halved 3 times"),
-        ({"num_channels": 48}, "level 0 has 48 channels, not a multiple of 32"),
-        ({"num_heads": 7}, "level 2 has 384 channels, which its heads do not divide"),
+        ({"image_size": 36, "channel_mult": "1,1,1,1"}, "image_size=36 cannot be halved 3 times"),
+        ({"num_channels": 48}, "base_channels=48: .* into 32 groups"),
+        ({"num_heads": 7}, "num_heads=7 does not divide the 384 channels of level 2"),
         ({"channel_mult": "1,two"}, "option channel_mult: .*two"),
         ({"channel_mult": ()}, "option channel_mult: it has 0 entries, not 1 to 32"),
         ({"attention_resolutions": "0"}, "option attention_resolutions: 0 is less than 1"),

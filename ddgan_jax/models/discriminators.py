@@ -11,10 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddgan_jax.config.shapes import CONVOLUTIONAL, STDDEV_GROUP_SIZE
 from ddgan_jax.models import layers, resample
 from ddgan_jax.models.layers import Conv3x3, Dtype, uniform_fan_out
 
-STDDEV_GROUP_SIZE = 4
 _FIR = (1, 3, 3, 1)
 
 
@@ -116,13 +116,13 @@ def small(
     base_channels: int, time_embedding_dim: int, stddev_groups: str = "spread", dtype: Dtype = None
 ) -> Discriminator:
     """The discriminator of 32-pixel images: H / 8, needs H >= 8."""
-    widths = (2, 4, 8, 8)
-    return Discriminator(base_channels, widths, 1, 0.0, time_embedding_dim, stddev_groups, dtype)
+    blocks = CONVOLUTIONAL["small"]
+    return Discriminator(base_channels, *blocks, 0.0, time_embedding_dim, stddev_groups, dtype)
 
 
 def large(
     base_channels: int, time_embedding_dim: int, stddev_groups: str = "spread", dtype: Dtype = None
 ) -> Discriminator:
     """The discriminator of 256-pixel images: H / 64, needs H >= 64."""
-    widths = (4, 8, 8, 8, 8, 8)
-    return Discriminator(base_channels, widths, 0, 1.0, time_embedding_dim, stddev_groups, dtype)
+    blocks = CONVOLUTIONAL["large"]
+    return Discriminator(base_channels, *blocks, 1.0, time_embedding_dim, stddev_groups, dtype)

@@ -14,6 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddgan_jax.config.shapes import num_groups
+
 Dtype = Any
 Initializer = Callable[..., jax.Array]
 
@@ -94,11 +96,6 @@ class FourierEmbedding(nn.Module):
         frequencies = jax.lax.stop_gradient(self.param("frequencies", init, (self.dim,)))
         phases = jnp.log(t.astype(dtype))[:, None] * frequencies[None, :] * (2 * math.pi)
         return jnp.concatenate([jnp.sin(phases), jnp.cos(phases)], axis=1)
-
-
-def num_groups(channels: int) -> int:
-    """Groups of every group normalisation: 4 channels or more in each, at most 32 groups."""
-    return min(channels // 4, 32)
 
 
 def group_norm(

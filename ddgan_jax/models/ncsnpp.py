@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddgan_jax.config.shapes import resolutions
 from ddgan_jax.models import layers, resample
 from ddgan_jax.models.layers import Conv3x3, Dtype, residual_sum, uniform_fan_avg
 
@@ -284,7 +285,7 @@ class NCSNpp(nn.Module):
         return h, None
 
     def _attends(self, level: int) -> bool:
-        return self.image_size // 2**level in self.attention_resolutions
+        return resolutions(self, self.image_size)[level] in self.attention_resolutions
 
     def _conv(self, features: int, name: str, scale: float = 1.0) -> Conv3x3:
         return Conv3x3(features, uniform_fan_avg(scale), self.dtype, name=name)

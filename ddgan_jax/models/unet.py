@@ -25,10 +25,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from ddgan_jax.errors import UserError
+from ddgan_jax.config import shapes
 from ddgan_jax.models import resample
 from ddgan_jax.models.layers import Dtype, at_least_float32
-from ddgan_jax.models.unet_blocks import NUM_GROUPS, Attention, GroupNorm, ResBlock, conv3x3, dense
+from ddgan_jax.models.unet_blocks import Attention, GroupNorm, ResBlock, conv3x3, dense
 
 
 def timestep_embedding(t: jax.Array, dim: int, dtype: Dtype = jnp.float32) -> jax.Array:
@@ -157,10 +157,10 @@ class UNet(nn.Module):
         return h
 
     def _pixels(self, level: int) -> int:
-        return self.image_size // 2 ** (level + (self.updown_order == "imagen"))
+        return shapes.resolutions(self, self.image_size)[level]
 
     def _width(self, level: int) -> int:
-        return int(self.base_channels * self.channel_multipliers[level])
+        return shapes.width(self, level)
 
     def _recomputed(self, level: int, module: type[nn.Module]) -> type[nn.Module]:
         return nn.remat(module) if self._pixels(level) in self.remat_resolutions else module
@@ -191,25 +191,7 @@ def attention_heads(network: UNet | ConfigDict, width: int, up: bool) -> int:
 
 def check(network: UNet) -> None:
     """Raise UserError if there is no network of these fields."""
-    order, size = network.updown_order, network.image_size
-    if order not in ("adm", "imagen"):
-        raise UserError(f"updown_order must be 'adm' or 'imagen', not {order!r}")
-    if network.resblock_updown and order == "imagen":
-        raise UserError("resblock_updown is not possible with updown_order 'imagen'")
-    last = len(network.channel_multipliers) - 1
-    halvings = last + (order == "imagen")
-    if size % 2**halvings:
-        raise UserError(f"image_size {size} cannot be halved {halvings} times; use fewer levels")
-    for level, multiplier in enumerate(network.channel_multipliers):
-        width = int(network.base_channels * multiplier)
-        if width % NUM_GROUPS:
-            raise UserError(f"level {level} has {width} channels, not a multiple of {NUM_GROUPS}")
-        pixels = size // 2 ** (halvings - last + level)
-        attends = level == last or pixels in network.attention_resolutions
-        parts = [network.num_heads, network.num_heads_up or network.num_heads]
-        parts = [network.head_channels] if network.head_channels else parts
-        if attends and any(width % part for part in parts):
-            raise UserError(f"level {level} has {width} channels, which its heads do not divide")
+    shapes.check_unet(network, network.image_size)
 
 
 FIELDS = tuple(

@@ -11,9 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ddgan_jax.config.shapes import UNET_GROUPS
 from ddgan_jax.models.layers import Dropout, Dtype, Initializer, at_least_float32, group_norm
 
-NUM_GROUPS = 32  # of every normalisation: all widths are multiples of it
 _EPSILON = 1e-5
 
 
@@ -59,7 +59,7 @@ class GroupNorm(nn.Module):
         if modulation is not None:
             scale, shift = map(at_least_float32, modulation)
             gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
-        return group_norm(x, gain, bias, NUM_GROUPS, _EPSILON).astype(x.dtype)
+        return group_norm(x, gain, bias, UNET_GROUPS, _EPSILON).astype(x.dtype)
 
 
 class ResBlock(nn.Module):
