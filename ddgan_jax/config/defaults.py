@@ -6,7 +6,6 @@ resolved config is written to the run folder and travels in every checkpoint. Th
 fields are in `networks`.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -256,7 +255,7 @@ _SAMPLING = {
 }
 
 # All fields but those of the networks, by section.
-SECTIONS: Mapping[str, Section] = {
+SECTIONS: dict[str, Section] = {
     "data": _DATA,
     "diffusion": _DIFFUSION,
     "objective": _OBJECTIVE,

@@ -27,7 +27,7 @@ def load_config(path: str) -> ConfigDict:
     file, arguments = _split(path)
     source = read_bytes(user_path(file, "config"), "config file", most=LARGEST_FILE)
     try:
-        namespace = {"__name__": "config", "__file__": file}
+        namespace: dict[str, Any] = {"__name__": "config", "__file__": file}
         exec(compile(source, file, "exec"), namespace)
         config = namespace["get_config"](*arguments)
         if isinstance(config, ConfigDict):

@@ -29,10 +29,6 @@ def _width(default: int, sentence: str, unit: str = "channels") -> Field:
     return Field(default, sentence, unit, above=0, at_most=MOST_CHANNELS)
 
 
-def _layers(default: int, sentence: str, **bounds: float) -> Field:
-    return Field(default, sentence, "layers", **(bounds or {"above": 0}), at_most=MOST_LAYERS)
-
-
 def _embedding(default: int) -> Field:
     return Field(
         default,
@@ -121,8 +117,12 @@ _NCSNPP = _levels(128, (1, 2, 2, 2), (16,)) | {
     "latent": _latent("normal", "normal", "none"),
     "latent_dim": _width(100, "Length of the latent z.", ""),
     "latent_embedding_dim": _width(256, "Width of the network that maps the latent z."),
-    "latent_layers": _layers(
-        3, "Hidden layers of the network that maps the latent z, after its first.", at_least=0
+    "latent_layers": Field(
+        3,
+        "Hidden layers of the network that maps the latent z, after its first.",
+        "layers",
+        at_least=0,
+        at_most=MOST_LAYERS,
     ),
 }
 
@@ -179,7 +179,9 @@ _UNET = _levels(256, (2, 2, 2), (16, 8)) | {
 def _mlp(hidden_layers: int) -> Section:
     return {
         "width": _width(100, "Width of the hidden layers.", "units"),
-        "hidden_layers": _layers(hidden_layers, "Number of hidden layers."),
+        "hidden_layers": _positive(
+            hidden_layers, "Number of hidden layers.", "layers", at_most=MOST_LAYERS
+        ),
         "time_embedding_dim": _embedding(128),
     }
 
@@ -189,7 +191,7 @@ def _logits(default: int, where: str) -> Field:
 
 
 _ANY_LATENT = ("normal", "uniform", "none")
-_GROUPS: Mapping[str, Mapping[str, Section]] = {
+_GROUPS: dict[str, dict[str, Section]] = {
     "generator": {
         "ncsnpp": _NCSNPP,
         "unet": _UNET
@@ -219,7 +221,7 @@ _NAME = {
     "of SIDDM, or an MLP for points.",
 }
 
-NETWORKS: Mapping[str, Mapping[str, Section]] = {
+NETWORKS: dict[str, dict[str, Section]] = {
     role: {
         name: {"name": Field(name, _NAME[role], choices=tuple(groups))} | group
         for name, group in groups.items()

@@ -131,7 +131,7 @@ def _condition(name: str, value: Any, example: Any) -> str:
     return f"{name}={value!r}"
 
 
-Section = Mapping[str, Field]
+Section = dict[str, Field]
 
 
 def make(section: Section) -> ConfigDict:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.config.checks import check_fields, check_model
+from ddgan_jax.config.model_checks import check_fields, check_model
 from ddgan_jax.config.schema import make
 
 
@@ -14,7 +14,7 @@ def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
 
     A field that is newer than what was stored had, in effect, its default, and gets it. The tree
     may come from anybody: raises UserError for whatever is not a config, and for one whose networks
-    or noise schedule cannot be, as `checks.check_model` says.
+    or noise schedule cannot be, as `model_checks.check_model` says.
     """
     tree = _with_tuples(tree)
     sections = check_fields(tree, complete=False)
