@@ -28,6 +28,7 @@ from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.checks import validate
 from ddgan_jax.data.pipeline import AHEAD
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.state import Batch, TrainState
 from ddgan_jax.training import reporter
 
@@ -141,7 +142,7 @@ def _events(
     """Seconds for which each of them keeps the training waiting, by name, repeat by repeat."""
     devices = jax.devices()
     out = stack.enter_context(
-        reporter.Reporter(folder, steps_done=0, num_steps=repeats, batch_size=1)
+        reporter.Reporter(RunFolder.at(folder), steps_done=0, num_steps=repeats, batch_size=1)
     )
     checkpoints = stack.enter_context(
         Checkpoints(folder / "checkpoints", keep_latest=1, keep_every_steps=0)

@@ -34,8 +34,8 @@ from orbax.checkpoint import checkpoint_managers
 from ddgan_jax import distributed
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import foreign
-from ddgan_jax.files.locks import is_held
 from ddgan_jax.files.paths import entries, is_bucket
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.state import Params, PyTree, TrainState
 
 Report = Callable[[str], None]
@@ -280,7 +280,7 @@ def _newest_whole(
     if step is not None:
         earlier = ", ".join(str(s) for s in reversed(steps) if s < step) or "there is none"
         raise UserError(f"damaged checkpoint in {directory} ({named}); earlier steps: {earlier}")
-    if is_held(directory.parent):
+    if RunFolder(directory.parent).is_being_written():
         raise BusyError(
             f"no checkpoint in {directory} is whole ({named}), and a process is training there: "
             "try again"

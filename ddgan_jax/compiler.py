@@ -11,6 +11,7 @@ import sys
 
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files.paths import cache_folder, is_bucket
+from ddgan_jax.files.run_folder import RunFolder
 
 # Train step of cifar10_ddgan.py, 4 images, two cores with AVX-512: together 0.87 of the time. The
 # newer convolutions that the second leaves out need 1.6 times as long for weight gradients.
@@ -49,10 +50,12 @@ def keep_programs(workdir: str = "") -> None:
     nothing is kept, nor where it cannot be made: that is one line, instead of JAX's two for each
     program. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
     """
-    cache = f"{workdir}/jax_cache" if is_bucket(workdir) else cache_folder()
-    if cache is None:
+    if is_bucket(workdir):
+        folder = os.fspath(RunFolder.at(workdir).compiled_programs)
+    elif cache := cache_folder():
+        folder = os.fspath(cache / "jax")
+    else:
         return
-    folder = cache if is_bucket(workdir) else os.fspath(cache / "jax")
     if not is_bucket(workdir) and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         try:
             os.makedirs(folder, exist_ok=True)

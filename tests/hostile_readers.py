@@ -19,7 +19,8 @@ from ddgan_jax.data import array_files, image_folders, image_layouts, prepared
 from ddgan_jax.data.prepare import archives
 from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.evaluation import classifier, given
-from ddgan_jax.files import run_logs
+from ddgan_jax.files import run_folder
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import export, weights
 from ddgan_jax.inference.model import Model, from_run
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
@@ -152,7 +153,7 @@ def _data_sets(folder: Path) -> Iterator[Reader]:
 def _runs(folder: Path) -> Iterator[Reader]:
     run = folder / "run"
     _train(run)
-    (run / run_logs.ORIGIN).write_text(
+    (run / run_folder.ORIGIN).write_text(
         json.dumps({"provenance": {"imported_from": "x", "sha256": "0" * 64}, "licence": "y"})
     )
     (run / "evaluations").mkdir()
@@ -163,7 +164,7 @@ def _runs(folder: Path) -> Iterator[Reader]:
         text = page_contents.render(report_page.read(run))
         assert "<script>alert" not in text and "\x1b" not in text
 
-    names = (run_logs.METRICS, run_logs.MACHINES, run_logs.CONFIG)
+    names = (run_folder.METRICS, run_folder.MACHINES, run_folder.CONFIG)
     for name in names:
         yield Reader(f"page, {name}", run / name, page, JSON if name.endswith("n") else LINES)
     yield Reader("page, result", result, page, JSON)
@@ -174,10 +175,13 @@ def _runs(folder: Path) -> Iterator[Reader]:
         assert "<script>alert" not in tradeoff.chart(found, "fid")
 
     yield Reader("trade-off, result", result, chart, JSON)
-    log = run / run_logs.METRICS
     silent: dict[str, Any] = {"report": lambda line: None}
-    yield Reader("metrics at a resume", log, lambda: run_logs.kept_lines(log, 2, **silent), LINES)
-    for name, damage in ((run_logs.ORIGIN, JSON), (run_logs.METRICS, LINES)):
+
+    def resume() -> None:
+        RunFolder.at(run).drop_metrics_from(2, **silent)
+
+    yield Reader("metrics at a resume", run / run_folder.METRICS, resume, LINES)
+    for name, damage in ((run_folder.ORIGIN, JSON), (run_folder.METRICS, LINES)):
         yield Reader(f"model, {name}", run / name, lambda: from_run(run, **silent), damage)
 
 

@@ -11,14 +11,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from ddgan_jax.config import base_config
 from ddgan_jax.config.files import from_json
+from ddgan_jax.config.run_config import check_same_run, write_config
 from ddgan_jax.files.atomic import append_line
-from ddgan_jax.files.locks import only_writer
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.images import write_images
-from ddgan_jax.training.reporter import Reporter, check_same_run, write_config
+from ddgan_jax.training.reporter import Reporter
 
 pytestmark = pytest.mark.quick
 
-RUN = "gs://bucket/runs/one"
+RUN = RunFolder.at("gs://bucket/runs/one")
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ def bucket(tmp_path, monkeypatch):
 def test_a_run_is_told_into_a_bucket(bucket):
     config = base_config()
     write_config(RUN, config)
-    check_same_run(RUN, config)
+    check_same_run(RUN, config, report=print)
     for steps_done in (0, 2):  # the second goes on after step 2, and tells step 3 anew
         with Reporter(RUN, steps_done=steps_done, num_steps=4, batch_size=8) as report:
             for step in range(steps_done + 1, 4):
@@ -71,5 +72,5 @@ def test_samples_go_into_a_bucket(bucket):
 
 
 def test_buckets_have_no_lock(bucket):
-    with only_writer(RUN), only_writer(RUN):
+    with RUN.only_writer(), RUN.only_writer():
         pass

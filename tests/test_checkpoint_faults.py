@@ -14,7 +14,7 @@ import pytest
 from ddgan_jax import checkpoint
 from ddgan_jax.checkpoint import list_steps, load_ema, load_state
 from ddgan_jax.errors import BusyError, UserError
-from ddgan_jax.files.locks import only_writer
+from ddgan_jax.files.run_folder import RunFolder
 from tests.checkpoints import (
     CONFIG,
     abstract,
@@ -278,7 +278,7 @@ def test_nobody_is_told_to_move_a_live_run(tmp_path):
     shutil.rmtree(tmp_path / "checkpoints" / "1" / "ema")
     with pytest.raises(UserError, match="to start anew, move it"):
         load_ema(tmp_path / "checkpoints", report=print)
-    with only_writer(tmp_path, run_folder=True), pytest.raises(BusyError, match="try again"):
+    with RunFolder.at(tmp_path).only_writer(), pytest.raises(BusyError, match="try again"):
         load_ema(tmp_path / "checkpoints", report=print)
 
 

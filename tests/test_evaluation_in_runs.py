@@ -9,6 +9,7 @@ import pytest
 from ddgan_jax import checkpoint, models, train_step
 from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from ddgan_jax.training import hooks
 from ddgan_jax.training.hooks import Best
@@ -32,7 +33,7 @@ def state(value):
 def run(workdir, scores, name=NAME, **changes):
     """Offers states with these scores by step, each with its line in metrics.jsonl, as a run."""
     kept = []
-    with Best(workdir, config(**changes)) as best:
+    with Best(RunFolder.at(workdir), config(**changes)) as best:
         for step, score in scores.items():
             with (workdir / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, name: score}) + "\n")

@@ -13,6 +13,7 @@ import pytest
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import atomic, locks
 from ddgan_jax.files.paths import entries
+from ddgan_jax.files.run_folder import RunFolder
 
 # A content tells of which writer it is and whether it is whole.
 PROGRAM = """
@@ -164,7 +165,7 @@ def test_what_cannot_be_written_is_one_line(tmp_path):
 def test_a_pipe_in_place_of_a_lock_makes_nobody_wait(tmp_path, run_folder):
     os.mkfifo(tmp_path / ".lock")
     os.mkfifo(tmp_path / ".x.lock")
-    place = tmp_path if run_folder else tmp_path / "x"
-    with pytest.raises(UserError), locks.only_writer(place, run_folder=run_folder):
-        pass
-    assert not locks.is_held(tmp_path)
+    run = RunFolder.at(tmp_path)
+    with pytest.raises(UserError):
+        (run.only_writer() if run_folder else locks.only_writer(tmp_path / "x")).__enter__()
+    assert not run.is_being_written()

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from ddgan_jax import cli, distributed, models, train_step
+from ddgan_jax.config import run_config
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import export, model
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
 from ddgan_jax.interop.nvlabs_checkpoints import import_content
-from ddgan_jax.training import reporter
 from tests import golden_cases as golden
 from tests import test_golden_training as trajectories
 
@@ -271,7 +272,8 @@ def test_imported_run_folder_is_one_from_which_training_goes_on(run, tmp_path, c
     out = tmp_path / "run"
     assert cli.main(["import", "nvlabs", f"--checkpoint={CONTENT}", f"--out={out}"]) == 0
     assert f"--config={out}/config.py --workdir={out}" in capsys.readouterr().out
-    reporter.check_same_run(out, load_config(f"{out}/config.py"))
+    config = load_config(f"{out}/config.py")
+    run_config.check_same_run(RunFolder.at(out), config, report=print)
     brought = model.from_run(out, report=print)
     assert brought.step == run.num_steps
     raw = model.from_run(out, kind="raw", report=print)

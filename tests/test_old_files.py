@@ -17,7 +17,7 @@ import ddgan_jax
 from ddgan_jax.config import from_stored
 from ddgan_jax.config.files import from_dict
 from ddgan_jax.errors import UserError
-from ddgan_jax.files import run_logs
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.training import loop
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -79,8 +79,9 @@ def test_an_old_run_draws_the_images_of_its_time(old_run):
 
 def test_the_records_of_an_old_run_are_read_without_a_complaint(old_run):
     complaints = []
-    metrics = run_logs.read_metrics(old_run, report=complaints.append)
-    starts = run_logs.read_starts(old_run, report=complaints.append)
+    folder = RunFolder.at(old_run)
+    metrics = folder.read_metrics(report=complaints.append)
+    starts = folder.read_starts(report=complaints.append)
     assert not complaints
     assert [line.step for line in metrics] == [1, 2, 3, 4, 5, 6]
     assert metrics[5].metrics["g_loss"] == 0.8026943206787109

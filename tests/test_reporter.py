@@ -12,24 +12,33 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from ddgan_jax.config import base_config
+from ddgan_jax.config import base_config, run_config
+from ddgan_jax.config.run_config import MAY_CHANGE
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import replacing, write_atomically
 from ddgan_jax.files.progress import Pace, duration
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.training import reporter
 from ddgan_jax.training.event_files import SummaryWriter, metric_writers
-from ddgan_jax.training.reporter import (
-    MAY_CHANGE,
-    Reporter,
-    check_finite,
-    check_same_run,
-    write_config,
-)
+from ddgan_jax.training.health import check_metrics
+from ddgan_jax.training.reporter import Reporter
+
+
+def check_same_run(run, config):
+    run_config.check_same_run(RunFolder.at(run), config, report=print)
+
+
+def write_config(run, config):
+    run_config.write_config(RunFolder.at(run), config)
 
 
 def open_reporter(run_dir, steps_done=0, num_steps=1000, batch_size=10, **options):
     return Reporter(
-        run_dir, steps_done=steps_done, num_steps=num_steps, batch_size=batch_size, **options
+        RunFolder.at(run_dir),
+        steps_done=steps_done,
+        num_steps=num_steps,
+        batch_size=batch_size,
+        **options,
     )
 
 
@@ -154,9 +163,9 @@ def test_a_broken_config_file_is_named_and_kept(tmp_path):
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_metric_that_is_not_finite_stops_the_run_by_name(bad):
     fine = {"d_loss": 0.5, "g_loss": -3.0}
-    check_finite({101: fine, 102: fine})
+    check_metrics({101: fine, 102: fine})
     with pytest.raises(UserError) as caught:
-        check_finite({101: fine, 102: fine | {"g_loss": bad, "r1": 0.0}, 103: {"d_loss": bad}})
+        check_metrics({101: fine, 102: fine | {"g_loss": bad, "r1": 0.0}, 103: {"d_loss": bad}})
     assert str(caught.value).startswith(f"step 102: g_loss is {bad:g}; ")
     assert "untouched" in str(caught.value)
 

@@ -32,6 +32,7 @@ from ddgan_jax.evaluation.features import FeatureNetwork
 from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import is_bucket, run_folder_path, user_path
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.inference.requests import open_model
@@ -237,12 +238,13 @@ def _samples(model: Model, where: str, workdir: str | None, options: Options) ->
     for field, value in (("split", options.split), ("dir", options.data_dir)):
         config.data[field] = value or config.data[field]
     count, size = _count(options), config.data.image_size
-    kept = Path() if not workdir or is_bucket(workdir) else Path(run_folder_path(workdir))
+    local = workdir and not is_bucket(workdir)
+    run = RunFolder.at(run_folder_path(workdir) if local else "")
     return Source(
         name=f"samples of {where}, step {model.step} ({model.kind})",
         count=count,
         shape=(size, size, config.data.channels),
-        place=kept / "evaluations" / f"step_{model.step}_in_{model.num_steps}",
+        place=Path(run.evaluations) / f"step_{model.step}_in_{model.num_steps}",
         read=lambda: model.draw(model.request(range(count))),
         data=config,
         model={
@@ -281,7 +283,7 @@ def _given_images(path: str, options: Options) -> Source:
         name=f"images of {path}",
         count=count,
         shape=images.shape,
-        place=Path("evaluations") / _name_of(path),
+        place=Path(RunFolder.at("").evaluations) / _name_of(path),
         read=read,
         data=config,
         model={"images": path},

@@ -21,7 +21,6 @@ from ddgan_jax.errors import BusyError, UserError, reason, shown
 from ddgan_jax.files.atomic import removed_at_the_end, write_errors
 from ddgan_jax.files.paths import LONGEST_NAME, is_bucket, user_path
 
-RUN_LOCK = ".lock"  # in a run folder
 PATIENCE = 2.0  # seconds to wait for a process that is just ending
 # How a file system without locks answers.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
@@ -29,26 +28,29 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 
 @contextlib.contextmanager
 def only_writer(
-    place: str | os.PathLike, *, run_folder: bool = False, patience: float | None = None
+    place: str | os.PathLike,
+    *,
+    lock: str | os.PathLike | None = None,
+    patience: float | None = None,
 ) -> Iterator[None]:
     """Hold a file's or a folder's place, whose parents are made, against a second process.
 
-    The system lets go when this process ends, however it ends. run_folder: the place is made and
-    the lock stays in it; otherwise the lock lies beside the place and goes at the end. patience:
+    The system releases it when this process ends, however it ends. lock: a file to lock that stays
+    there, whose folder is made; None: one beside the place, which is removed at the end. patience:
     seconds to wait for another process, None: PATIENCE. Raises BusyError if another process holds
     the place, UserError if the lock cannot be written.
     """
     if is_bucket(place):
         yield
         return
-    lock = Path(place) / RUN_LOCK if run_folder else _lock_beside(Path(place))
+    locked = _lock_beside(Path(place)) if lock is None else Path(lock)
     with write_errors(place):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-    with _held(lock, place, PATIENCE if patience is None else patience) as file:
-        if file is None or run_folder:
+        locked.parent.mkdir(parents=True, exist_ok=True)
+    with _held(locked, place, PATIENCE if patience is None else patience) as file:
+        if file is None or lock is not None:
             yield
             return
-        with removed_at_the_end(lock):
+        with removed_at_the_end(locked):
             yield
 
 
@@ -75,12 +77,12 @@ def output_file(
         yield path
 
 
-def is_held(run_dir: str | os.PathLike) -> bool:
-    """Return whether another process is writing into a run folder; False where nobody can tell."""
-    if is_bucket(run_dir):
+def is_held(lock: str | os.PathLike) -> bool:
+    """Return whether another process holds this lock file; False where nobody can tell."""
+    if is_bucket(lock):
         return False
     try:
-        with open(Path(run_dir) / RUN_LOCK, opener=_open_at_once) as file:
+        with open(lock, opener=_open_at_once) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

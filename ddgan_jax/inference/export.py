@@ -29,6 +29,7 @@ from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign, locks
 from ddgan_jax.files.atomic import whole_folder
 from ddgan_jax.files.paths import user_path
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import model_card, stablehlo, weights
 from ddgan_jax.inference.export_format import (
     FORMAT,
@@ -124,7 +125,7 @@ def load(path: str | os.PathLike, *, num_steps: int = 0) -> Model:
     text = os.fspath(path)
     folder = _fetch(text) if text.startswith(HUB) else user_path(text, "the model's folder")
     with foreign.reading(folder, "export"):
-        is_run = (folder / "checkpoints").exists()
+        is_run = RunFolder(folder).checkpoints.exists()
     return (from_run(folder, report=print) if is_run else read(folder)).in_steps(num_steps)
 
 

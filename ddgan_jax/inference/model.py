@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from ddgan_jax import checkpoint, distributed, randomness, sampling, train_step
 from ddgan_jax.config import LARGEST, MOST_IMAGES, checks, from_stored
 from ddgan_jax.errors import NotFiniteError, UserError, shown
-from ddgan_jax.files import run_logs
 from ddgan_jax.files.paths import run_folder_path
+from ddgan_jax.files.run_folder import METRICS, SPEED, RunFolder
 from ddgan_jax.inference import weights
 from ddgan_jax.sampling import UNVARIED, Request, Trajectory, Variation
 from ddgan_jax.state import Params
@@ -227,12 +227,12 @@ def from_run(
     # Reading needs a device, for lack of which a whole checkpoint would look damaged.
     distributed.local_devices()
     workdir = run_folder_path(workdir)
-    directory = workdir / "checkpoints"
+    directory = RunFolder(workdir).checkpoints
     step, tree, params = checkpoint.load_ema(directory, step, report=report)
     config = from_stored(tree)
     if kind == "raw":
         params = _raw_params(config, directory, step)
-    about = _about_run(workdir, step, report=report)
+    about = _about_run(RunFolder(workdir), step, report=report)
     return Model(config, jax.device_get(params), step, kind, about, source=shown(workdir, 300))
 
 
@@ -243,17 +243,17 @@ def _raw_params(config: ConfigDict, directory: epath.Path, step: int) -> Params:
     return checkpoint.load_state(directory, like, step).generator.params
 
 
-def _about_run(workdir: epath.Path, step: int, *, report: Callable[[str], None]) -> dict[str, Any]:
+def _about_run(run: RunFolder, step: int, *, report: Callable[[str], None]) -> dict[str, Any]:
     """Return what the run folder tells of a model beside its parameters."""
-    origin = run_logs.read_origin(workdir, report=report)
+    origin = run.read_origin(report=report)
     provenance = {"trained_with": "ddgan train"}
     if origin.provenance:
         provenance["continued_from"] = origin.provenance
-    line = run_logs.metrics_at(workdir, step, report=report)
+    line = run.metrics_at(step, report=report)
     metrics = {}
     if line:
-        metrics = {"source": "metrics.jsonl of the run", "step": line.step, **line.metrics}
-        metrics.pop(run_logs.SPEED, None)  # of the machine, not of the model
+        metrics = {"source": f"{METRICS} of the run", "step": line.step, **line.metrics}
+        metrics.pop(SPEED, None)  # of the machine, not of the model
     return {"provenance": provenance, "licence": origin.licence, "metrics": metrics}
 
 

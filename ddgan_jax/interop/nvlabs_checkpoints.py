@@ -11,7 +11,6 @@ gradient has no entry. The learning rates follow a cosine over epochs, here over
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shlex
@@ -25,19 +24,18 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import train_step
 from ddgan_jax.checkpoint import Checkpoints
-from ddgan_jax.config import LARGEST
+from ddgan_jax.config import LARGEST, run_config
 from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import BusyError, UserError, did_you_mean, shown
 from ddgan_jax.files import foreign, locks
 from ddgan_jax.files.atomic import whole_folder
 from ddgan_jax.files.paths import run_folder_path, user_path
-from ddgan_jax.files.run_logs import ORIGIN
+from ddgan_jax.files.run_folder import CONFIG, RunFolder
 from ddgan_jax.inference import export, weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.interop import nvlabs, options, pytorch_files, state_dicts
 from ddgan_jax.interop.state_dicts import StateDict
 from ddgan_jax.state import DiscriminatorState, GeneratorState, Params, PyTree, TrainState
-from ddgan_jax.training import reporter
 
 LICENCE = "not stated; the published weights of this code are for non-commercial use only"
 
@@ -76,16 +74,16 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
-# Beside a run folder's config.json, so that `ddgan train --config` can take it.
-_CONFIG_FILE = '''"""The config of this run, which was imported; config.json has its fields."""
+# A file beside the run folder's config, so that `ddgan train --config` can take it.
+_CONFIG_FILE = f'''"""The config of this run, which was imported; {CONFIG} has its fields."""
 
 from pathlib import Path
 
-from ddgan_jax.config_files import from_json
+from ddgan_jax.config.files import from_json
 
 
 def get_config():
-    return from_json((Path(__file__).parent / "config.json").read_text())
+    return from_json((Path(__file__).parent / "{CONFIG}").read_text())
 '''
 
 
@@ -131,11 +129,12 @@ def _import_run(
         )
     validate(config, resumed=True)
     state = import_content(content, config)
-    with whole_folder(out) as folder:
-        reporter.write_config(folder, config)
-        (folder / "config.py").write_text(_CONFIG_FILE)
-        (folder / ORIGIN).write_text(json.dumps(about, indent=2) + "\n")
-        with Checkpoints(folder / "checkpoints", keep_latest=1, keep_every_steps=0) as checkpoints:
+    with whole_folder(out) as path:
+        folder = RunFolder(path)
+        run_config.write_config(folder, config)
+        (path / "config.py").write_text(_CONFIG_FILE)
+        folder.write_origin(about)
+        with Checkpoints(folder.checkpoints, keep_latest=1, keep_every_steps=0) as checkpoints:
             checkpoints.save(int(state.step), state, config.to_dict())
     place = shlex.quote(os.fspath(out))
     print(

@@ -4,9 +4,10 @@ The metrics of a step are those of the parameters before its update: they can be
 update has left NaN. What is asked here is what a checkpoint promises, before it becomes the newest.
 """
 
+import math
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,21 @@ def check_state(
             "written, and those so far are untouched; lower learning rates or "
             "train.compute_dtype=float32 may help"
         )
+
+
+def check_metrics(metrics: Mapping[int, Mapping[str, float]]) -> None:
+    """Refuse steps with a metric that is not finite.
+
+    metrics: of steps in ascending order. A gradient's norm is one of them. Raises UserError for the
+    first such step.
+    """
+    for step, values in metrics.items():
+        bad = [f"{name} is {value:g}" for name, value in values.items() if not math.isfinite(value)]
+        if bad:
+            raise UserError(
+                f"step {step}: {', '.join(bad)}; the checkpoints so far are untouched; lower "
+                "learning rates or train.compute_dtype=float32 may help"
+            )
 
 
 def check_space(folder: str | os.PathLike, state: PyTree) -> None:

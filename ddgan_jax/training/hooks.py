@@ -5,7 +5,6 @@ lies in WORKDIR/best, which is itself like a run folder: `ddgan sample --workdir
 """
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 
@@ -13,16 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax import distributed, images, sampling, train_step
 from ddgan_jax.checkpoint import Checkpoints
+from ddgan_jax.config import run_config
 from ddgan_jax.config.files import from_dict
 from ddgan_jax.data import mixture
 from ddgan_jax.data.datasets import Dataset
 from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.evaluation import classifier, features, reference, scoring
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.metrics import names
 from ddgan_jax.state import GeneratorState, Params, TrainState
 from ddgan_jax.training import reporter
@@ -142,9 +142,9 @@ class Best(AbstractContextManager):
     A job of several processes calls every method on all of them; the first one knows the numbers.
     """
 
-    def __init__(self, workdir: str | os.PathLike, config: ConfigDict):
-        """Finds what a run that goes on has kept, with its number in metrics.jsonl."""
-        self.folder, self._config = epath.Path(workdir) / "best", config
+    def __init__(self, run: RunFolder, config: ConfigDict):
+        """Find what a resumed run has kept, with its number in the run's metrics."""
+        self.folder, self._config = run.best, config
         self._checkpoints: Checkpoints | None = None
         wanted = config.eval
         if not (wanted.every_steps and wanted.best):
@@ -152,12 +152,12 @@ class Best(AbstractContextManager):
         metrics = wanted.metrics.split(",")
         full_names = names.value_names(metrics, wanted.features, wanted.num_samples)
         self._name = f"{PREFIX}{full_names[wanted.best]}"
-        self._checkpoints = Checkpoints(
-            self.folder / "checkpoints", keep_latest=1, keep_every_steps=0
-        )
+        self._checkpoints = Checkpoints(self.folder.checkpoints, keep_latest=1, keep_every_steps=0)
         kept = self._checkpoints.latest_step()
         # That of the checkpoint which is there: a later line may have lost its own to a kill.
-        self._best = reporter.metric_at(workdir, self._name, kept)
+        lines = run.read_metrics(report=reporter.warn)
+        numbers = [line.metrics.get(self._name) for line in lines if line.step == kept]
+        self._best = numbers[-1] if numbers else None
 
     def offer(self, step: int, scores: Mapping[str, float], state: TrainState) -> bool:
         """Keeps the state if its number is better; whether it is. scores: {} on other processes.
@@ -175,7 +175,7 @@ class Best(AbstractContextManager):
         self._best = scores.get(self._name)
         if step >= (self._checkpoints.latest_step() or 0):
             if distributed.is_first_process():
-                reporter.write_config(self.folder, self._config)
+                run_config.write_config(self.folder, self._config)
             self._checkpoints.save(step, state, self._config.to_dict())
         return True
 

@@ -12,14 +12,14 @@ import shlex
 from contextlib import ExitStack, closing
 
 import jax
-from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax import data, distributed, images, inspect_config, randomness, sampling, train_step
 from ddgan_jax.checkpoint import Checkpoints
+from ddgan_jax.config import run_config
 from ddgan_jax.config.checks import validate
-from ddgan_jax.files.locks import only_writer
 from ddgan_jax.files.paths import run_folder_path
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.state import TrainState
 from ddgan_jax.training import health, hooks, hosts, machine, reporter
 from ddgan_jax.training.stopping import StopRequest
@@ -41,39 +41,39 @@ def train(
     with a checkpoint saved, if the process is asked to stop.
     """
     # ------------------------------------------------------------------ config
-    workdir, stop = run_folder_path(workdir), stop or StopRequest()
+    folder, stop = RunFolder(run_folder_path(workdir)), stop or StopRequest()
     devices = distributed.all_devices()
-    validate(config, len(devices), resumed=(workdir / "config.json").exists())
-    reporter.check_same_run(workdir, config)
+    validate(config, len(devices), resumed=folder.config.exists())
+    run_config.check_same_run(folder, config, report=reporter.warn)
     dataset = data.open_dataset(config)
     fingerprint = data.fingerprint(dataset)
-    machine.check_same_data(workdir, fingerprint, allow_changed=allow_changed_data)
+    machine.check_same_data(folder, fingerprint, allow_changed=allow_changed_data)
     num_steps, batch_size = config.train.num_steps, config.train.batch_size
     first_process = distributed.is_first_process()
 
     with ExitStack() as stack:
         stack.enter_context(hosts.lost_peers_end_the_process())
         if first_process:
-            stack.enter_context(only_writer(workdir, run_folder=True))
-            reporter.write_config(workdir, config)
+            stack.enter_context(folder.only_writer())
+            run_config.write_config(folder, config)
         # -------------------------------------------------------------- state
         key = randomness.run_key(config.train.seed)
         create_state = functools.partial(train_step.init_state, config, key)
         checkpoints = stack.enter_context(
             Checkpoints(
-                epath.Path(workdir) / "checkpoints",
+                folder.checkpoints,
                 keep_latest=config.checkpoint.keep_latest,
                 keep_every_steps=config.checkpoint.keep_every_steps,
             )
         )
-        best = stack.enter_context(hooks.Best(workdir, config))
+        best = stack.enter_context(hooks.Best(folder, config))
         divided = config.train.shard_optimizer
         layout = distributed.abstract_state(create_state, devices, divided=divided)
         restored = checkpoints.restore(layout, report=print)
         step, state = restored or (0, distributed.create_state(create_state, layout))
         if first_process:
-            health.check_space(workdir, state)
-            machine.record(workdir, step, fingerprint)
+            health.check_space(folder.path, state)
+            machine.record(folder, step, fingerprint)
 
         # -------------------------------------------------------------- steps
         map_step = functools.partial(
@@ -100,7 +100,7 @@ def train(
         )
         out = stack.enter_context(
             reporter.Reporter(
-                workdir,
+                folder,
                 steps_done=step,
                 num_steps=num_steps,
                 batch_size=batch_size,
@@ -143,7 +143,7 @@ def train(
                 generator = distributed.whole(state.generator._replace(opt_state=()), devices)
             scores = {}
             if telling:
-                reporter.check_finite(jax.device_get(unchecked))
+                health.check_metrics(jax.device_get(unchecked))
                 unchecked.clear()
                 if save or evaluating:
                     health.check_state(step, state, generator.ema_params, draw, shown)
@@ -153,7 +153,7 @@ def train(
                 line = metrics | facts | scores
                 out.metrics(step, {name: float(value) for name, value in line.items()})
             if evaluating and best.offer(step, scores, state):
-                out.message(f"step {step} is the best so far, kept in {best.folder}")
+                out.message(f"step {step} is the best so far, kept in {best.folder.path}")
             if drawing and first_process:
                 drawn = sampling.draw_all(draw, generator.ema_params, shown)
                 out.samples(step, images.picture(drawn))
@@ -171,7 +171,7 @@ def train(
         if step < num_steps:
             out.message(f"stopped at step {step}, checkpoint saved")
             stop.leave()
-        out.message(_conclusion(workdir, step))
+        out.message(_conclusion(folder, step))
     return state
 
 
@@ -189,11 +189,10 @@ def _introduction(config, info, state: TrainState, devices, step: int) -> str:
     )
 
 
-def _conclusion(workdir: str | os.PathLike, step: int) -> str:
-    grid = epath.Path(workdir) / "samples" / f"step_{step}.png"
-    folder = shlex.quote(os.fspath(workdir))
+def _conclusion(folder: RunFolder, step: int) -> str:
+    workdir = shlex.quote(os.fspath(folder.path))
     return (
         f"done: {step} steps\n"
-        f"samples:      {grid}\n"
-        f"sample more:  ddgan sample --workdir={folder} --seeds=0-99 --out=grid.png"
+        f"samples:      {folder.grid(step)}\n"
+        f"sample more:  ddgan sample --workdir={workdir} --seeds=0-99 --out=grid.png"
     )

@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 from etils import epath
 
-from ddgan_jax.config import LARGEST, ConfigDict
+from ddgan_jax.config import ConfigDict, run_config
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.evaluation import results
 from ddgan_jax.evaluation.results import Result
-from ddgan_jax.files import run_logs
 from ddgan_jax.files.foreign import reading
 from ddgan_jax.files.paths import entries, run_folder_path
-from ddgan_jax.files.run_logs import SPEED, MetricsLine, Start
+from ddgan_jax.files.run_folder import CONFIG, SPEED, MetricsLine, RunFolder, Start
 
 MOST_EVALUATIONS = 100  # result files that are read
 SLOWEST = 1e-6  # images per second; less is no speed
@@ -49,28 +48,29 @@ class Run(NamedTuple):
 
 def read(workdir: str | os.PathLike) -> Run:
     """Return the run of a folder. Raises UserError if there is none, or its config is damaged."""
-    folder = run_folder_path(workdir)
-    with reading(folder, "run folder"):
-        if not folder.is_dir():
-            raise UserError(f"there is no folder {shown(folder, 300)}")
-        if not (folder / run_logs.CONFIG).exists():
+    path = run_folder_path(workdir)
+    folder = RunFolder(path)
+    with reading(path, "run folder"):
+        if not path.is_dir():
+            raise UserError(f"there is no folder {shown(path, 300)}")
+        if not folder.config.exists():
             raise UserError(
-                f"{shown(folder, 300)} is no run folder of `ddgan train`: it has no config.json"
+                f"{shown(path, 300)} is no run folder of `ddgan train`: it has no {CONFIG}"
             )
     left_out: list[str] = []
 
     def report(line: str) -> None:  # where the folder lies is nobody else's business
-        left_out.append(line.replace(f"{folder}/", ""))
+        left_out.append(line.replace(f"{path}/", ""))
 
     return Run(
-        name=os.path.basename(os.path.abspath(folder)),
-        config=run_logs.read_config(folder, report=report),
-        lines=_by_step(run_logs.read_metrics(folder, report=report)),
+        name=os.path.basename(os.path.abspath(path)),
+        config=run_config.read_config(folder, report=report),
+        lines=_by_step(folder.read_metrics(report=report)),
         evaluations=dict(_evaluations(folder, report)),
-        starts=run_logs.read_starts(folder, report=report),
-        grids=_numbered(folder / "samples", "step_", ".png"),
-        trajectories=_numbered(folder / "samples", "trajectory_", ".png"),
-        best=max(_numbered(folder / "best" / "checkpoints"), default=None),
+        starts=folder.read_starts(report=report),
+        grids=folder.grids(),
+        trajectories=folder.trajectories(),
+        best=max(folder.best.checkpoint_folders(), default=None),
         left_out=left_out,
     )
 
@@ -93,8 +93,8 @@ def training_seconds(lines: Sequence[MetricsLine], batch_size: int) -> float:
     return total
 
 
-def _evaluations(folder: epath.Path, report: Callable[[str], None]) -> Iterable[tuple[str, Result]]:
-    files = entries(folder / run_logs.EVALUATIONS, after=".json")
+def _evaluations(folder: RunFolder, report: Callable[[str], None]) -> Iterable[tuple[str, Result]]:
+    files = entries(folder.evaluations, after=".json")
     for path in files[:MOST_EVALUATIONS]:
         try:
             yield path.name.removesuffix(".json"), results.read(path)
@@ -102,16 +102,6 @@ def _evaluations(folder: epath.Path, report: Callable[[str], None]) -> Iterable[
             report(f"skipped an evaluation: {error}")
     if len(files) > MOST_EVALUATIONS:
         report(f"skipped the last {len(files) - MOST_EVALUATIONS:,} of {len(files):,} evaluations")
-
-
-def _numbered(folder: epath.Path, before: str = "", after: str = "") -> dict[int, epath.Path]:
-    """Return what a folder holds under names with a step between `before` and `after`, in order."""
-    found = {}
-    for path in entries(folder, before, after):
-        number = path.name.removeprefix(before).removesuffix(after)
-        if number.isascii() and number.isdecimal() and len(number) <= len(str(LARGEST)):
-            found[int(number)] = path
-    return dict(sorted(found.items()))
 
 
 def _by_step(lines: Sequence[MetricsLine]) -> list[MetricsLine]:

@@ -15,8 +15,8 @@ import msgspec
 
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.evaluation import results
-from ddgan_jax.files import run_logs
 from ddgan_jax.files.paths import entries, user_path
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.metrics.names import HIGHER_IS_BETTER
 from ddgan_jax.viz.charts import Series, scatter_chart
 
@@ -86,7 +86,7 @@ def _files(path: os.PathLike) -> list[Path]:
     """Return the file, or what the folder holds."""
     if not os.path.isdir(path):
         return [Path(path)]
-    evaluations = Path(path) / run_logs.EVALUATIONS
+    evaluations = RunFolder.at(path).evaluations
     folder = evaluations if evaluations.is_dir() else path
     return [Path(file) for file in entries(folder, after=".json")]
 

@@ -1,0 +1,61 @@
+"""The config of a run folder: read, written, and compared with the one that would go on there."""
+
+from ddgan_jax.config import ConfigDict, from_stored
+from ddgan_jax.config.files import from_json, leaves, to_json
+from ddgan_jax.errors import UserError
+from ddgan_jax.files.run_folder import Report, RunFolder
+
+# Fields, and with a dot at the end groups of fields, that may differ when a run resumes. They say
+# how far it goes, what it leaves behind, and where its data lies or how it is read: none changes
+# what a step computes.
+MAY_CHANGE = (
+    "train.num_steps",
+    "train.shard_optimizer",
+    "log.",
+    "checkpoint.",
+    "eval.",
+    "sampling.",
+    "data.dir",
+    "data.memory_limit_mib",
+    "data.decode_threads",
+)
+
+
+def read_config(folder: RunFolder, *, report: Report) -> ConfigDict:
+    """Return the config of a run; where config.json is damaged, that of its newest checkpoint.
+
+    report: takes a line about a damaged one. Raises UserError if neither can be read.
+    """
+    return folder.read_config(lambda text: from_stored(from_json(text).to_dict()), report=report)
+
+
+def check_same_run(folder: RunFolder, config: ConfigDict, *, report: Report) -> None:
+    """Refuse a folder that holds a run of another config.
+
+    Fields of MAY_CHANGE may differ. A folder without config.json is a new run. report: takes a line
+    about a damaged one. Raises UserError that names the differing fields.
+    """
+    if not folder.config.exists():
+        return
+    stored = read_config(folder, report=report)
+    # The way through JSON makes lists and tuples equal.
+    here, there = dict(leaves(from_json(to_json(config)))), dict(leaves(stored))
+    differing = [
+        f"{name}: {there.get(name, 'absent')!r} in the run folder, {here.get(name, 'absent')!r} now"
+        for name in sorted(there | here)
+        if not name.startswith(MAY_CHANGE) and there.get(name) != here.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"{folder.path} is a run of another config ({'; '.join(differing)}): "
+            "name another run folder, or take these values back"
+        )
+
+
+def write_config(folder: RunFolder, config: ConfigDict) -> None:
+    """Write config.json into the run folder, made if missing; only the main process calls this.
+
+    Raises UserError if the folder holds a run of another config, or cannot be written.
+    """
+    check_same_run(folder, config, report=lambda _: None)  # what is damaged is replaced now
+    folder.write_config(to_json(config))
