@@ -1,14 +1,19 @@
 """Charts: round numbers around the data, places that are affine in it, text that is escaped."""
 
 import math
+import os
+import subprocess
+import sys
+import warnings
 import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
 
+from ddgan_jax.errors import printable
 from ddgan_jax.viz import charts
-from ddgan_jax.viz.chart_data import log_ticks, number, round_ticks, running_mean, thinned
-from ddgan_jax.viz.charts import Axis, Series
+from ddgan_jax.viz.axis_numbers import distinct, log_ticks, number, round_ticks
+from ddgan_jax.viz.charts import CHARACTER, Series, running_mean
 
 pytestmark = pytest.mark.quick
 
@@ -27,8 +32,21 @@ def named(root: ET.Element, tag: str) -> list[ET.Element]:
 
 def dots(chart: str) -> np.ndarray:
     """Where the marks of a scatter chart lie; those of its legend have no title."""
-    marks = [mark for mark in named(parse(chart), "circle") if len(mark)]
-    return np.array([[float(mark.get("cx")), float(mark.get("cy"))] for mark in marks])
+    groups = [group for group in named(parse(chart), "g") if len(group) and group[0].text]
+    marks = [mark for group in groups if "title" in group[0].tag for mark in named(group, "use")]
+    return np.array([[float(mark.get("x")), float(mark.get("y"))] for mark in marks])
+
+
+def lines(chart: str) -> list[tuple[np.ndarray, str]]:
+    """The corners of each series' lines, and their style."""
+    found = []
+    for group in named(parse(chart), "g"):
+        if len(group) == 2 and group[0].tag.endswith("title") and group[1].tag.endswith("path"):
+            numbers = [
+                float(n) for n in group[1].get("d").replace("M", "").replace("L", "").split()
+            ]
+            found.append((np.reshape(numbers, (-1, 2)), group[1].get("style")))
+    return found
 
 
 # ---- axes
@@ -66,11 +84,21 @@ def test_log_ticks_enclose_the_data_and_are_few(span):
 
 
 @pytest.mark.parametrize("log", [False, True])
-def test_positions_are_affine(log):
-    axis = Axis((1, 10, 100), start=400, end=40, log=log)
-    assert (axis.position(1), axis.position(100)) == (400, 40)
-    values = np.geomspace(1, 100, 7) if log else np.linspace(1, 100, 7)
-    np.testing.assert_allclose([axis.position(v) for v in values], np.linspace(400, 40, 7))
+def test_an_axis_reaches_from_its_first_number_to_its_last(log):
+    """Points on round numbers at both ends lie at the ends of the axis."""
+    chart = charts.scatter_chart([Series("a", [(1, 1), (100, 100)])], title="t", log_x=log)
+    right, bottom = charts.DOTS[0] - charts.RIGHT, charts.DOTS[1] - charts.BOTTOM
+    first, last = dots(chart)
+    assert last[0] == pytest.approx(right) and last[1] == pytest.approx(charts.TOP)
+    if log:
+        assert first[0] == pytest.approx(charts.LEFT)
+    assert bottom > first[1] > bottom - 10
+
+
+def test_numbers_of_an_axis_are_told_apart():
+    ticks = round_ticks(0.69314718, 0.69314728)
+    assert len(set(distinct(ticks))) == len(ticks) >= 4
+    assert distinct([0, 0.5, 1]) == ["0", "0.5", "1"]
 
 
 @pytest.mark.parametrize(("log_x", "log_y"), [(False, False), (True, False), (True, True)])
@@ -90,38 +118,44 @@ def test_dots_are_where_their_numbers_are(log_x, log_y):
 def test_what_has_no_place_is_an_error():
     with pytest.raises(ValueError, match="points"):
         charts.line_chart([Series("a", [])], title="t")
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no place on a logarithmic axis"):
         charts.line_chart([Series("a", [(0, 1), (1, 2)])], title="t", log_x=True)
+    for value in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match="finite"):
+            charts.line_chart([Series("a", [(0, 1), (1, value)])], title="t")
 
 
 # ---- lines
 
 
-def test_a_thinned_line_keeps_its_extremes_and_its_order():
+def test_a_long_line_keeps_its_extremes_in_few_corners():
     y = RNG.normal(size=100_000)
     y[[77, 54_321]] = 50, -50
-    points = list(enumerate(y))
-    few = thinned(points, 400)
-    assert 200 < len(few) <= 400 and sorted(few) == few and set(few) <= set(points)
-    assert (77, 50) in few and (54_321, -50) in few
-    assert thinned(points[:400], 400) == points[:400]
+    chart = charts.line_chart([Series("a", list(enumerate(y)))], title="t")
+    (corners, _), (means, _) = lines(chart)
+    assert 200 < len(corners) < 5_000 and len(means) < 5_000
+    few = charts.line_chart([Series("a", [(0, 50), (99_999, -50)])], title="t")
+    (high, low), _ = lines(few)[0]
+    assert corners[:, 1].min() == pytest.approx(high[1], abs=0.6)
+    assert corners[:, 1].max() == pytest.approx(low[1], abs=0.6)
+    assert corners[corners[:, 1].argmin(), 0] == pytest.approx(charts.LEFT, abs=1)
 
 
 def test_running_mean_is_that_of_numpy_and_keeps_constants():
     y = RNG.normal(size=50)
-    means = running_mean(list(enumerate(y)), 3)
+    means = running_mean(y, 3)
     expected = np.convolve(y, np.ones(7) / 7, "valid")
-    np.testing.assert_allclose([m for _, m in means][3:-3], expected)
-    np.testing.assert_allclose(means[0][1], y[:4].mean())
-    assert [x for x, _ in means] == list(range(50))
-    np.testing.assert_allclose(running_mean([(0, 2.0)] * 9, 4), [(0, 2.0)] * 9)
+    np.testing.assert_allclose(means[3:-3], expected)
+    np.testing.assert_allclose(means[0], y[:4].mean())
+    assert len(means) == 50
+    np.testing.assert_allclose(running_mean(np.full(9, 2.0), 4), np.full(9, 2.0))
 
 
 def test_a_long_line_is_faint_with_its_mean_and_a_short_one_is_not():
     short, long = ([(i, float(i % 2)) for i in range(n)] for n in (60, 61))
-    for points, classes in ((short, ["line c0"]), (long, ["line c0 faint", "line c0"])):
+    for points, faint in ((short, [False]), (long, [True, False])):
         chart = charts.line_chart([Series("loss", points)], title="t")
-        assert [line.get("class") for line in named(parse(chart), "polyline")] == classes
+        assert ["stroke-opacity: 0.3" in style for _, style in lines(chart)] == faint
 
 
 # ---- text
@@ -151,13 +185,27 @@ def test_malicious_names_are_text():
         assert root.get("aria-label") == EVIL
 
 
+@pytest.mark.parametrize(
+    "name", ["$x^2$", "$\\frac{$", "_hidden", "a\nb", "\x00\x1b[2J", "\ud800", "图像"]
+)
+def test_names_are_shown_as_they_are(name):
+    """No mathematics, no line ends, nothing left out; control characters are escaped."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        chart = charts.line_chart([Series(name, [(0, 1)])] * 2, title=name, x=name)
+    chart.encode()
+    texts = [t.text for t in named(parse(chart), "text")]
+    expected = printable(" ".join(name.split()))
+    assert texts.count(expected) == 2 and texts.count(f"{expected} 1") == 2
+
+
 def test_labels_cover_neither_dots_nor_each_other_where_there_is_room():
     points = [(x, y) for x in (1, 1.3, 1.6) for y in (1, 1.1)]
     chart = charts.scatter_chart(
         [Series("a", [*points, (9, 9)], [f"run {i}, 4 steps" for i in range(7)])], title="t"
     )
-    labels = [t for t in named(parse(chart), "text") if t.get("class") == "label"]
-    boxes = [(float(t.get("x")), float(t.get("y")), len(t.text) * charts.CHARACTER) for t in labels]
+    labels = [t for t in named(parse(chart), "text") if t.text.startswith("run ")]
+    boxes = [(float(t.get("x")), float(t.get("y")), len(t.text) * CHARACTER) for t in labels]
     assert len(boxes) == 7
     for i, (x, y, width) in enumerate(boxes):
         for cx, cy in dots(chart):
@@ -171,3 +219,26 @@ def test_a_file_loads_nothing_and_knows_dark_pages():
     text = charts.standalone(charts.line_chart([Series("a", [(0, 1)])], title="t"))
     assert text.count("http") == 1 and "prefers-color-scheme: dark" in text  # the namespace
     assert parse(charts.line_chart([Series("a", [(0, 1)])], title="t")).get("width") == "480"
+
+
+def test_charts_are_reproducible_whatever_the_users_settings(tmp_path):
+    """The same bytes in another process with another matplotlibrc; and no settings are left."""
+    program = (
+        "import sys; from ddgan_jax.viz import charts; import matplotlib;"
+        "before = matplotlib.rcParams.copy();"
+        "chart = charts.line_chart([charts.Series('a', [(0, 1), (3, 2)])], title='t');"
+        "assert dict.__eq__(before, matplotlib.rcParams.copy());"
+        "assert 'matplotlib.pyplot' not in sys.modules;"
+        "print(chart)"
+    )
+    (tmp_path / "matplotlibrc").write_text(
+        "lines.linewidth: 9\nfont.size: 30\nsvg.fonttype: path\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"MATPLOTLIBRC": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == charts.line_chart([Series("a", [(0, 1), (3, 2)])], title="t") + "\n"

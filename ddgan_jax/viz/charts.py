@@ -1,76 +1,82 @@
 """Line and scatter charts as SVG text, for light and for dark pages.
 
-Every axis is affine, in the values or in their logarithms, between two round numbers that
-enclose all data:
-
-    position(v) = start + (end - start) (f(v) - f(low)) / (f(high) - f(low)),   f = id, log10  (1)
-
-A chart takes its colours from STYLE, which a page holds once; `standalone` makes a file of it.
+matplotlib draws them, through its objects rather than pyplot, so that no state outlives a call. Its
+output is then made fit for a page: namespaces and identifiers go, and each mark gets a text that
+shows under the pointer. A chart has the colours of a light page; STYLE, which a page holds once,
+replaces them on a dark one. `standalone` makes a file of a chart.
 """
 
-import html
-import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
 
 from ddgan_jax.errors import printable
-from ddgan_jax.viz.chart_data import Point, log_ticks, number, round_ticks, running_mean, thinned
+from ddgan_jax.viz.axis_numbers import distinct, log_ticks, number, round_ticks
 
-LINES, DOTS = (480, 260), (760, 440)  # width and height of both kinds, in their own units
-LEFT, RIGHT, BOTTOM, TOP = 56, 18, 42, 30  # margins; legends add to the last one
-ROW = 17  # height of a line of text
-CHARACTER = 6.7  # mean width of one at 12 px, to place what no browser has measured yet
-COLOURS = 6
-AWAY = (0, 8, 22, 38, 56)  # of a label from its dot, the nearest tried first
-SIDES = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))  # right, left, above
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LINES, DOTS = (480, 260), (760, 440)  # width and height of both kinds, in pixels
+LEFT, RIGHT, BOTTOM, TOP = 60, 18, 42, 34  # margins; a legend adds to the last one
+ROW = 18  # height of a line of the legend
+CHARACTER = 6.7  # mean width at 12 px; a browser measures its own font only when it draws
 NOISY_FROM = 60  # points, from which a line is drawn faintly, with its running mean
 
-Size = tuple[int, int]
-Box = tuple[float, float, float, float]  # left, top, right, bottom
-
-STYLE = """
-.chart { --ink: #1d2433; --soft: #667085; --rule: #e4e7ec; --paper: #ffffff;
-  --c0: #2563b8; --c1: #c2570c; --c2: #2d7d46; --c3: #7c4db8; --c4: #b8325e; --c5: #0e7490; }
-@media (prefers-color-scheme: dark) {
-  .chart { --ink: #e6e9ef; --soft: #98a2b3; --rule: #333a47; --paper: #171b22;
-    --c0: #6ea8fe; --c1: #f0a35e; --c2: #6cc48a; --c3: #b79af0; --c4: #f08aa8; --c5: #5cc8d8; } }
-.chart { display: block; width: 100%; height: auto; }
-.chart text { font: 12px system-ui, sans-serif; fill: var(--soft); }
-.chart .title { font-size: 13px; font-weight: 600; fill: var(--ink); }
-.chart .label, .chart .legend { fill: var(--ink); }
-.chart .paper { fill: var(--paper); }
-.chart .rule { stroke: var(--rule); }
-.chart .leader { stroke: var(--soft); }
-.chart .line { fill: none; stroke-width: 1.75; stroke-linejoin: round; }
-.chart .faint { stroke-width: 1; opacity: 0.3; }
-.chart .mark { stroke: var(--paper); stroke-width: 1; }
-""" + "".join(
-    f".chart .line.c{i} {{ stroke: var(--c{i}); }} .chart .mark.c{i} {{ fill: var(--c{i}); }}\n"
-    for i in range(COLOURS)
+# Each colour with the one that takes its place on a dark page.
+INK, SOFT, RULE, PAPER = "#1d2433", "#667085", "#e4e7ec", "#ffffff"
+SERIES = ("#2563b8", "#c2570c", "#2d7d46", "#7c4db8", "#b8325e", "#0e7490")
+DARK = dict(
+    zip(
+        (INK, SOFT, RULE, PAPER, *SERIES),
+        ("#e6e9ef", "#98a2b3", "#333a47", "#171b22")
+        + ("#6ea8fe", "#f0a35e", "#6cc48a", "#b79af0", "#f08aa8", "#5cc8d8"),
+        strict=True,
+    )
 )
+STYLE = (
+    "\n.chart { display: block; width: 100%; height: auto; }\n"
+    ".chart text { font-family: system-ui, sans-serif !important; }\n"
+    "@media (prefers-color-scheme: dark) {\n"
+    + "".join(
+        f'  .chart [style*="{part}: {light}"] {{ {part}: {dark} !important; }}\n'
+        for light, dark in DARK.items()
+        for part in ("fill", "stroke")
+    )
+    + "}\n"
+)
+
+# The same chart gives the same bytes on every machine, whatever its matplotlibrc says.
+SETTINGS = {
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "font.family": "DejaVu Sans",  # comes with matplotlib
+    "font.size": 12,
+    "lines.solid_capstyle": "round",
+    "lines.solid_joinstyle": "round",
+    "path.simplify": True,
+    "path.simplify_threshold": 0.5,  # pixels: a line of 100,000 points becomes one of hundreds
+    "svg.fonttype": "none",
+    "text.color": INK,
+    "text.parse_math": False,  # names come from anywhere, and $ is a character like others
+}
+TIP = "tip "  # before a text in the name of a shape
+SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+
+
+Point = tuple[float, float]
 
 
 class Series(NamedTuple):
-    """Points of one colour. labels: what is written beside each of them, none in line charts."""
+    """Points of one colour. labels: the texts beside the points of a scatter chart."""
 
     name: str
     points: Sequence[Point]
     labels: Sequence[str] = ()
-
-
-class Axis(NamedTuple):
-    """One axis: its round numbers, the first and last of which are its ends, and where it lies."""
-
-    ticks: Sequence[float]
-    start: float
-    end: float
-    log: bool = False
-
-    def position(self, value: float) -> float:
-        """Equation 1."""
-        f = math.log10 if self.log else float
-        low, high = f(self.ticks[0]), f(self.ticks[-1])
-        return self.start + (self.end - self.start) * (f(value) - low) / (high - low)
 
 
 def line_chart(
@@ -82,24 +88,19 @@ def line_chart(
     log_x: bool = False,
     log_y: bool = False,
 ) -> str:
-    """A line for each series through its points, in the order given; the legend has its last value.
+    """Return a chart with a line for each series, in the order of its points.
 
-    x, y: what stands beside the axes. log_x, log_y: logarithmic, for positive values only. Long
-    lines are thinned, long noisy ones drawn with their running mean. Raises ValueError without
-    points, or for a value that has no place on its axis.
+    The legend has the last value of each. Long lines are drawn with their running mean. x, y:
+    names of the axes. log_x, log_y: logarithmic axes, for positive values. Raises ValueError
+    without points, and for a value that has no place on its axis.
     """
     entries = [f"{s.name} {number(s.points[-1][1])}" if s.points else s.name for s in series]
-
-    def draw(axes: tuple[Axis, Axis], colour: int, s: Series) -> Iterable[str]:
-        noisy = len(s.points) > NOISY_FROM
-        yield _line(axes, thinned(s.points), colour, " faint" if noisy else "", s.name)
-        line = s.points
-        if noisy:
-            line = running_mean(s.points, len(s.points) // 40)
-            yield _line(axes, thinned(line), colour, "", s.name)
-        yield _mark(axes, line[-1], colour, 3, f"{s.name}: {number(s.points[-1][1])}")
-
-    return _chart(LINES, series, draw, entries, title, (x, y), (log_x, log_y))
+    with _settings(title):
+        chart = _Chart(LINES, series, title, entries, (x, y), (log_x, log_y))
+        for i, s in enumerate(series):
+            if s.points:
+                chart.draw_line(s, SERIES[i % len(SERIES)])
+        return chart.svg()
 
 
 def scatter_chart(
@@ -111,183 +112,189 @@ def scatter_chart(
     log_x: bool = False,
     log_y: bool = False,
 ) -> str:
-    """A dot for each point, labelled where there is room; a legend if there are several series.
+    """Return a chart with a dot for each point, labelled where there is room.
 
-    Arguments and errors are those of `line_chart`.
+    It has a legend if there are several series. Arguments and errors are those of `line_chart`.
     """
-    taken: list[Box] = []
-
-    def draw(axes: tuple[Axis, Axis], colour: int, s: Series) -> Iterable[str]:
-        if not taken:  # no label on any dot, whatever its series
-            taken.extend(_around(*_place(axes, p), 6) for other in series for p in other.points)
-        for i, point in enumerate(s.points):
-            label = s.labels[i] if i < len(s.labels) else ""
-            tip = f"{label or s.name}: {number(point[0])}, {number(point[1])}"
-            yield _mark(axes, point, colour, 5, tip)
-            if label:
-                yield _label(axes, label, _place(axes, point), taken)
-
-    names = [s.name for s in series] if len(series) > 1 else []
-    return _chart(DOTS, series, draw, names, title, (x, y), (log_x, log_y))
+    entries = [s.name for s in series] if len(series) > 1 else []
+    with _settings(title):
+        chart = _Chart(DOTS, series, title, entries, (x, y), (log_x, log_y))
+        points, labels = [], []
+        for i, s in enumerate(series):
+            texts = [*s.labels, *[""] * len(s.points)][: len(s.points)]
+            for point, label in zip(s.points, texts, strict=True):
+                tip = f"{label or s.name}: {number(point[0])}, {number(point[1])}"
+                chart.draw_dot(point, SERIES[i % len(SERIES)], 10, tip)
+            points, labels = [*points, *s.points], [*labels, *texts]
+        chart.draw_labels(points, labels)
+        return chart.svg()
 
 
 def standalone(chart: str) -> str:
-    """The text of an SVG file that shows the chart alone, on its own paper."""
+    """Return the text of an SVG file that shows the chart alone, on its own paper."""
     head, _, rest = chart.partition(">")
-    size = head.partition('viewBox="0 0 ')[2].partition('"')[0].split()
-    space = f'{head} xmlns="http://www.w3.org/2000/svg" width="{size[0]}" height="{size[1]}">'
-    paper = f'<rect class="paper" width="{size[0]}" height="{size[1]}"/>'
+    width, height = head.partition('viewBox="0 0 ')[2].partition('"')[0].split()
+    space = f'{head} xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}">'
+    paper = f'<rect style="fill: {PAPER}" width="{width}" height="{height}" />'
     return f"{space}<style>{STYLE}</style>{paper}{rest}\n"
+
+
+def running_mean(values: np.ndarray, reach: int) -> np.ndarray:
+    """Return the means over each value and up to `reach` neighbours on either side of it."""
+    sums = np.concatenate([[0], np.cumsum(values)])
+    at = np.arange(len(values))
+    first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
+    return (sums[last] - sums[first]) / (last - first)
 
 
 # --------------------------------------------------------------------------------------- drawing
 
 
-def _chart(
-    size: Size,
-    series: Sequence[Series],
-    draw: Callable[[tuple[Axis, Axis], int, Series], Iterable[str]],
-    entries: Sequence[str],
-    title: str,
-    names: tuple[str, str],
-    logs: tuple[bool, bool],
-) -> str:
-    values = [[point[i] for s in series for point in s.points] for i in range(2)]
-    if not values[0]:
-        raise ValueError("a chart needs points")
-    right = size[0] - RIGHT
-    legend, rows = _legend(entries, right)
-    height = size[1] + ROW * (rows - 1)
-    ends = ((LEFT, right), (height - BOTTOM, TOP + ROW * rows))
-    across, up = (
-        Axis((log_ticks if log else round_ticks)(min(v), max(v)), *end, log)
-        for v, end, log in zip(values, ends, logs, strict=True)
-    )
-    return "\n".join(
-        [
-            f'<svg class="chart" viewBox="0 0 {size[0]} {height}" role="img" '
-            f'aria-label="{_escaped(title)}">',
-            _text(LEFT, 17, title, 'class="title"'),
-            legend,
-            *_rules(across, up, height, names),
-            *(part for i, s in enumerate(series) if s.points for part in draw((across, up), i, s)),
-            "</svg>",
-        ]
-    )
+@contextmanager
+def _settings(title: str) -> Iterator[None]:
+    """Draw with SETTINGS, and with names of shapes that no chart of another title has."""
+    from matplotlib import style
+
+    settings = SETTINGS | {"svg.hashsalt": f"chart {_clean(title)}"}
+    with style.context(["default", settings]), warnings.catch_warnings():
+        # The viewer's fonts have the characters that matplotlib's own lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
-def _rules(across: Axis, up: Axis, height: int, names: tuple[str, str]) -> Iterable[str]:
-    """Horizontal rules, the numbers of both axes and what they are."""
-    for tick in up.ticks:
-        y = up.position(tick)
-        yield (
-            f'<line class="rule" x1="{across.start}" x2="{across.end}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        )
-        yield _text(across.start - 6, y + 4, number(tick), 'text-anchor="end"')
-    for tick in across.ticks:
-        x = across.position(tick)
-        yield (
-            f'<line class="rule" x1="{x:.1f}" x2="{x:.1f}" y1="{up.start}" y2="{up.start + 4}"/>'
-        )
-        yield _text(x, up.start + 17, number(tick), 'text-anchor="middle"')
-    middle = (across.start + across.end) / 2
-    yield _text(middle, height - 8, names[0], 'text-anchor="middle"')
-    if names[1]:
-        y = (up.start + up.end) / 2
-        yield _text(
-            0, 0, names[1], f'text-anchor="middle" transform="translate(13 {y}) rotate(-90)"'
-        )
+class _Chart:
+    """A figure with axes around all points, a title and a legend, on which series are drawn."""
+
+    def __init__(
+        self,
+        size: tuple[int, int],
+        series: Sequence[Series],
+        title: str,
+        entries: Sequence[str],
+        names: tuple[str, str],
+        logs: tuple[bool, bool],
+    ):
+        from matplotlib.figure import Figure
+
+        values = np.array([point for s in series for point in s.points], float)
+        if not len(values) or not np.isfinite(values).all():
+            raise ValueError("a chart needs points, all of them finite")
+        width, height = size
+        inside = width - LEFT - RIGHT
+        widest = 28 + CHARACTER * max(map(len, entries), default=0)
+        columns = max(1, int(inside / widest))
+        legend = ROW * -(-len(entries) // columns)
+        height += max(0, legend - ROW)
+        self._title, self._size = title, (width, height)
+        # At 72 dots per inch the units of matplotlib's sizes, points, are pixels.
+        self._figure = Figure((width / 72, height / 72), dpi=72)
+        up = (height - BOTTOM - TOP - legend) / height
+        self._axes = self._figure.add_axes((LEFT / width, BOTTOM / height, inside / width, up))
+        self._axes.spines[:].set_visible(False)
+        self._axes.set_axisbelow(True)
+        self._axes.grid(axis="y", color=RULE, linewidth=1, clip_on=False)
+        _set_numbers(self._axes, "x", values[:, 0], logs[0])
+        _set_numbers(self._axes, "y", values[:, 1], logs[1])
+        self._axes.set_xlabel(_clean(names[0]), color=SOFT)
+        self._axes.set_ylabel(_clean(names[1]), color=SOFT)
+        self._axes.tick_params(color=RULE, labelcolor=SOFT, width=1)
+        self._axes.tick_params("y", length=0, pad=6)
+        style = {"size": 13, "weight": "bold", "va": "baseline"}
+        self._figure.text(LEFT / width, 1 - 18 / height, _clean(title), **style)
+        self._draw_legend(entries, columns, (LEFT / width, 1 - 26 / height))
+
+    def draw_line(self, series: Series, colour: str) -> None:
+        """Draw a line through the points and a dot at its end; a long one with its mean."""
+        x, y = np.array(series.points, float).T
+        style = {"color": colour, "clip_on": False, "gid": _tip(series.name)}
+        if len(x) > NOISY_FROM:
+            self._axes.plot(x, y, linewidth=1, alpha=0.3, **style)
+            y = running_mean(y, len(y) // 40)
+        self._axes.plot(x, y, linewidth=1.75, **style)
+        last = f"{series.name}: {number(series.points[-1][1])}"
+        self.draw_dot((x[-1], y[-1]), colour, 6, last)
+
+    def draw_dot(self, point: Point, colour: str, diameter: float, tip: str) -> None:
+        """Draw a dot, with a text that shows under the pointer."""
+        style = {"mfc": colour, "mec": PAPER, "mew": 1, "clip_on": False, "zorder": 3}
+        self._axes.plot(*point, "o", ms=diameter, gid=_tip(tip), **style)
+
+    def draw_labels(self, points: Sequence[Point], labels: Sequence[str]) -> None:
+        """Write the texts beside their points, with a line to the point where one is away."""
+        from ddgan_jax.viz.label_places import place_labels
+
+        labels = [_clean(label) for label in labels]
+        dots = self._axes.transData.transform(points).tolist()
+        boxes = place_labels(dots, labels, self._axes.get_window_extent())
+        for point, (left, middle), label, box in zip(points, dots, labels, boxes, strict=True):
+            line = {"arrowstyle": "-", "color": SOFT, "shrinkA": 0, "shrinkB": 7}
+            beside = box.y0 < middle < box.y1 and min(abs(box.intervalx - left)) < 10
+            self._axes.annotate(
+                label,
+                point,
+                (box.x0, box.y0 + 4),
+                textcoords="figure pixels",
+                va="baseline",
+                arrowprops=None if beside else line,
+            )
+
+    def svg(self) -> str:
+        """Return the chart as an element for a page."""
+        content = io.BytesIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        self._figure.savefig(content, format="svg", metadata=nothing)
+        root = ElementTree.fromstring(content.getvalue())
+        for node in list(root.iter()):
+            node.tag = node.tag.removeprefix(SVG)
+            if LINK in node.attrib:
+                node.set("href", node.attrib.pop(LINK))
+            if node.tag == "g":  # the names of shapes stay, since others refer to them
+                name = node.attrib.pop("id", "")
+                if name.startswith(TIP):
+                    node.insert(0, ElementTree.Element("title"))
+                    node[0].text = name.removeprefix(TIP)
+        root.attrib = {"class": "chart", "viewBox": "0 0 {} {}".format(*self._size)}
+        root.attrib |= {"role": "img", "aria-label": _clean(self._title)}
+        root.remove(root[0])  # matplotlib's style, which would hold for the whole page
+        return ElementTree.tostring(root, encoding="unicode").strip()
+
+    def _draw_legend(self, entries: Sequence[str], columns: int, place: Point) -> None:
+        from matplotlib.lines import Line2D
+
+        colours = [SERIES[i % len(SERIES)] for i in range(len(entries))]
+        dots = [Line2D([], [], marker="o", ls="", ms=8, mfc=c, mec=PAPER, mew=0) for c in colours]
+        if entries:
+            self._figure.legend(
+                dots,
+                [_clean(entry) for entry in entries],
+                loc="upper left",
+                bbox_to_anchor=place,
+                ncols=columns,
+                frameon=False,
+                borderpad=0,
+                borderaxespad=0,
+                handlelength=0.8,
+                handletextpad=0.5,
+                columnspacing=1.2,
+            )
 
 
-def _legend(entries: Sequence[str], right: float) -> tuple[str, int]:
-    """The swatches with their names, and how many rows they take."""
-    parts, x, row = [], LEFT, min(len(entries), 1)
-    for colour, entry in enumerate(entries):
-        width = 28 + CHARACTER * len(entry)
-        if x > LEFT and x + width > right:
-            x, row = LEFT, row + 1
-        y = TOP + ROW * row - 13
-        swatch = f'<circle class="mark c{colour % COLOURS}" cx="{x + 5:.1f}" cy="{y - 4}" r="4.5"/>'
-        parts += [swatch, _text(x + 13, y, entry, 'class="legend"')]
-        x += width
-    return "\n".join(parts), row
+def _set_numbers(axes: "Axes", name: Literal["x", "y"], values: np.ndarray, log: bool) -> None:
+    """Make an axis reach from one round number to another, around all values."""
+    low, high = float(values.min()), float(values.max())
+    if log and low <= 0:
+        raise ValueError(f"{low:g} has no place on a logarithmic axis")
+    ticks = (log_ticks if log else round_ticks)(low, high)
+    axes.set(**{f"{name}scale": "log" if log else "linear", f"{name}lim": (ticks[0], ticks[-1])})
+    axes.set(**{f"{name}ticks": ticks, f"{name}ticklabels": distinct(ticks)})
+    axes.minorticks_off()
 
 
-def _line(
-    axes: tuple[Axis, Axis], points: Sequence[Point], colour: int, extra: str, name: str
-) -> str:
-    places = " ".join(f"{x:.1f},{y:.1f}" for x, y in (_place(axes, point) for point in points))
-    return (
-        f'<polyline class="line c{colour % COLOURS}{extra}" points="{places}">'
-        f"<title>{_escaped(name)}</title></polyline>"
-    )
+def _tip(text: str) -> str:
+    """Return the name for a shape under which the pointer shows the text."""
+    return TIP + _clean(text)
 
 
-def _mark(axes: tuple[Axis, Axis], point: Point, colour: int, radius: float, tip: str) -> str:
-    x, y = _place(axes, point)
-    return (
-        f'<circle class="mark c{colour % COLOURS}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
-        f"<title>{_escaped(tip)}</title></circle>"
-    )
-
-
-def _label(axes: tuple[Axis, Axis], text: str, at: Point, taken: list[Box]) -> str:
-    """The text beside a dot, nearest where it covers nothing in `taken`, which grows by it.
-
-    Where there is no room beside the dot, a line leads to it.
-    """
-    x, y = at
-    width = CHARACTER * len(text)
-    boxes = []
-    for away in AWAY:
-        lefts = {1: x + 9 + away, -1: x - 9 - away - width, 0: x - width / 2}
-        middles = {1: y + 7 + away, -1: y - 7 - away, 0: y}
-        places = [(lefts[i], middles[j]) for i, j in (SIDES if away else SIDES[:2])]
-        boxes += [(left, mid - 8, left + width, mid + 8) for left, mid in places]
-    inside = [box for box in boxes if _inside(axes, box)] or boxes
-    free = [box for box in inside if not any(_overlap(box, other) for other in taken)]
-    box = (free or inside)[0]
-    taken.append(box)
-    leader = _leader(at, box) if boxes.index(box) >= 2 else ""
-    return leader + _text(box[0], box[1] + 12, text, 'class="label"')
-
-
-def _leader(at: Point, box: Box) -> str:
-    """The line from beside a dot to the nearest point of a box."""
-    x, y = at
-    end = min(max(x, box[0]), box[2]), min(max(y, box[1] + 2), box[3] - 2)
-    part = min(7 / max(math.dist(at, end), 1e-9), 1)
-    start = x + part * (end[0] - x), y + part * (end[1] - y)
-    (x_1, y_1), (x_2, y_2) = start, end
-    return f'<line class="leader" x1="{x_1:.1f}" y1="{y_1:.1f}" x2="{x_2:.1f}" y2="{y_2:.1f}"/>'
-
-
-def _text(x: float, y: float, text: str, attributes: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" {attributes}>{_escaped(text)}</text>'
-
-
-def _escaped(text: str) -> str:
-    """Return text without markup, and without characters that XML does not know."""
-    return html.escape(printable(text))
-
-
-def _place(axes: tuple[Axis, Axis], point: Point) -> Point:
-    return axes[0].position(point[0]), axes[1].position(point[1])
-
-
-def _around(x: float, y: float, radius: float) -> Box:
-    return x - radius, y - radius, x + radius, y + radius
-
-
-def _inside(axes: tuple[Axis, Axis], box: Box) -> bool:
-    across, up = axes
-    return (
-        box[0] >= across.start
-        and box[2] <= across.end
-        and box[1] >= up.end - 10
-        and box[3] <= up.start
-    )
-
-
-def _overlap(a: Box, b: Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+def _clean(text: str) -> str:
+    """Return the text in one line, without the characters that XML does not know."""
+    return printable(" ".join(text.split()))

@@ -20,8 +20,9 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation.results import Result
 from ddgan_jax.files import foreign
 from ddgan_jax.files.progress import duration
-from ddgan_jax.files.run_folder import SPEED, MetricsLine, Start
+from ddgan_jax.files.run_logs import SPEED, MetricsLine, Start
 from ddgan_jax.viz import charts
+from ddgan_jax.viz.axis_numbers import number
 from ddgan_jax.viz.page_elements import (
     Html,
     definitions,
@@ -119,7 +120,7 @@ def _facts(run: Run) -> Iterable[tuple[str, str]]:
     if seconds := training_seconds(run.lines, c.train.batch_size):
         yield "time training", f"{duration(seconds)}, first compilation not counted"
     if speeds := [line.metrics[SPEED] for line in run.lines if SPEED in line.metrics]:
-        yield "images per second", f"{charts.number(_median(speeds))} (median)"
+        yield "images per second", f"{number(_median(speeds))} (median)"
     moments = [line.time for line in run.lines if line.time is not None]
     if moments:
         yield "first and last line", f"{_moment(moments[0])}, {_moment(moments[-1])}"
