@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from ddgan_jax import cli
+from ddgan_jax.config import run_config
 from ddgan_jax.config.files import leaves
 from ddgan_jax.errors import UserError
-from ddgan_jax.files.run_logs import MetricsLine
+from ddgan_jax.files.run_folder import MetricsLine, RunFolder
 from ddgan_jax.images import write_png
 from ddgan_jax.training import machine
-from ddgan_jax.training.reporter import JsonLines, write_config
 from ddgan_jax.viz import page_contents, page_elements, report_page
 from tests.methods import config_of
 
@@ -78,23 +78,26 @@ def evaluation(**changes):
 def run(tmp_path):
     """A run of 30 of 40 steps in two processes, with everything that a folder can hold."""
     folder = tmp_path / "a run"
-    write_config(folder, config_of("siddm", train__num_steps=40, data__dir="/home/somebody/sets"))
+    files = RunFolder.at(folder)
+    run_config.write_config(
+        files, config_of("siddm", train__num_steps=40, data__dir="/home/somebody/sets")
+    )
     rng = np.random.default_rng(0)
     for first in (0, 20):
-        lines = JsonLines(folder / "metrics.jsonl", first + 1)
+        files.drop_metrics_from(first + 1, report=print)
         for step in (first + 10, first + 20):
             speed = {"images_per_second": rng.uniform(200, 300)} if step > first + 10 else {}
             losses = {name: rng.normal() for name in ("d_loss_real", "g_loss", "d_gradient_norm")}
-            lines.write_scalars(step, losses | speed)
-    lines.write_scalars(40, {"eval/fid_5000": 12.345})
+            files.append_metrics(step, losses | speed)
+    files.append_metrics(40, {"eval/fid_5000": 12.345})
     for step in (20, 40):
         write_png(folder / "samples" / f"step_{step}.png", np.full((600, 600, 1), step, np.uint8))
     write_png(folder / "samples" / "trajectory_40.png", np.zeros((80, 20, 1), np.uint8))
     (folder / "best" / "checkpoints" / "20").mkdir(parents=True)
     (folder / "evaluations").mkdir()
     (folder / "evaluations" / "step_40.json").write_text(json.dumps(evaluation()))
-    machine.record(folder, 0)
-    machine.record(folder, 20)
+    machine.record(files, 0)
+    machine.record(files, 20)
     return folder
 
 
@@ -208,7 +211,7 @@ def test_elements_escape_what_is_no_element():
 
 
 def test_a_run_that_has_just_begun(tmp_path):
-    write_config(tmp_path / "new", config_of("ddgan"))
+    run_config.write_config(RunFolder.at(tmp_path / "new"), config_of("ddgan"))
     parsed = page(tmp_path / "new")
     check_alone(parsed)
     for text in (

@@ -13,13 +13,15 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
+from ddgan_jax.config import LARGEST
+from ddgan_jax.config.run_config import write_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import scoring
 from ddgan_jax.evaluation.reference import Gathered
-from ddgan_jax.files import run_logs
+from ddgan_jax.files import run_folder
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.images import write_png
 from ddgan_jax.metrics import statistics
-from ddgan_jax.training.reporter import write_config
 from ddgan_jax.viz import axis_numbers, charts, page_contents, report_page, tradeoff
 from tests import hostile
 from tests.methods import config_of
@@ -48,20 +50,25 @@ def no_report(line: str) -> None:
 # ---- lines of a log
 
 
+def test_every_step_that_a_config_can_ask_for_is_a_step_of_a_run():
+    assert run_folder.MOST_STEPS == LARGEST
+
+
 def test_whole_lines_are_what_json_says(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(as_log(LINES))
-    found = run_logs.read_metrics(tmp_path, report=no_report)
+    folder = RunFolder.at(tmp_path)
+    found = folder.read_metrics(report=no_report)
     assert [{"step": e.step, "time": e.time, **e.metrics} for e in found] == LINES
-    assert run_logs.metrics_at(tmp_path, 5, report=no_report) == found[4]
-    assert run_logs.metrics_at(tmp_path, 0, report=no_report) is None
+    assert folder.metrics_at(5, report=no_report) == found[4]
+    assert folder.metrics_at(0, report=no_report) is None
 
 
 def test_skipped_lines_are_named_once_with_file_and_number(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n[1]\n\n{"step": 2}\n{"step": -1}\n{"ste\n\xff\n{"step": 3, "g')
     for read in (
-        lambda report: run_logs.read_metrics(tmp_path, report=report),
-        lambda report: run_logs.kept_lines(path, 3, report=report),
+        lambda report: RunFolder.at(tmp_path).read_metrics(report=report),
+        lambda report: lines_before(tmp_path, 3, report),
     ):
         said: list[str] = []
         assert len(read(said.append)) == 2
@@ -70,12 +77,18 @@ def test_skipped_lines_are_named_once_with_file_and_number(tmp_path):
         assert re.findall(r"line (\d+) \(", line) == ["2", "5", "6"]
 
 
+def lines_before(folder, step, report=no_report) -> list[bytes]:
+    """What a run that resumes before `step` finds in its metrics."""
+    RunFolder.at(folder).drop_metrics_from(step, report=report)
+    return (folder / "metrics.jsonl").read_bytes().splitlines()
+
+
 def test_only_numbers_are_metrics(tmp_path):
     values = [True, None, "1", [1], {"a": 1}, 10**301, -(10**301)]
     line = {"step": 4, "time": -1.0, **{f"m{i}": value for i, value in enumerate(values)}}
     (tmp_path / "metrics.jsonl").write_bytes(as_log([line | {"n" * 1000: 1.0, "good": 2}]))
-    found = run_logs.read_metrics(tmp_path, report=no_report)
-    assert found == [run_logs.MetricsLine(4, None, {"good": 2.0})]
+    found = RunFolder.at(tmp_path).read_metrics(report=no_report)
+    assert found == [run_folder.MetricsLine(4, None, {"good": 2.0})]
 
 
 def test_a_resume_keeps_whole_lines_as_they_are(tmp_path):
@@ -85,18 +98,19 @@ def test_a_resume_keeps_whole_lines_as_they_are(tmp_path):
         rng = random.Random(case)
         content = damaged(rng, as_log(LINES))
         path.write_bytes(content)
-        kept = run_logs.kept_lines(path, 5, report=lambda line: None)
+        kept = lines_before(tmp_path, 5, report=lambda line: None)
         assert set(kept) <= set(content.split(b"\n"))
-        path.write_bytes(b"".join(line + b"\n" for line in kept))
-        assert run_logs.kept_lines(path, 5, report=no_report) == kept
-        assert all(e.step < 5 for e in run_logs.read_metrics(tmp_path, report=no_report))
+        assert path.read_bytes() == b"".join(line + b"\n" for line in kept)
+        assert lines_before(tmp_path, 5) == kept
+        found = RunFolder.at(tmp_path).read_metrics(report=no_report)
+        assert all(line.step < 5 for line in found)
 
 
 @pytest.mark.parametrize("content", [b"\xff", b"[1]", b'{"provenance": 5}', b'{"a":' * 60_000])
 def test_a_damaged_origin_is_named_and_unknown(tmp_path, content):
     said: list[str] = []
     (tmp_path / "origin.json").write_bytes(content)
-    assert run_logs.read_origin(tmp_path, report=said.append) == run_logs.Origin()
+    assert RunFolder.at(tmp_path).read_origin(report=said.append) == run_folder.Origin()
     assert len(said) == 1 and "origin.json" in said[0]
 
 
@@ -106,7 +120,7 @@ def test_a_damaged_origin_is_named_and_unknown(tmp_path, content):
 @pytest.fixture
 def run(tmp_path):
     folder = tmp_path / "run"
-    write_config(folder, config_of("ddgan"))
+    write_config(RunFolder.at(folder), config_of("ddgan"))
     (folder / "metrics.jsonl").write_bytes(as_log(LINES))
     start = {"step": 0, "time": 1.7e9, "devices": 2, "device_kind": "x", "platform": "cpu"}
     (folder / "machine.jsonl").write_bytes(as_log([start, start | {"step": 4}]))

@@ -20,7 +20,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation.results import Result
 from ddgan_jax.files import foreign
 from ddgan_jax.files.progress import duration
-from ddgan_jax.files.run_logs import SPEED, MetricsLine, Start
+from ddgan_jax.files.run_folder import SPEED, MetricsLine, Start
 from ddgan_jax.viz import charts
 from ddgan_jax.viz.axis_numbers import number
 from ddgan_jax.viz.page_elements import (
