@@ -76,7 +76,7 @@ def in_child(function, *arguments, devices=1, prefix=(), **popen):
     }
     name = function.__name__
     program = (
-        "from ddgan_jax import orbax_messages; orbax_messages.keep_back(); "
+        "from ddgan_jax.cli import orbax_messages; orbax_messages.silence(); "
         f"from {function.__module__} import {name}; {name}(*{arguments!r})"
     )
     return subprocess.Popen(

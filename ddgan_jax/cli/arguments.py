@@ -1,7 +1,8 @@
-"""What stands behind a command: flags (absl), a config with changed fields (ml_collections), seeds.
+"""Reading the arguments of a command: its flags, a config with changed fields, lists of seeds.
 
-Every mistake raises UserError: a wrong name with the nearest right one, a number outside of its
-range with that range. Lists are counted before they are made.
+absl parses the flags and ml_collections the fields of the config. Every mistake raises UserError,
+which names the nearest flag for a misspelled one and the range for a number outside of it. Lists
+are counted before they are made, since a range of seeds may be longer than memory.
 """
 
 import itertools
@@ -22,11 +23,11 @@ from ddgan_jax.errors import UserError, shown
 class Flag(NamedTuple):
     """One flag of a command. kind: "string", "integer" or "switch".
 
-    An integer lies between at_least and at_most, both included; `parse_flags` refuses all others.
+    `parse_flags` refuses an integer below at_least or above at_most.
     """
 
     name: str
-    value: str  # what stands behind "=" on the help page; "" for a switch
+    value: str  # the word behind "=" on the help page; "" for a switch
     help: str
     default: Any = None
     kind: str = "string"
@@ -59,9 +60,11 @@ _KINDS = {
     tuple: "a tuple such as 1,2,2",
     str: "a string",
 }
-_HYPHENS = re.compile(r"(?<=^--)\w[\w-]*(?==|$)")  # --num-processes is --num_processes
+# --num-processes means --num_processes.
+_HYPHENS = re.compile(r"(?<=^--)\w[\w-]*(?==|$)")
 _FLAG = re.compile(r"--?([a-zA-Z][^=]*)(?:=.*)?", re.DOTALL)
-_OF_ABSL = re.compile(r"--?(flagfile|undefok)\b")  # absl would read any file, also a device
+# absl has these two flags in every program, and would read any file for them, also a device.
+_OF_ABSL = re.compile(r"--?(flagfile|undefok)\b")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?", re.DOTALL)
 
 
@@ -120,10 +123,10 @@ def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         _refuse_positional(values(argv)[1:])
-    except (MemoryError, RecursionError) as error:  # from Python's own parser
+    except (MemoryError, RecursionError) as error:  # raised by Python's parser of literals
         longest = shown(max(overrides, key=len))
         raise UserError(f"{longest} is nested too deeply to be a value") from error
-    except Exception as error:  # what the parsers of values raise is not declared
+    except Exception as error:  # the parsers of values do not say which errors they raise
         kinds = {f"config.{p}": _KINDS.get(type(v), "valid") for p, v in leaves(config)}
         raise UserError(_explain(error, kinds)) from error
     return values.config
@@ -149,7 +152,7 @@ def parse_seeds(text: str, *, most: int = MOST_IMAGES) -> list[int]:
         if last < first:
             raise UserError(f"{flag}: the range {shown(part)} runs backwards")
         ranges.append(range(first, last + 1))
-    # Counted and compared as ranges: nothing is as long as what somebody may ask for.
+    # They are counted and compared as ranges, since a list of all seeds may not fit into memory.
     count = sum(map(len, ranges))
     if count > most:
         raise UserError(f"{flag}: {count:,} seeds; at most {most:,} are possible at once")
@@ -201,9 +204,9 @@ def _bounded(flag: str, text: str) -> list[int]:
 
 
 def _integer(digits: str) -> int:
-    """Return the number; for one that is far above LARGEST, one that is just above it.
+    """Return the number that the digits say, or LARGEST + 1 for any with more digits than LARGEST.
 
-    Python raises ValueError for more than 4,300 digits.
+    int() itself raises ValueError for more than 4,300 digits.
     """
     digits = digits.lstrip("0")
     return int(digits or "0") if len(digits) <= len(str(LARGEST)) else LARGEST + 1
@@ -219,16 +222,16 @@ def _check_field(config: ConfigDict, path: str) -> None:
 
 
 def _kind(flag: Flag) -> str:
-    """Return what the value of a flag must be, with its article."""
+    """Return the kind of a flag's values with its article, such as "an integer from 0 to 3"."""
     kinds = {"string": "a string", "switch": "true or false"}
     preposition = "of" if flag.at_most == LARGEST else "from"
     return kinds.get(flag.kind) or f"an integer {preposition} {flag.range}"
 
 
 def _explain(error: Exception, kinds: Mapping[str, str]) -> str:
-    """Return what is wrong with a flag's value, in our words instead of absl's.
+    """Return the message about a flag's value that absl refused, without Python's words.
 
-    kinds: what the value of each flag must be.
+    kinds: the kind of each flag's values, such as "an integer".
     """
     match = re.match(r"flag --([^=]+)=(.*?): ", str(error), re.DOTALL)
     if not match:
@@ -240,7 +243,7 @@ def _explain(error: Exception, kinds: Mapping[str, str]) -> str:
 
 
 def _refuse_unknown(argument: str, names: Sequence[str]) -> None:
-    """Refuse an argument that is a flag; names: of the flags that there are."""
+    """Refuse an argument that is a flag. names: the flags of the command, for a suggestion."""
     if match := _FLAG.fullmatch(argument):
         nearest = did_you_mean(f"--{match[1]}", [f"--{name}" for name in names])
         raise UserError(f"unknown flag --{shown(match[1])}{nearest}")

@@ -1,4 +1,4 @@
-"""What a command is, and the flags that several have."""
+"""The description of a command, and the flags that several commands share."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,9 +11,10 @@ from ddgan_jax.files.locks import output_file
 
 
 class Command(NamedTuple):
-    """One command, and everything that its help page says.
+    """One command and the contents of its help page.
 
-    run: called with the parsed flags, and with the config if the command takes one.
+    run: the function that is called with the parsed flags, and with the config if takes_config.
+    when_interrupted: how to go on after Ctrl-C, for the message.
     """
 
     summary: str
@@ -26,9 +27,9 @@ class Command(NamedTuple):
 
 
 def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
-    """Return a command that holds the file of its --out, which `run` gets as its second argument.
+    """Return a function for `Command.run` that locks the file --out while `run` writes it.
 
-    suffixes: with which the file's name must end.
+    run: called with the flags and the path. suffixes: the endings that the file's name may have.
     """
 
     def held(values: flags.FlagValues) -> None:
@@ -39,7 +40,7 @@ def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
 
 
 WORKDIR = Flag("workdir", "FOLDER", "run folder of `ddgan train`")
-EXPORT = Flag("export", "FOLDER", "of `ddgan export`, or hf://user/repository")
+EXPORT = Flag("export", "FOLDER", "an export of `ddgan export`, or hf://user/repository")
 STEP = Flag("step", "N", "train step of the checkpoint; without it the latest", kind="integer")
 DENOISING_STEPS = Flag(
     "denoising_steps",
@@ -52,6 +53,6 @@ DENOISING_STEPS = Flag(
 DATA_DIR = Flag(
     "data_dir",
     "FOLDER",
-    "of prepared sets; without it $TFDS_DATA_DIR or ~/tensorflow_datasets",
+    "prepared data sets; without it $TFDS_DATA_DIR or ~/tensorflow_datasets",
     "",
 )

@@ -1,6 +1,7 @@
-"""The commands of `ddgan`, each described once: its help page, its flags, what runs it.
+"""The table of all commands of `ddgan`.
 
-What a command needs is imported when it runs, so that help and mistakes answer at once.
+Each is described in one of the modules below. A command imports the libraries that it needs when it
+runs, so that help pages and messages about wrong flags appear at once.
 """
 
 from ddgan_jax.cli import evaluation, figures, models, training
@@ -9,6 +10,6 @@ from ddgan_jax.cli.command import Command
 __all__ = ["COMMANDS", "Command"]
 
 _ALL = training.COMMANDS | models.COMMANDS | evaluation.COMMANDS | figures.COMMANDS
-# As people meet them: `ddgan --help` lists them in this order.
+# `ddgan --help` lists the commands in the order in which a new user meets them.
 _FIRST = ("train", "sample", "show", "prepare", "export")
 COMMANDS = {name: _ALL[name] for name in (*_FIRST, *sorted(set(_ALL) - set(_FIRST)))}

@@ -1,7 +1,8 @@
-"""The command line: `ddgan COMMAND --flag=value ...`.
+"""Running one command of `ddgan`: its messages, its exit code, its help page.
 
-A mistake of the user is one line on stderr and exit code 2; a traceback is always a bug. A place
-that another process holds is exit code 75, upon which launchers start the same command again.
+A mistake of the user is one line on stderr and exit code 2; a traceback is always a bug. If another
+process holds a place that the command writes, the exit code is 75, and launchers start the same
+command again.
 """
 
 import errno
@@ -26,8 +27,8 @@ from ddgan_jax.errors import BusyError, UserError, printable, reason
 
 USER_ERROR = 2
 PIPE_CLOSED = 128 + 13
-FEWEST_OPEN_FILES = 256  # that the libraries under a command need
-# What the system lacks, and no file is to blame for.
+FEWEST_OPEN_FILES = 256  # Orbax, Grain and XLA open so many at once
+# Errors that say what the machine lacks, whichever file they occurred at.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -99,21 +100,22 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
             f"a process may open {most_open} files here, and this needs {FEWEST_OPEN_FILES}: "
             f"ulimit -n {FEWEST_OPEN_FILES}"
         )
-    orbax_messages.keep_back()
+    orbax_messages.silence()
     try:
         os.getcwd()
-    except FileNotFoundError as error:  # libraries stop at it in words of their own
+    except FileNotFoundError as error:  # libraries fail later, with a traceback
         raise UserError(
             "the folder in which this was started is gone: change to another"
         ) from error
-    # Pillow's two lines about an image that is refused, or not, with a line of our own.
+    # Images are checked for their size before Pillow decodes them, with a message of ours.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
-    # Libraries (Grain's workers) ask absl's own registry of flags, which this program leaves empty.
+    # Grain's workers read absl's own registry of flags, which must be marked as parsed for that.
+    # This program defines its flags elsewhere and leaves the registry empty.
     flags.FLAGS.mark_as_parsed()
     known = _flags_of(command)
     values, overrides = parse_flags(f"ddgan {name}", known, argv)
     arguments = (parse_config(values.config, overrides),) if command.takes_config else ()
-    compiler.import_jax()  # every command does, and this says in a line why it cannot
+    compiler.import_jax()  # here a failure becomes one line instead of a traceback
     command.run(values, *arguments)
 
 
@@ -122,21 +124,21 @@ def _flags_of(command: Command) -> tuple[Flag, ...]:
 
 
 def _stdout_is_closed() -> bool:
-    """Whether the reader of our output went away, as `ddgan ... | head` does."""
+    """Return whether the reader of standard output has gone, as in `ddgan ... | head`."""
     try:
         os.write(sys.stdout.fileno(), b"\n")
     except BrokenPipeError:
-        # The interpreter flushes once more at exit, which must not fail again.
+        # The interpreter flushes once more at exit, which would fail and print a traceback.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
 
 
-# --------------------------------------------------------------------------------- help pages
+# ---- help pages
 
 
 def overview() -> str:
-    """What `ddgan --help` prints."""
+    """Return the page that `ddgan --help` prints."""
     width = max(map(len, COMMANDS)) + 2
     lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(
@@ -158,7 +160,7 @@ def overview() -> str:
 
 
 def help_page(name: str, command: Command) -> str:
-    """What `ddgan NAME --help` prints."""
+    """Return the page that `ddgan NAME --help` prints."""
     all_flags = _flags_of(command)
     required = " ".join(f"--{f.name}={f.value}" for f in all_flags if f.required)
     spelled = [f"--{f.name}" + (f"={f.value}" if f.value else "") for f in all_flags]

@@ -1,4 +1,4 @@
-"""Standard output and error of the program: what is printed must not trick or end anybody."""
+"""Standard output and error of the program: safe for foreign names, and for a full disk."""
 
 import contextlib
 import io
@@ -8,18 +8,18 @@ from typing import Any
 
 from ddgan_jax.errors import printable
 
-_CURSOR_UP = "\x1b[A"  # how progress bars below one another are reached
+_CURSOR_UP = "\x1b[A"  # tqdm prints it to reach an upper one of several progress bars
 
 
 class PrintableStream:
-    """A text stream on which control characters of foreign names are shown and not obeyed.
+    """A text stream that prints control characters as escapes, so that no terminal obeys them.
 
-    A full disk behind it is remembered in `failure` and disturbs nobody: training is not to end
-    because its log is full. A reader that went away is another matter, and raises BrokenPipeError.
+    The first error of writing is kept in `failure` and not raised: training does not end because
+    the disk of its log is full. A closed pipe raises BrokenPipeError, since nobody reads on.
     """
 
     def __init__(self, stream: io.TextIOWrapper):
-        """stream: where the text goes; its characters that have no encoding become escapes."""
+        """Print to `stream`, where characters that its encoding lacks become escapes."""
         stream.reconfigure(errors="backslashreplace")
         self._stream = stream
         self.failure: OSError | None = None
@@ -27,7 +27,8 @@ class PrintableStream:
     def write(self, text: str) -> int:
         """Write the text; return its length."""
         if text.replace(_CURSOR_UP, "").strip("\n"):
-            # Progress bars begin and end a line anew; in between that would hide what stands there.
+            # Progress bars return to the start of the line at the start or the end of a text. In
+            # the middle of one, a carriage return would hide the text before it.
             middle = text.strip("\r")
             start = text[: len(text) - len(text.lstrip("\r"))]
             end = text[len(start) + len(middle) :]
@@ -36,7 +37,7 @@ class PrintableStream:
         return len(text)
 
     def flush(self) -> None:
-        """Hand over what was written."""
+        """Flush the stream."""
         self._try(self._stream.flush)
 
     def _try(self, act: Any, *arguments: Any) -> None:
@@ -52,9 +53,10 @@ class PrintableStream:
 
 
 def protect_streams() -> None:
-    """Put PrintableStreams in the place of the process's standard output and error.
+    """Replace the process's standard output and error by PrintableStreams.
 
-    Closed ones lead nowhere. It changes the whole process: it is for programs alone.
+    What is printed to a closed one is dropped. This changes the whole process, so only a program
+    may call it.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
@@ -64,16 +66,16 @@ def protect_streams() -> None:
 
 
 def output_failure() -> OSError | None:
-    """Return why standard output could not be written, if so.
+    """Return the first error of writing to standard output, or None.
 
-    Called at the end of the program: nothing is tried again after it.
+    For the end of the program: after an error, standard output is closed for good.
     """
     stream = sys.stdout
     if not isinstance(stream, PrintableStream):
         return None
     stream.flush()
     if stream.failure is not None:
-        # The interpreter flushes once more at exit, and would fail.
+        # The interpreter flushes once more at exit, which would fail and print a traceback.
         with contextlib.suppress(OSError, ValueError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return stream.failure
