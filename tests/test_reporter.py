@@ -5,11 +5,14 @@ import json
 import math
 import os
 import struct
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ddgan_jax.config import base_config, run_config
@@ -19,7 +22,6 @@ from ddgan_jax.files.atomic import replacing, write_atomically
 from ddgan_jax.files.progress import Pace, duration
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.training import reporter
-from ddgan_jax.training.event_files import SummaryWriter, metric_writers
 from ddgan_jax.training.health import check_metrics
 from ddgan_jax.training.reporter import Reporter
 
@@ -234,13 +236,19 @@ def test_a_run_that_starts_anew_forgets_the_lines_of_one_without_checkpoint(tmp_
     assert read_lines(tmp_path) == []
 
 
-def test_clu_takes_our_event_files_and_no_tensorflow(tmp_path):
-    assert metric_writers.SummaryWriter is SummaryWriter
-    writer = metric_writers.create_default_writer(str(tmp_path), asynchronous=True)
-    writer.write_scalars(5, {"loss": 0.5})
-    writer.flush()
+def test_event_files_need_no_tensorflow_and_leave_the_modules_of_others_alone(tmp_path):
+    program = """
+import sys
+from ddgan_jax.training.event_files import EventFile
+events = EventFile(sys.argv[1], 1)
+events.write_scalars(5, {"loss": 0.5})
+events.flush()
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("tensorflow", "clu")))
+"""
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
     assert read_events(tmp_path)[-1].summary.value[0].simple_value == 0.5
-    writer.close()
 
 
 # --------------------------------------------------------------------------- failing writes
@@ -266,6 +274,21 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path):
     with pytest.raises(UserError, match=f"cannot write {tmp_path}: No space left on device"):
         reporter.metrics(100, {"d_loss": 1.0})
     reporter.close()
+
+
+def test_a_disk_that_is_full_for_event_files_neither_hangs_nor_is_silent(tmp_path, monkeypatch):
+    """Small events fail at the flush, large ones as they are written; closing fails as well."""
+    monkeypatch.setattr(record_writer, "open_file", lambda path: Path("/dev/full").open("wb"))
+    message = f"cannot write {tmp_path}: No space left on device"
+    reporter = open_reporter(tmp_path)
+    with pytest.raises(UserError, match=message):
+        reporter.metrics(100, {"d_loss": 1.0})
+    assert read_lines(tmp_path)[0]["d_loss"] == 1.0
+    noise = np.random.default_rng(0).integers(0, 256, (900, 900, 3), np.uint8)
+    with pytest.raises(UserError, match=message):
+        reporter.samples(100, noise)
+    with pytest.raises(UserError, match=message):
+        reporter.close()
 
 
 def test_a_run_folder_that_cannot_be_made_is_said(tmp_path):

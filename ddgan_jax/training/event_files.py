@@ -1,64 +1,54 @@
-"""TensorBoard's event files through clu, without TensorFlow.
+"""TensorBoard's event files, written without TensorFlow and in the caller's thread.
 
-Of clu's metric writers one imports TensorFlow, the one of event files, and thereby the whole
-package does. This module stands in its place: `SummaryWriter` below has the methods that this
-program calls, with clu's signatures, and writes with tensorboardX. Take `metric_writers` from
-here, not from clu, so that it comes after.
+This uses the part of tensorboardX that writes a file, not its SummaryWriter. That one hands events
+to a thread of its own. On a full disk the thread ends with a traceback, its queue fills up, and the
+next calls wait for ever (seen with version 2.6.5); and its `flush` does not wait for the queue, so
+that a kill may lose what seemed to be written. Here a full disk is an OSError where it is met.
 """
 
-import importlib
 import os
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from jaxtyping import UInt8
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 
-class SummaryWriter:
-    """Writes at once, in the caller's thread: a full disk raises OSError where it is met.
+class EventFile:
+    """A new event file in a folder. Every method raises OSError if it cannot write."""
 
-    tensorboardX's own writer of this name has a thread between, whose death blocks the program.
-    """
+    def __init__(self, folder: str | os.PathLike, first_step: int):
+        """Create the file in `folder`, which exists.
 
-    def __init__(self, log_dir: str, first_step: int = 0):
-        """Starts a new file in `log_dir`; TensorBoard hides what older files say of later steps.
-
-        first_step: the first step that this writer may write; from it on older files are hidden.
+        first_step: the first step that this file may hold. TensorBoard hides the events of that
+        step and later ones in older files: a resumed run does those steps again.
         """
-        os.makedirs(log_dir, exist_ok=True)
-        # The stem has seconds; a quick restart must not write over the file before.
-        self._events = EventsWriter(os.path.join(log_dir, "events"), f".{time.time_ns()}")
-        self._write(first_step, session_log=SessionLog(status=SessionLog.START))
+        # The name that tensorboardX chooses counts in seconds. A quick restart must not write over
+        # the file before.
+        self._events = EventsWriter(os.path.join(folder, "events"), f".{time.time_ns()}")
+        start = SessionLog(status=SessionLog.START)
+        self._events.write_event(Event(step=first_step, wall_time=time.time(), session_log=start))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Adds one point to each curve."""
-        self._write(step, summary=_merge(summary.scalar(k, v) for k, v in scalars.items()))
+        """Add a point to each curve."""
+        self._write(step, (summary.scalar(name, value) for name, value in scalars.items()))
 
-    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Adds uint8 images (H, W, C), C = 1 or 3."""
-        parts = (summary.image(k, v, dataformats="HWC") for k, v in images.items())
-        self._write(step, summary=_merge(parts))
+    def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w c"]) -> None:
+        """Add an image with 1 or 3 channels."""
+        self._write(step, [summary.image(name, image, dataformats="HWC")])
 
     def flush(self) -> None:
-        """Returns when all is on the disk."""
+        """Wait until everything that was added is on the disk."""
         self._events.flush()
 
     def close(self) -> None:
-        """Flushes and closes the file."""
+        """Flush and close the file."""
         self._events.close()
 
-    def _write(self, step: int, **content: object) -> None:
-        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
-
-
-def _merge(parts: object) -> Summary:
-    return Summary(value=[value for part in parts for value in part.value])
-
-
-sys.modules.setdefault("clu.metric_writers.summary_writer", sys.modules[__name__])
-metric_writers = importlib.import_module("clu.metric_writers")
+    def _write(self, step: int, parts: Iterable[Summary]) -> None:
+        whole = Summary(value=[value for part in parts for value in part.value])
+        self._events.write_event(Event(step=step, wall_time=time.time(), summary=whole))
