@@ -107,11 +107,11 @@ def test_damaged_archives_are_noticed(tmp_path, name, pack, expected, seed):
 def test_unpublished_files_need_a_word(tmp_path, name, capsys):
     pack = cifar_archive if name == "cifar10" else zip_archive
     archive, data_dir = pack(tmp_path / "archive"), tmp_path / "tfds"
-    with pytest.raises(UserError, match="checksum.*give --allow_unpublished"):
+    with pytest.raises(UserError, match="checksum.*give `allow_unpublished`"):
         prepare(name, data_dir=data_dir, archive=archive)
     assert not data_dir.exists()
     prepare(name, data_dir=data_dir, archive=archive, allow_unpublished=True)
-    assert "used all the same, as --allow_unpublished says\n" in capsys.readouterr().err
+    assert "used all the same, as `allow_unpublished` says\n" in capsys.readouterr().err
 
 
 def test_published_files_must_have_their_numbers(tmp_path, monkeypatch):

@@ -359,8 +359,8 @@ def test_a_stranger_in_the_place_is_left_alone(tmp_path):
 
 BAD = [  # dataset, arguments, what the message says
     ("cifar10", {}, "--download"),
-    ("cifar10", {"archive": "x", "download": True}, "--archive and --download exclude each other"),
-    ("celeb_a_hq/256", {"archive": "x"}, "--archive and --download are for cifar10 and mnist"),
+    ("cifar10", {"archive": "x", "download": True}, "`archive` and `download` exclude each other"),
+    ("celeb_a_hq/256", {"archive": "x"}, "`archive` and `download` are for cifar10 and mnist"),
     ("celeb_a_hq/256", {}, "must be fetched by hand into"),
     ("svhn_cropped", {}, 'pip install "ddgan-jax[tf]"'),
     ("cifra10", {}, "nearest names: cifar10"),

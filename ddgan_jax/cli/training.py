@@ -3,6 +3,7 @@
 from absl import flags
 
 from ddgan_jax import compiler
+from ddgan_jax.cli import messages
 from ddgan_jax.cli.arguments import Flag, parse_integers, parse_names, parse_seeds
 from ddgan_jax.cli.command import DATA_DIR, Command
 from ddgan_jax.config import ConfigDict
@@ -47,6 +48,7 @@ def _prepare(values: flags.FlagValues) -> None:
         arrays=values.arrays,
         download=values.download,
         allow_unpublished=values.allow_unpublished,
+        warn=messages.reporter(values),
     )
     print(f"prepared in {folder}")
 

@@ -49,13 +49,14 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         data_dir: Path,
         digest: str = "",
     ):
-        self.name = name
+        # TFDS takes each set for a class of its own, which carries the name.
+        self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self._description, self._shape = description, shape
         self._classes, self._splits, self._digest = classes, splits, digest
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        features = {"image": tfds.features.Image(shape=self._shape)}
+        features: dict[str, Any] = {"image": tfds.features.Image(shape=self._shape)}
         if None in self._shape:  # made from files
             features[FILE] = tfds.features.Text()
         if isinstance(self._classes, int):
@@ -98,22 +99,25 @@ def stock_set(
       data_dir: folder of prepared sets.
     """
     stock = tfds.builder_cls(name)
+    base: type[tfds.core.DatasetBuilder] = catalog.without_bucket(stock)
 
-    class Given(catalog.without_bucket(stock), skip_registration=True):
+    class Given(base, skip_registration=True):
         name = stock.name
         code_path = None  # as above
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Examples]:
+            features: Any = catalog.features_of(self)
             if classes is not None:
-                self.info.features["label"].names = classes
-            ids = "id" in self.info.features
+                features["label"].names = classes
+            ids = "id" in features
             return {
                 split: array_examples(pixels, labels, f"{split}_" if ids else "")
                 for split, (pixels, labels) in splits.items()
             }
 
     Given.__module__ = stock.__module__  # recorded in the set as its origin
-    return Given(data_dir=data_dir, file_format="array_record")
+    make: Any = Given
+    return make(data_dir=data_dir, file_format="array_record")
 
 
 def write(builder: tfds.core.DatasetBuilder) -> Path:
@@ -164,7 +168,7 @@ def array_examples(pixels: np.ndarray, labels: np.ndarray | None, ids: str = "")
     ids: if not empty, each also gets a feature "id", this and its number in five digits.
     """
     for i, image in enumerate(pixels):
-        example = {"image": decode.encode_png(image)}
+        example: dict[str, Any] = {"image": decode.encode_png(image)}
         if labels is not None:
             example["label"] = int(labels[i])
         if ids:
@@ -185,7 +189,7 @@ def write_digits(data_dir: Path) -> Path:
         raise UserError('data.name = digits needs scikit-learn: pip install "ddgan-jax[demo]"')
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
     return write(
         ImageSet(
@@ -209,7 +213,7 @@ def arrays_digest(pixels: np.ndarray, labels: np.ndarray | None) -> str:
     """Return the SHA-256 of uint8 images (N, H, W, C) and int (N,) labels, hexadecimal."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     for image in pixels:
-        digest.update(np.ascontiguousarray(image))
+        digest.update(image.tobytes())
     if labels is not None:
         digest.update(labels.astype("<i8").tobytes())
     return digest.hexdigest()

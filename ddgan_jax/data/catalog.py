@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import tensorflow_datasets as tfds
@@ -48,6 +49,14 @@ def find_prepared(name: str, data_dir: Path) -> tfds.core.DatasetBuilder | None:
     return None if folder is None else prepared.open_prepared(folder)
 
 
+def features_of(builder: tfds.core.DatasetBuilder) -> tfds.features.FeaturesDict:
+    """Return the features of a set by name. Raises UserError if it has no such features."""
+    features = builder.info.features
+    if not isinstance(features, tfds.features.FeaturesDict):
+        raise UserError(f"{builder.name} has no features by name, as sets of images have")
+    return features
+
+
 def find_folder(name: str, data_dir: Path) -> Path | None:
     """Return the folder of the newest version of a prepared set; None: there is none."""
     if not (parts := NAME.fullmatch(name)):
@@ -61,7 +70,7 @@ def find_folder(name: str, data_dir: Path) -> Path | None:
                 return None
             config = foreign.read_json(common, _Common).default_config_name
         if config:
-            folder = foreign.member(folder, config)
+            folder = Path(foreign.member(folder, config))
         there = [v for v in _versions(folder) if version in (None, v.name)]
         return there[-1] if there else None
 
@@ -97,19 +106,20 @@ def tfds_builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
         raise UserError(_unknown(name, data_dir)) from error
 
 
-def without_bucket(
-    stock: type[tfds.core.DatasetBuilder],
-) -> type[tfds.core.DatasetBuilder]:
-    """Return the same builder class, but one that never looks for its set in TFDS's bucket.
+def without_bucket(stock: type[tfds.core.DatasetBuilder]) -> Any:
+    """Return the same class of builders, except that they never look for their set in a bucket.
 
     For each set that is not there yet, TFDS would look, and leave an empty temporary folder behind.
+
+    The result has no narrower type, since the classes of TFDS have constructors that their common
+    base class has not.
     """
 
     class Local(stock, skip_registration=True):
         name = stock.name
 
         def _info(self) -> tfds.core.DatasetInfo:
-            info = super()._info()
+            info = cast(Any, super())._info()
             info.initialize_from_bucket = lambda: None
             return info
 
@@ -120,14 +130,14 @@ def without_bucket(
 def how_to_prepare(name: str, data_dir: str = "") -> str:
     """Return the command that prepares a set, for messages.
 
-    data_dir: its --data_dir, "" for none.
+    data_dir: The folder of prepared sets that the command names, "" for none.
     """
     command = f"ddgan prepare --dataset={name}"
     command += f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
     if name in published.PUBLISHED:
         return (
-            f"run `{command} --download`, or give --archive=PATH instead of --download if you "
-            f"have {published.file_names(name)}"
+            f"run `{command} --download`, or `{command} --archive=PATH` if you have "
+            f"{published.file_names(name)}"
         )
     return f'run `pip install "ddgan-jax[tf]"`, then `{command}`'
 

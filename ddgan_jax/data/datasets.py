@@ -102,7 +102,7 @@ class StackedDataset:
         """See `Dataset.read`."""
         members = self.members[:, ids]
         red, green, blue = self.digits[members]
-        return np.stack(self.gray[members], axis=-1), 100 * red + 10 * green + blue
+        return np.stack(list(self.gray[members]), axis=-1), 100 * red + 10 * green + blue
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,7 +142,7 @@ class RecordDataset:
     ) -> tuple[np.ndarray, int]:
         source = f"example {id_} of {self._name}"
         with foreign.reading(source, "example of such a set"):
-            example = self.features.deserialize_example_np(record, decoders=decoders)
+            example: Any = self.features.deserialize_example_np(record, decoders=decoders)
             image = example[self.image_key]
             label = 0 if self.label_key is None else int(example[self.label_key])
             if FILE in example:

@@ -6,6 +6,7 @@ A zip file is read in place, without extracting it. Which images belong to which
 `image_layouts` says.
 """
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -37,7 +38,8 @@ BROKEN_LINK = "a broken link"
 TOO_LARGE = f"larger than {LARGEST_FILE:,} bytes"
 
 
-class ImageFolder(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageFolder:
     """The images of a folder or a zip file.
 
     root: the folder or the file. names: paths inside it, with slashes, sorted. skipped: what was
@@ -154,9 +156,9 @@ def _walk(root: Path) -> tuple[list[_Found], Counter[str]]:
                 skipped[HIDDEN] += 1
                 continue
             is_link = entry.is_symlink()
-            status, why = _status(root, entry)
-            if why:
-                skipped[why] += 1
+            status = _status(root, entry)
+            if isinstance(status, str):
+                skipped[status] += 1
             elif stat.S_ISDIR(status.st_mode):
                 key = (status.st_dev, status.st_ino)
                 if through_link or is_link:
@@ -178,23 +180,23 @@ def _listed(folder: Path) -> list[os.DirEntry]:
         raise UserError(f"cannot read the folder {shown(folder, 300)}: {reason(error)}") from error
 
 
-def _status(root: Path, entry: os.DirEntry) -> tuple[os.stat_result | None, str]:
+def _status(root: Path, entry: os.DirEntry) -> os.stat_result | str:
     """Return the status of a regular file or a folder, or why it is left out."""
     try:
         status = entry.stat()
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ELOOP):
             raise
-        return None, BROKEN_LINK
+        return BROKEN_LINK
     if entry.is_symlink():
         target, parent = (os.path.realpath(p) for p in (entry.path, os.path.dirname(entry.path)))
         if not _is_inside(root, target):
-            return None, LINK_OUT
+            return LINK_OUT
         if _is_inside(target, parent):
-            return None, LINK_IN_A_CIRCLE
+            return LINK_IN_A_CIRCLE
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        return None, IRREGULAR
-    return status, ""
+        return IRREGULAR
+    return status
 
 
 def _is_inside(root: str | os.PathLike, path: str) -> bool:

@@ -44,7 +44,9 @@ class Layout(NamedTuple):
         """Return the number of images of each class, for each split of a set with classes."""
         count = self.classes if isinstance(self.classes, int) else len(self.classes or ())
         return {
-            split: np.bincount([label for _, label in images], minlength=count).tolist()
+            split: np.bincount(
+                np.array([label for _, label in images], np.int64), minlength=count
+            ).tolist()
             for split, images in self.splits.items()
             if count
         }

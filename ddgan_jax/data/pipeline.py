@@ -51,8 +51,11 @@ def batches(
     """
     index = np.arange(batch_size) if positions is None else np.asarray(positions)
     share = _Share(dataset, batch_size, seed, start_step, index)
-    reader = _decoded_ahead if isinstance(dataset, RecordDataset) else _from_memory
-    with reader(share) as read, concurrent.futures.ThreadPoolExecutor(1) as background:
+    if isinstance(dataset, RecordDataset):
+        reader = _decoded_ahead(share, dataset.threads)
+    else:
+        reader = _from_memory(share)
+    with reader as read, concurrent.futures.ThreadPoolExecutor(1) as background:
         pending = collections.deque(background.submit(read, step) for step in range(AHEAD))
         try:
             for step in itertools.count(AHEAD):
@@ -99,8 +102,8 @@ class _Chunks:
     def __len__(self) -> int:
         return sys.maxsize
 
-    def __getitem__(self, k: int) -> Examples:
-        step, chunk = divmod(k, self.per_batch)
+    def __getitem__(self, index: int) -> Examples:
+        step, chunk = divmod(index, self.per_batch)
         return self.share.read(step, slice(chunk * CHUNK, (chunk + 1) * CHUNK))
 
 
@@ -111,9 +114,9 @@ def _from_memory(share: _Share) -> Iterator[Callable[[int], Examples]]:
 
 
 @contextlib.contextmanager
-def _decoded_ahead(share: _Share) -> Iterator[Callable[[int], Examples]]:
+def _decoded_ahead(share: _Share, threads: int) -> Iterator[Callable[[int], Examples]]:
     """The same, decoded by Grain's threads: the function must be called for steps 0, 1, 2, ..."""
-    source, threads = _Chunks(share), share.dataset.threads
+    source = _Chunks(share)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     chunks = iter(grain.MapDataset.source(source).to_iter_dataset(options))
 

@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import msgspec
 import tensorflow_datasets as tfds
-from array_record.python import array_record_module
+from array_record.python import (
+    array_record_module,  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module
+)
 
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign

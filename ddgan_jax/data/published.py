@@ -2,11 +2,12 @@
 
 import hashlib
 import http.client
+import io
 import os
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tqdm import tqdm
 
@@ -115,7 +116,7 @@ def fetch(name: str, folder: Path) -> Path:
 def sha256(path: str | os.PathLike) -> str:
     """Return the digest of a regular file, hexadecimal. Raises UserError if it cannot be read."""
     with foreign.open_regular(path, "file") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
 
 def _download(remote: Remote, file: Path) -> None:

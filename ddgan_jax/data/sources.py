@@ -7,8 +7,8 @@ from typing import IO, Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from ml_collections import ConfigDict
 
-from ddgan_jax.config import ConfigDict
 from ddgan_jax.data import builders, catalog, folder_sets, mixture, prepared
 from ddgan_jax.data.datasets import (
     ArrayDataset,
@@ -113,17 +113,20 @@ def _open_records(
     channels: int,
     hold: IO | None = None,
 ) -> RecordDataset:
-    features = builder.info.features
+    features = catalog.features_of(builder)
     image_key, label_key = _keys(data.name, features)
     folder = Path(builder.data_dir)
     try:
-        source = builder.as_data_source(data.split, file_format="array_record")
+        # A decorator of TFDS hides the arguments from type checkers.
+        read_split: Any = builder.as_data_source
+        source = read_split(data.split, file_format="array_record")
         count = _limited(len(source), data.max_examples)
     except (KeyError, NotImplementedError, ValueError) as error:
         raise UserError(_not_readable(builder, data, error)) from error
     if prepared.is_prepared(folder):
         prepared.check_shards(folder, builder.info.splits[data.split].file_instructions)
-    classes = 0 if label_key is None else features[label_key].num_classes
+    label: Any = None if label_key is None else features[label_key]
+    classes = 0 if label is None else label.num_classes
     return RecordDataset(
         DatasetInfo(data.name, count, image_size, channels, classes or 0, prepared.digest(folder)),
         _reader(source.data_source),

@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -58,20 +58,20 @@ def read(
     archive = Path(paths.user_path(archive, "archive"))
     what = f"{shown(archive, 300)} is not {name} as published ({file_names(name)}; checksum)"
     with foreign.reading(archive, f"archive of {name}"):
+        contents = [] if name == "cifar10" else _mnist_files(archive)
         if name == "cifar10":
             published = not archive.is_dir() and sha256(archive) in _CIFAR_SHA256
         else:
-            contents = _mnist_files(archive)
             published = all(
                 hashlib.sha256(content).hexdigest() == remote.content
                 for content, remote in zip(contents, PUBLISHED[name], strict=True)
             )
         if not published and not allow_unpublished:
-            raise UserError(f"{what}; to use it all the same, give --allow_unpublished")
+            raise UserError(f"{what}; to use it all the same, give `allow_unpublished`")
         splits = _read_cifar10(archive) if name == "cifar10" else _read_mnist(contents)
         _check(name, published, splits)
     if not published:
-        report(f"{what}; used all the same, as --allow_unpublished says")
+        report(f"{what}; used all the same, as `allow_unpublished` says")
     return splits
 
 
@@ -141,7 +141,8 @@ def _tar_members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Read a tar as a stream: a member's place never leads back, so that reading ends."""
     with _unpacked(file) as stream:
         bounded = _Bounded(stream, LARGEST_WHOLE)
-        with tarfile.open(fileobj=bounded, mode="r|") as pack:
+        # A tar that is read as a stream is only ever asked for its next bytes.
+        with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r|") as pack:
             for count, member in enumerate(pack):
                 if count >= MOST_MEMBERS:
                     raise ValueError(f"it holds more than {MOST_MEMBERS:,} files")

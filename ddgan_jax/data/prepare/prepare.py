@@ -18,6 +18,10 @@ PathLike = str | os.PathLike[str]
 Report = Callable[[str], None]
 
 
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def prepare(
     dataset: str,
     *,
@@ -28,6 +32,7 @@ def prepare(
     download: bool = False,
     allow_unpublished: bool = False,
     report: Report = print,
+    warn: Report = _to_stderr,
 ) -> Path:
     """Write a TFDS set as ArrayRecord and return its folder.
 
@@ -41,20 +46,21 @@ def prepare(
       arrays: .npz or .npy file of uint8 images (N, H, W, C) or (N, H, W), C 1 or 3, and perhaps
         labels, see `array_files`; becomes the split "train".
       download: fetch the published archive of cifar10 or mnist; it stays in data_dir/downloads.
-      allow_unpublished: take an `archive` that is not the published one; a line on stderr says so.
+      allow_unpublished: take an `archive` that is not the published one, which `warn` is told.
       report: takes lines that say how many images and classes there are, and what was left out.
+      warn: takes lines about what may be a mistake.
 
     Raises UserError if the set exists already (nothing is ever overwritten), if the input is
     missing or broken, or if TensorFlow is needed and not installed: then what was there is
     unchanged. Raises BusyError if another process prepares the same set.
     """
     folder = catalog.resolve_data_dir(data_dir)
-    flags = {"--archive": archive, "--images": images, "--arrays": arrays, "--download": download}
-    given = [flag for flag, value in flags.items() if value]
+    origins = {"archive": archive, "images": images, "arrays": arrays, "download": download}
+    given = [f"`{name}`" for name, value in origins.items() if value]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other: give one")
     if allow_unpublished and not archive:
-        raise UserError("--allow_unpublished is for an --archive")
+        raise UserError("`allow_unpublished` is for an `archive`")
     if dataset == "folder":
         raise UserError(
             "give the folder's set a name: ddgan prepare --dataset=NAME --images=FOLDER"
@@ -67,7 +73,7 @@ def prepare(
     if found := catalog.find_prepared(dataset, folder):
         raise UserError(f"{dataset} is already prepared in {found.data_dir}; nothing was changed")
     if archive or download:
-        return _from_archive(dataset, folder, archive, allow_unpublished, report)
+        return _from_archive(dataset, folder, archive, allow_unpublished, report, warn)
     if arrays:
         return _from_arrays(dataset, folder, arrays, report)
     if images:
@@ -89,19 +95,24 @@ def _write(builder: tfds.core.DatasetBuilder, folder: Path) -> Path:
 
 
 def _from_archive(
-    name: str, folder: Path, archive: PathLike | None, allow_unpublished: bool, report: Report
+    name: str,
+    folder: Path,
+    archive: PathLike | None,
+    allow_unpublished: bool,
+    report: Report,
+    warn: Report,
 ) -> Path:
-    """No archive: download it."""
+    """Write a published set from its archive, which is downloaded if none is given."""
     if name not in published.PUBLISHED:
         raise UserError(
-            f"--archive and --download are for {' and '.join(published.PUBLISHED)}; for {name}: "
+            f"`archive` and `download` are for {' and '.join(published.PUBLISHED)}; for {name}: "
             f"{catalog.how_to_prepare(name)}"
         )
     splits = archives.read(
         name,
         archive or published.fetch(name, folder / "downloads"),
         allow_unpublished=allow_unpublished,
-        report=lambda line: print(line, file=sys.stderr),
+        report=warn,
     )
     return _write_stock(name, folder, splits, report)
 
