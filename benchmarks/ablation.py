@@ -20,10 +20,11 @@ from sklearn.svm import SVC
 
 from benchmarks import command
 from benchmarks.command import CONFIG_FLAGS
-from ddgan_jax import data, distributed, metrics, randomness, sampling, train_step
+from ddgan_jax import build, data, distributed, metrics, randomness
 from ddgan_jax.cli.arguments import Flag, parse_config, parse_flags
 from ddgan_jax.config.checks import validate
 from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.inference import drawing
 
 _C = {"objective.afd_regression": True}
 _WITHOUT_C = {"objective.afd_regression": False}
@@ -58,12 +59,10 @@ def train(config):
     devices = jax.devices()[:1]
     key = randomness.run_key(config.train.seed)
     state = distributed.create_replicated(
-        functools.partial(train_step.init_state, config, key), devices
+        functools.partial(build.initial_state, config, key), devices
     )
     programs = {
-        r1: distributed.map_step(
-            train_step.make_train_step(config, r1=r1), config.train.mapping, devices
-        )
+        r1: distributed.map_step(build.step(config, r1=r1), config.train.mapping, devices)
         for r1 in (True, False)
     }
     stream = data.batches(
@@ -75,7 +74,7 @@ def train(config):
     start = time.monotonic()
     for step in range(config.train.num_steps):
         batch = distributed.place_batch(next(stream), config.train.mapping, devices)
-        state, _ = programs[train_step.has_r1(config, step)](state, batch, key)
+        state, _ = programs[build.r1_is_due(config, step)](state, batch, key)
     jax.block_until_ready(state)
     stream.close()
     return state.generator.ema_params, time.monotonic() - start
@@ -84,9 +83,9 @@ def train(config):
 def measure(config, params) -> dict[str, float]:
     """The numbers of a row; see the module's text."""
     real, labels = data.open_dataset(config).read(np.arange(1_797))
-    request = sampling.each_class(config, range(NUM_SAMPLES))
-    draw = sampling.make_drawer(config, jax.devices()[:1])
-    drawn = sampling.draw_all(draw, params, request)
+    request = drawing.each_class(config.data.num_classes, range(NUM_SAMPLES))
+    draw = drawing.make_drawer(build.sampler(config), jax.devices()[:1], config.sampling.chunk_size)
+    drawn = drawing.draw_all(draw, params, request)
     a, b = (x.reshape(len(x), -1) / 255.0 for x in (real, drawn))
     found = SVC(gamma=0.05).fit(a, labels).predict(b)
     precision, recall = metrics.precision_recall(a, b)

@@ -19,11 +19,11 @@ import jax.numpy as jnp
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import distributed, inspect_config, randomness, train_step
+from ddgan_jax import build, distributed, randomness
 from ddgan_jax.checkpoint import Checkpoints, load_ema
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.checks import validate
-from ddgan_jax.state import TrainState
+from ddgan_jax.state import TrainState, num_parameters
 
 FLAGS = ()
 
@@ -45,8 +45,8 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
         measure.progress("folder removed")
     return {
         "repeats": values.repeats,
-        "generator_parameters": inspect_config.num_parameters(state.generator.params),
-        "discriminator_parameters": inspect_config.num_parameters(state.discriminator.params),
+        "generator_parameters": num_parameters(state.generator.params),
+        "discriminator_parameters": num_parameters(state.discriminator.params),
         "state_bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(state)),
         "bytes_on_disk": times[0].pop("bytes_on_disk"),
         **{
@@ -59,7 +59,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
 
 def _trained_state(config: ConfigDict, key: jax.Array) -> TrainState:
     """A state whose moments are as random as parameters: zeros would be compressed to nothing."""
-    state = train_step.init_state(config, key)
+    state = build.initial_state(config, key)
 
     def with_moments(network: Any) -> Any:
         adam, *rest = network.opt_state

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import inspect_config, randomness, train_step
+from ddgan_jax import build, inspect_config, randomness
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.checks import validate
@@ -60,7 +60,7 @@ def make_program(config: ConfigDict, seeds: int, steps: int) -> measure.Program:
     """The compiled loop of `steps` iterations of all seeds, on data that stays on the device."""
     points = jnp.asarray(mixture.to_set(config.data.name, mixture.points()[0]))
     keys = jax.vmap(randomness.run_key)(jnp.arange(seeds, dtype=jnp.uint32))
-    states = jax.jit(jax.vmap(lambda key: train_step.init_state(config, key)))(keys)
+    states = jax.jit(jax.vmap(lambda key: build.initial_state(config, key)))(keys)
     batch_size = config.train.batch_size
     order = [example_ids(0, step, batch_size, len(points)) for step in range(steps)]
     ids = jnp.asarray(np.broadcast_to(order, (seeds, steps, batch_size)), jnp.int32)

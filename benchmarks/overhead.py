@@ -23,12 +23,13 @@ from absl import flags
 
 from benchmarks import command, measure
 from benchmarks.train_step import r1_share
-from ddgan_jax import data, distributed, images, randomness, sampling, train_step
+from ddgan_jax import build, data, distributed, images, randomness
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.checks import validate
 from ddgan_jax.data.pipeline import AHEAD
 from ddgan_jax.files.run_folder import RunFolder
+from ddgan_jax.inference import drawing
 from ddgan_jax.state import Batch, TrainState
 from ddgan_jax.training import reporter
 
@@ -102,11 +103,11 @@ def _training(config: ConfigDict, batch: Batch) -> Training:
     """The program that most steps run, compiled, with a new state. batch: the constant one."""
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
-    create = functools.partial(train_step.init_state, config, key)
+    create = functools.partial(build.initial_state, config, key)
     state = distributed.create_replicated(create, devices)
     constant = distributed.place_batch(batch, config.train.mapping, devices)
     measure.progress("step: compiling")
-    step = train_step.make_train_step(config, r1=r1_share(config, True) > 0.5)
+    step = build.step(config, r1=r1_share(config, True) > 0.5)
     mapped = distributed.map_step(step, config.train.mapping, devices)
     compiled = measure.compile_program(mapped, state, constant, key)
     return Training(compiled.call, [state], key, constant)
@@ -147,12 +148,15 @@ def _events(
     checkpoints = stack.enter_context(
         Checkpoints(folder / "checkpoints", keep_latest=1, keep_every_steps=0)
     )
-    draw, shown = sampling.make_drawer(config, devices), sampling.overview(config)
+    draw, shown = (
+        drawing.make_drawer(build.sampler(config), devices, config.sampling.chunk_size),
+        drawing.overview(config),
+    )
     metrics = jax.device_get(training.run(training.constant))
     [state] = training.state
 
     def picture() -> Any:
-        return images.picture(sampling.draw_all(draw, state.generator.ema_params, shown))
+        return images.picture(drawing.draw_all(draw, state.generator.ema_params, shown))
 
     measure.progress("samples: compiling")
     picture()

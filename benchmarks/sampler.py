@@ -11,11 +11,12 @@ import jax
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import distributed, inspect_config, models, randomness, sampling
+from ddgan_jax import build, distributed, inspect_config, models, randomness
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
+from ddgan_jax.inference import drawing
 
 FLAGS = (
     Flag(
@@ -54,10 +55,13 @@ def make_program(config: ConfigDict, images: int) -> measure.Program:
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
     params = distributed.create_replicated(lambda: models.init_params(config, key)[0], devices)
-    request = tuple(sampling.each_class(config, range(images)))
+    request = tuple(drawing.each_class(config.data.num_classes, range(images)))
     inputs = jax.device_put(request, distributed.split(devices))
     measure.progress("sample: compiling")
-    mapped = distributed.map_examples(sampling.make_sampler(config), devices)
+    sampler = build.sampler(config)
+    mapped = distributed.map_examples(
+        lambda params, inputs: sampler(params, *inputs).x_t[-1], devices
+    )
     compiled = measure.compile_program(mapped, params, inputs)
     forward = inspect_config.network_flops(config)["generator"]
     return measure.Program(

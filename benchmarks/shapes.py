@@ -19,11 +19,12 @@ from jax.extend import core
 
 from benchmarks import command
 from benchmarks.measure import progress
-from ddgan_jax import inspect_config, train_step
+from ddgan_jax import build, distributed, inspect_config
 from ddgan_jax.cli.arguments import Flag, parse_flags
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.files import load_config
 from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.state import num_parameters
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FLAGS = (
@@ -36,7 +37,7 @@ Facts = dict[str, Any]
 
 def facts_of(config: ConfigDict) -> Facts:
     """All that docs/scaling.md needs to know about a config; see `activations` for memory."""
-    state = jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
+    state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
     flops = {"without_r1": inspect_config.train_step_flops(config, r1=False)}
     if config.objective.r1_gamma:
         flops["with_r1"] = inspect_config.train_step_flops(config, r1=True)
@@ -47,7 +48,7 @@ def facts_of(config: ConfigDict) -> Facts:
     networks = {"generator": state.generator, "discriminator": state.discriminator}
     return {
         "batch_size": config.train.batch_size,
-        "parameters": {n: inspect_config.num_parameters(s.params) for n, s in networks.items()},
+        "parameters": {n: num_parameters(s.params) for n, s in networks.items()},
         "parameter_bytes": {n: size_of(s.params) for n, s in networks.items()},
         "state_bytes": size_of(state),
         "reduced_bytes_per_step": reduced_bytes(config),
@@ -58,10 +59,10 @@ def facts_of(config: ConfigDict) -> Facts:
 
 def reduced_bytes(config: ConfigDict) -> int:
     """Bytes that all devices average in one step, read off the traced program."""
-    step = train_step.make_train_step(config, r1=False)
-    state = jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
+    step = build.step(config, r1=False)
+    state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
     batch = inspect_config.abstract_batch(config, 4 * config.train.microbatches)
-    traced = jax.make_jaxpr(step, axis_env=[(train_step.AXIS, 2)])(state, batch, jax.random.key(0))
+    traced = jax.make_jaxpr(step, axis_env=[(distributed.AXIS, 2)])(state, batch, jax.random.key(0))
     return sum(
         sum(size_of(variable.aval) for variable in equation.invars)
         for equation in _equations(traced.jaxpr)
@@ -102,7 +103,7 @@ def _variants(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
 
 
 def _activation_bytes(config: ConfigDict) -> int:
-    state = jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
+    state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
     return inspect_config.activation_bytes(config, state)
 
 

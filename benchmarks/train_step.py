@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import distributed, inspect_config, randomness, train_step
+from ddgan_jax import build, distributed, inspect_config, randomness
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.checks import validate
@@ -56,14 +56,14 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
     state = distributed.create_replicated(
-        functools.partial(train_step.init_state, config, key), devices
+        functools.partial(build.initial_state, config, key), devices
     )
     batch = distributed.place_batch(noise_batch(config), config.train.mapping, devices)
     images = config.train.batch_size
     compiled = {}
     for r1 in choices:
         measure.progress(f"{_NAMES[r1]}: compiling")
-        step = train_step.make_train_step(config, r1=r1)
+        step = build.step(config, r1=r1)
         mapped = distributed.map_step(step, config.train.mapping, devices)
         compiled[r1] = measure.compile_program(mapped, state, batch, key)
 
@@ -94,7 +94,7 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
 
 def r1_share(config: ConfigDict, r1: bool) -> float:
     """The share of a run's steps that compute the R1 penalty, or that do not."""
-    share = 1 / config.objective.r1_interval if train_step.has_r1(config, 0) else 0.0
+    share = 1 / config.objective.r1_interval if build.r1_is_due(config, 0) else 0.0
     return share if r1 else 1 - share
 
 

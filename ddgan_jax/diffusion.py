@@ -55,7 +55,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from ddgan_jax.errors import UserError
 
@@ -265,20 +264,21 @@ def _angle(u: Array) -> Array:
 Schedule = DiscreteSchedule | CosineSchedule
 
 
-def make_schedule(config: ConfigDict, num_timesteps: int = 0) -> Schedule:
-    """The schedule that config.diffusion chooses, in that many steps; 0: those of training.
+def make_schedule(
+    name: str, num_timesteps: int, beta_min: float, beta_max: float, sampling_steps: int = 0
+) -> Schedule:
+    """Return a schedule by its name, in `sampling_steps` steps; 0: the num_timesteps of training.
 
     Raises UserError if it is not a valid one, or has no other number of steps.
     """
-    d = config.diffusion
-    if d.schedule == "cosine":
-        return CosineSchedule(num_timesteps or d.num_timesteps)
-    if num_timesteps not in (0, d.num_timesteps):
+    if name == "cosine":
+        return CosineSchedule(sampling_steps or num_timesteps)
+    if sampling_steps not in (0, num_timesteps):
         raise UserError(
-            f"{num_timesteps} sampling steps: a model of diffusion.schedule={d.schedule!r} only "
-            f"knows the {d.num_timesteps} steps that it was trained with"
+            f"{sampling_steps} sampling steps: a model of diffusion.schedule={name!r} only "
+            f"knows the {num_timesteps} steps that it was trained with"
         )
-    return discrete_schedule(d.schedule, d.num_timesteps, d.beta_min, d.beta_max)
+    return discrete_schedule(name, num_timesteps, beta_min, beta_max)
 
 
 def _per_example(coefficient: Array, x: Array) -> Array:

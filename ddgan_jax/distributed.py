@@ -20,15 +20,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ddgan_jax import train_step
 from ddgan_jax.errors import BusyError, UserError, reason
-from ddgan_jax.state import Batch, PyTree, TrainState
-from ddgan_jax.train_step import AXIS, Step
+from ddgan_jax.state import Batch, Metrics, PyTree, TrainState, may_be_sharded
 
+AXIS = "data"  # the name of the devices inside a step
 Devices = Sequence[jax.Device]
+Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 # What drivers say of a device that another process holds now, and may not hold later.
 _BUSY = re.compile(
@@ -129,7 +130,7 @@ def abstract_state(
 ) -> TrainState:
     """Shapes, dtypes and layouts of the state create() on all devices, without computing it.
 
-    divided: each device keeps its part of those arrays that `train_step.may_be_divided`, along
+    divided: each device keeps its part of those arrays that `may_be_sharded`, along
     their first axis whose size allows it; otherwise every device has all.
     """
 
@@ -140,7 +141,7 @@ def abstract_state(
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)
 
     state = jax.eval_shape(create)
-    return jax.tree.map(place, state, train_step.may_be_divided(state))
+    return jax.tree.map(place, state, may_be_sharded(state))
 
 
 def create_state(create: Callable[[], TrainState], abstract: TrainState) -> TrainState:
@@ -167,6 +168,51 @@ def to_host(tree: PyTree) -> PyTree:
         return multihost_utils.process_allgather(x, tiled=True)
 
     return jax.tree.map(fetch, tree)
+
+
+# ---- inside a step, where the devices are the axis AXIS
+
+
+def mean(tree: PyTree) -> PyTree:
+    """Return the mean of each array over all devices."""
+    return lax.pmean(tree, AXIS)
+
+
+def shard_like(tree: PyTree, shards: PyTree) -> PyTree:
+    """Return this device's shard of each array, where `shards` has an array that is sharded.
+
+    The trees have the same structure; where both arrays have one shape there is nothing to do.
+    """
+
+    def cut(whole: jax.Array, shard: jax.Array) -> jax.Array:
+        axis = _sharded_axis(whole, shard)
+        if axis is None:
+            return whole
+        size = shard.shape[axis]
+        return lax.dynamic_slice_in_dim(whole, lax.axis_index(AXIS) * size, size, axis)
+
+    return jax.tree.map(cut, tree, shards)
+
+
+def gather_like(shards: PyTree, tree: PyTree) -> PyTree:
+    """Return the whole arrays whose shards lie on the devices: the inverse of `shard_like`.
+
+    tree: arrays of the whole shapes.
+    """
+
+    def gather(shard: jax.Array, whole: jax.Array) -> jax.Array:
+        axis = _sharded_axis(whole, shard)
+        return shard if axis is None else lax.all_gather(shard, AXIS, axis=axis, tiled=True)
+
+    return jax.tree.map(gather, shards, tree)
+
+
+def _sharded_axis(whole: jax.Array, shard: jax.Array) -> int | None:
+    sizes = zip(whole.shape, shard.shape, strict=True)
+    return next((axis for axis, (size, part) in enumerate(sizes) if size != part), None)
+
+
+# ---- mapping over devices
 
 
 def map_step(

@@ -19,6 +19,11 @@ GOOD_SIZE = 512  # pixels of a grid's longer side from which it need not be enla
 OTHER_FORMATS = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".npz", ".pt")
 
 
+def are_points(shape: Sequence[int]) -> bool:
+    """Return whether an example of this shape is a point of the toy sets: two coordinates."""
+    return shape[-1] == 2
+
+
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Float images in [-1, 1] as uint8: (x + 1) * 127.5 to the nearest, halves to even, clipped.
 

@@ -10,13 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import models, randomness, train_step
+from ddgan_jax import build, distributed, models, randomness
 from ddgan_jax.config.checks import validate
 from ddgan_jax.config.files import to_json
 from ddgan_jax.data import mixture
 from ddgan_jax.models.flops import count_flops
-from ddgan_jax.objective import make_objective
-from ddgan_jax.state import Params, PyTree, TrainState
+from ddgan_jax.state import Params, PyTree, TrainState, may_be_sharded, num_parameters
 
 
 @randomness.reproducible()
@@ -36,11 +35,6 @@ def show(config: ConfigDict) -> str:
             _memory_table(config),
         ]
     )
-
-
-def num_parameters(params: Params) -> int:
-    """Return the number of scalars in a tree of arrays or shapes."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
 def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -73,9 +67,9 @@ def network_flops(config: ConfigDict) -> dict[str, int]:
     x_tp1 = x if config.objective.joint else None
     generator, discriminator = models.abstract_params(config)
     return {
-        "generator": count_flops(models.make_generate(config), generator, x, t, z, labels),
+        "generator": count_flops(models.generator(config), generator, x, t, z, labels),
         "discriminator": count_flops(
-            models.make_discriminate(config), discriminator, x, t, x_tp1, labels
+            models.discriminator(config), discriminator, x, t, x_tp1, labels
         ),
     }
 
@@ -84,13 +78,13 @@ def train_step_flops(config: ConfigDict, *, r1: bool) -> float:
     """Return the FLOPs per image of one train step on one device."""
     batch_size = 4
     step = jax.vmap(
-        train_step.make_train_step(config, r1=r1),
+        build.step(config, r1=r1),
         in_axes=(None, 0, None),
         out_axes=None,
-        axis_name=train_step.AXIS,
+        axis_name=distributed.AXIS,
     )
     key = jax.eval_shape(lambda: randomness.run_key(0))
-    state = jax.eval_shape(functools.partial(train_step.init_state, config), key)
+    state = jax.eval_shape(functools.partial(build.initial_state, config), key)
     batch = {
         name: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype)
         for name, leaf in abstract_batch(config, batch_size).items()
@@ -121,7 +115,7 @@ def _flops_table(config: ConfigDict) -> str:
 
 
 def _memory_table(config: ConfigDict) -> str:
-    state = jax.eval_shape(lambda: train_step.init_state(config, randomness.run_key(0)))
+    state = jax.eval_shape(lambda: build.initial_state(config, randomness.run_key(0)))
     rows = {
         "state: parameters, EMA, Adam": _bytes(state),
         **_divided(config, state),
@@ -137,7 +131,7 @@ def _memory_table(config: ConfigDict) -> str:
 def _divided(config: ConfigDict, state: TrainState) -> dict[str, int]:
     if not config.train.shard_optimizer:
         return {}
-    marked = jax.tree.leaves(train_step.may_be_divided(state))
+    marked = jax.tree.leaves(may_be_sharded(state))
     pairs = zip(jax.tree.leaves(state), marked, strict=True)
     return {"  of it divided by devices": sum(_bytes(leaf) for leaf, may in pairs if may)}
 
@@ -152,7 +146,7 @@ def activation_bytes(config: ConfigDict, state: TrainState) -> int:
 
 def _kept_bytes(config: ConfigDict, state: TrainState, batch_size: int) -> tuple[int, int]:
     """Of the generator's and the discriminator's backward pass."""
-    objective = make_objective(config)
+    objective = build.objective(config)
     inputs = abstract_inputs(config, batch_size)
     keys = jax.eval_shape(lambda: jax.random.split(randomness.run_key(0), batch_size))
     draws = jax.eval_shape(lambda keys: objective.draw(keys, inputs["x"].shape[1:]), keys)

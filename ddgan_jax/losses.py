@@ -1,40 +1,36 @@
-"""The terms that the two networks of a training step minimise.
+"""Terms beside the adversarial ones: R1, auxiliary forward diffusion, a denoising regulariser.
 
 A generator predicts x_0' = G(x_{t+1}, t, z) and thereby a sample x_t' ~ q(x_t | x_{t+1}, x_0') of
-the denoising distribution. The discriminator D gives logits; softplus(a) = log(1 + e^a).
+the denoising distribution. The discriminator D gives logits. Its adversarial losses stand in
+`methods.ddgan` and `methods.siddm`; with R1 it is also kept flat around real samples:
 
-Adversarial terms, with pairs (DDGAN, Xiao et al. 2022) or single images (SIDDM, Xu et al. 2023) as
-the arguments of D, and the non-saturating loss of the generator:
+    R1 = E || grad_{x_t} sum_b D(x_t, ..)_b ||^2 / 2                                            (1)
 
-    L_D,adv = E softplus(-D(x_t, ..)) + E softplus(D(x_t', ..))                                 (1)
-    L_G,adv = E softplus(-D(x_t', ..))                                                          (2)
-    R1      = E || grad_{x_t} sum_b D(x_t, ..)_b ||^2 / 2                                       (3)
-
-The gradient in (3) is that of the sum over the batch: a discriminator that compares the examples
-of a batch (minibatch standard deviation) gives cross terms, which belong to it.
+The gradient is that of the sum over the batch: a discriminator that compares the examples of a
+batch (minibatch standard deviation) gives cross terms, which belong to it.
 
 Auxiliary forward diffusion (SIDDM). D on single images matches the marginals of x_t alone; that
 x_t' belongs to its x_{t+1} is asked for by KL(p(x_{t+1} | x_t') || q(x_{t+1} | x_t)). Here q is the
 known forward step N(sqrt(1 - beta) x_t, beta I), and p is bounded by the best Gaussian of the same
 variance, whose mean sqrt(1 - beta) C(x_t') a second head C of the discriminator learns:
 
-    A = E w (|| x_{t+1} - sqrt(1 - beta) x_t' ||^2 - || x_{t+1} - sqrt(1 - beta) C(x_t') ||^2)  (4)
+    A = E w (|| x_{t+1} - sqrt(1 - beta) x_t' ||^2 - || x_{t+1} - sqrt(1 - beta) C(x_t') ||^2)  (2)
 
 G minimises lambda A through x_t'; C minimises its half, lambda E w || x_{t+1} - .. C ||^2. With
 w = 1 / (2 beta) this is the KL. Given the best C it is 0 if p = q and never negative. Without C,
-its least x_0' is x_{t+1} / sqrt(abar_{t+1}), which does not denoise. The first half of (4) has
+its least x_0' is x_{t+1} / sqrt(abar_{t+1}), which does not denoise. The first half of (2) has
 three forms:
 
-    kl     || x_{t+1} - sqrt(1 - beta) x_t' ||^2                                                (5)
-    code   || x_{t+1} - x_{t+1}' ||^2,  x_{t+1}' ~ q(x_{t+1} | x_t')   (the authors' toy code) (6)
-    recon  (1 - beta) c0^2 || x_0' - x_0 ||^2                                                   (7)
+    kl     || x_{t+1} - sqrt(1 - beta) x_t' ||^2                                                (3)
+    code   || x_{t+1} - x_{t+1}' ||^2,  x_{t+1}' ~ q(x_{t+1} | x_t')   (the authors' toy code) (4)
+    recon  (1 - beta) c0^2 || x_0' - x_0 ||^2                                                   (5)
 
-(5) is (4) as it stands, (6) differs by noise and a constant, and (7) is the expected gradient of
+(3) is (2) as it stands, (4) differs by noise and a constant, and (5) is the expected gradient of
 (1 - beta) || x_t' - x_t ||^2 for the real x_t of the same chain: an L2 reconstruction.
 
 Regulariser (SIDDM): a third head R of the discriminator denoises real images,
 
-    L_R = E || R(x_t) - x_0 ||^2                                                                (8)
+    L_R = E || R(x_t) - x_0 ||^2                                                                (6)
 
 Squares are averaged over the entries of an image, expectations over the batch.
 """
@@ -44,36 +40,24 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ddgan_jax import diffusion
 from ddgan_jax.diffusion import Transition
-from ddgan_jax.state import Judgement
+from ddgan_jax.state import AnyArray, Images, Judgement
 
 SMALLEST_BETA = 1e-3  # in the weight 1 / (2 beta), which grows without bound for small steps
 
-
-def discriminator_real_loss(logits: jax.Array) -> jax.Array:
-    """E softplus(-D) on real examples, scalar. logits: any shape."""
-    return jax.nn.softplus(-logits).mean()
-
-
-def discriminator_fake_loss(logits: jax.Array) -> jax.Array:
-    """E softplus(D) on generated examples, scalar. logits: any shape."""
-    return jax.nn.softplus(logits).mean()
-
-
-def generator_adversarial_loss(logits: jax.Array) -> jax.Array:
-    """The non-saturating E softplus(-D) on generated examples, scalar. logits: any shape."""
-    return jax.nn.softplus(-logits).mean()
+PerExample = Float[jax.Array, " b"]
+Scalar = Float[jax.Array, ""]
 
 
 def r1_penalty(
-    discriminate: Callable[[jax.Array], Judgement], x_t: jax.Array
-) -> tuple[jax.Array, Judgement]:
-    """|| grad sum_b D(x_t)_b ||^2 / 2 averaged over the batch (equation 3).
+    discriminate: Callable[[jax.Array], Judgement], x_t: Images
+) -> tuple[Scalar, Judgement]:
+    """Return R1 of equation 1, and D(x_t) of the same forward pass.
 
-    Returns (penalty, judgement): the scalar, and D(x_t) of the same forward pass. x_t: (B, ...).
-    The sum of squares, not a norm: the gradient of a norm is undefined where D is constant.
+    The penalty is the sum of squares, not a norm, whose gradient is undefined where D is constant.
     """
 
     def total(x: jax.Array) -> tuple[jax.Array, Judgement]:
@@ -86,52 +70,56 @@ def r1_penalty(
 
 
 class Chain(NamedTuple):
-    """One forward chain of real images and what the generator made of its noisier end; (B, ...)."""
+    """One forward chain of real images, and what the generator made of its noisier end."""
 
-    x_0: jax.Array
-    x_tp1: jax.Array
-    fake_x_0: jax.Array
-    fake_x_t: jax.Array
+    x_0: Images
+    x_tp1: Images
+    fake_x_0: Images | None  # None where the generator predicts x_t itself
+    fake_x_t: Images
 
 
-def afd_recon(step: Transition, chain: Chain, noise: jax.Array | None) -> jax.Array:
-    """Equation 7, the mean over each image's entries, (B,). noise: not used."""
+def afd_recon(step: Transition, chain: Chain, noise: Images | None) -> PerExample:
+    """Return equation 5, the mean over each image's entries. noise: not used."""
     del noise
     weight = (step.step_signal * step.posterior_x_0) ** 2
     return weight * mean_square(chain.fake_x_0 - chain.x_0)
 
 
-def afd_kl(step: Transition, chain: Chain, noise: jax.Array | None) -> jax.Array:
-    """Equation 5, likewise."""
+def afd_kl(step: Transition, chain: Chain, noise: Images | None) -> PerExample:
+    """Return equation 3, likewise."""
     del noise
     return mean_square(chain.x_tp1 - diffusion.forward_mean(step, chain.fake_x_t))
 
 
-def afd_code(step: Transition, chain: Chain, noise: jax.Array) -> jax.Array:
-    """Equation 6, likewise. noise ~ N(0, I): like x_{t+1}."""
+def afd_code(step: Transition, chain: Chain, noise: Images) -> PerExample:
+    """Return equation 4, likewise. noise ~ N(0, I): like x_{t+1}."""
     return mean_square(chain.x_tp1 - diffusion.forward_sample(step, chain.fake_x_t, noise))
 
 
-AFD_FORMS = {"recon": afd_recon, "kl": afd_kl, "code": afd_code}
+AFD_FORMS: dict[str, Callable[..., PerExample]] = {
+    "recon": afd_recon,
+    "kl": afd_kl,
+    "code": afd_code,
+}
 
 
-def afd_regression(step: Transition, x_tp1: jax.Array, regression: jax.Array) -> jax.Array:
-    """|| x_{t+1} - sqrt(1 - beta) C ||^2, the second half of equation 4, (B,). C: (B, ...)."""
+def afd_regression(step: Transition, x_tp1: Images, regression: Images) -> PerExample:
+    """Return || x_{t+1} - sqrt(1 - beta) C ||^2, the second half of equation 2."""
     return mean_square(x_tp1 - diffusion.forward_mean(step, regression))
 
 
-def afd_weights(scaling: str, step: Transition) -> jax.Array | float:
-    """w of equation 4: 1 for "none"; 1 / (2 max(beta, 1e-3)), (B,), for "likelihood"."""
+def afd_weights(scaling: str, step: Transition) -> Float[AnyArray, " b"] | float:
+    """Return w of equation 2: 1 for "none"; 1 / (2 max(beta, 1e-3)) for "likelihood"."""
     if scaling == "none":
         return 1.0
     return 0.5 / jnp.maximum(jnp.square(step.step_noise), SMALLEST_BETA)
 
 
-def denoising_loss(denoised: jax.Array, x_0: jax.Array) -> jax.Array:
-    """Equation 8, scalar. denoised = R(x_t) of real images, and x_0: (B, ...)."""
+def denoising_loss(denoised: Images, x_0: Images) -> Scalar:
+    """Return equation 6. denoised: R(x_t) of real images."""
     return mean_square(denoised - x_0).mean()
 
 
-def mean_square(x: jax.Array) -> jax.Array:
-    """The mean over each example's entries: (B, ...) -> (B,)."""
+def mean_square(x: Images) -> PerExample:
+    """Return the mean of the squares of each example's entries."""
     return jnp.square(x).mean(tuple(range(1, x.ndim)))

@@ -1,20 +1,32 @@
-"""The values that travel through the program, and the words used for their shapes.
+"""The values that travel through the program, and the words for their shapes.
 
-B: examples on one device, H and W: pixels, C: image channels, L: latent size, T: denoising steps.
+Shapes are written as in jaxtyping, with these letters:
+
+    b examples on one device     h w pixels     c channels     t denoising steps     n images
+
 Images are channels-last. uint8 images lie in [0, 255], float images in [-1, 1].
 """
 
+import math
 from typing import Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
+from jaxtyping import Float, Int, Key
+
+# Arrays on a device, tracers inside a compiled function, and arrays on the host.
+AnyArray = jax.Array | np.ndarray
 
 PyTree = Any
-Params = PyTree  # nested dict of float arrays, one network
+Params = PyTree  # a nested dict of float arrays, the parameters of one network
+Metrics = dict[str, jax.Array]  # scalars by the names that they have in the logs
+Images = Float[AnyArray, "b *shape c"]  # (b, h, w, c); or points, which are images of one pixel
+Labels = Int[AnyArray, " b"] | None  # the class of each example, 0 in data sets without classes
+Keys = Key[jax.Array, " b"]  # one random key for each example
 
 
 class Batch(TypedDict):
-    """What the data pipeline hands to the train step, along the leading axis one example each.
+    """The examples that a data pipeline hands to the train step, along the leading axis.
 
     image: uint8 (B, H, W, C), or float32 points (B, 1, 1, C) of the toy sets. label: int32 (B,), 0
     for sets without labels. index: int32 (B,), the example's position in the global batch,
@@ -22,16 +34,17 @@ class Batch(TypedDict):
     devices split the batch.
     """
 
-    image: np.ndarray | jax.Array
-    label: np.ndarray | jax.Array
-    index: np.ndarray | jax.Array
+    image: AnyArray
+    label: AnyArray
+    index: AnyArray
 
 
 class Judgement(NamedTuple):
-    """What a discriminator says of a batch.
+    """The output of a discriminator for a batch.
 
-    logits: (B,), or (B, H, W, K) per pixel; high for what it takes for real. regression: the head C
-    of auxiliary forward diffusion, like the images; denoised: the head R, likewise; None: no head.
+    logits: (B,), or (B, H, W, K) per pixel; high where it takes an image for real. regression: the
+    head C of auxiliary forward diffusion, of the images' shape; denoised: the head R, likewise. A
+    discriminator without such a head has None there.
     """
 
     logits: jax.Array
@@ -55,11 +68,30 @@ class DiscriminatorState(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """Everything a run needs to go on. No random key: draws are a function of seed and step.
+    """Everything that a run needs to go on. It has no random key: draws follow seed and step.
 
-    step: int32 scalar, train steps done so far.
+    step: int32 scalar, the number of finished train steps.
     """
 
     step: jax.Array
     generator: GeneratorState
     discriminator: DiscriminatorState
+
+
+def num_parameters(params: Params) -> int:
+    """Return the number of scalars in a tree of arrays or of their shapes."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+
+
+def may_be_sharded(state: TrainState) -> TrainState:
+    """Return which arrays of a state may be divided among devices, as a tree of booleans.
+
+    These are Adam's moments and the moving average. A step updates each of their numbers from the
+    gradient and the parameter in the same place, so that a device can keep a part of them (ZeRO,
+    stage 1; Rajbhandari et al. 2020).
+    """
+    no, yes = (jax.tree.map(lambda _, answer=answer: answer, state) for answer in (False, True))
+    return no._replace(
+        generator=yes.generator._replace(params=no.generator.params),
+        discriminator=yes.discriminator._replace(params=no.discriminator.params),
+    )

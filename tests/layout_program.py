@@ -12,10 +12,10 @@ import sys
 import jax
 import numpy as np
 
-from ddgan_jax import data, distributed, randomness, sampling, train_step
+from ddgan_jax import build, data, distributed, randomness, train_step
 from ddgan_jax.cli.arguments import parse_config
 from ddgan_jax.config.checks import validate
-from ddgan_jax.objective import make_objective
+from ddgan_jax.inference import drawing
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.training import hosts
 
@@ -25,8 +25,8 @@ SEEDS = range(8)
 
 def gradient_step(config):
     """As the train step, but what it returns in place of the state are both gradients."""
-    objective = make_objective(config)
-    r1 = train_step.has_r1(config, 0)
+    objective = build.objective(config)
+    r1 = build.r1_is_due(config, 0)
 
     def step(state, batch, key):
         x_0, labels = train_step.to_float_images(batch["image"]), batch["label"]
@@ -44,7 +44,7 @@ def gradient_step(config):
                 g, d, x_0, labels, draw(Purpose.GENERATOR_STEP)
             )[0],
         }
-        return jax.lax.pmean(gradients, train_step.AXIS), {}
+        return jax.lax.pmean(gradients, distributed.AXIS), {}
 
     return step
 
@@ -61,7 +61,7 @@ def main(out, config):
         positions=rows,
     )
     key = randomness.run_key(config.train.seed)
-    create_state = functools.partial(train_step.init_state, config, key)
+    create_state = functools.partial(build.initial_state, config, key)
 
     def place(batch):
         return distributed.place_batch(batch, config.train.mapping, devices)
@@ -80,19 +80,21 @@ def main(out, config):
     gradients, _ = step(replicated, batch, key)
 
     state = distributed.create_state(create_state, layout)
-    programs = {r1: mapped(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
+    programs = {r1: mapped(build.step(config, r1=r1)) for r1 in (True, False)}
     for step in range(NUM_STEPS):
-        state, _ = programs[train_step.has_r1(config, step)](state, batch, key)
+        state, _ = programs[build.r1_is_due(config, step)](state, batch, key)
         batch = place(next(batches))
     batches.close()
     state = distributed.to_host(state)
 
     if distributed.is_first_process():
-        draw = sampling.make_drawer(config, distributed.local(devices))
+        draw = drawing.make_drawer(
+            build.sampler(config), distributed.local(devices), config.sampling.chunk_size
+        )
         # The same initial parameters in every layout: images must not differ in a single bit.
         initial = distributed.create_replicated(create_state, distributed.local(devices))
-        images = sampling.draw_all(
-            draw, initial.generator.params, sampling.each_class(config, SEEDS)
+        images = drawing.draw_all(
+            draw, initial.generator.params, drawing.each_class(config.data.num_classes, SEEDS)
         )
         trees = {"gradient": gradients, "params": state}
         arrays = {

@@ -6,8 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import models
-from ddgan_jax.objective import make_objective
+from ddgan_jax import build, models
 from tests.methods import config_of, every_method, random_params
 
 BATCH = 8
@@ -21,7 +20,7 @@ GRADIENT_TOLERANCE = 0.09
 def losses_and_gradients(method, compute_dtype, r1):
     """Metrics and gradients of both networks, always for the same parameters and draws."""
     config = config_of(method, train__compute_dtype=compute_dtype)
-    objective = make_objective(config)
+    objective = build.objective(config)
     template = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
     generator, discriminator = random_params(template)
     shape = (config.data.image_size, config.data.image_size, config.data.channels)

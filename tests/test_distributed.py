@@ -22,9 +22,9 @@ import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import distributed, models, train_step
+from ddgan_jax import build, distributed, train_step
 from ddgan_jax.errors import BusyError, UserError
-from ddgan_jax.models import discriminators, layers
+from ddgan_jax.models import discriminators, layers, registry
 from tests.methods import config_of
 
 BATCH, GROUP = 16, 4  # examples, and those that DDGAN's discriminator compares with each other
@@ -97,7 +97,7 @@ def gradients(state):
 
 def initial_state(config, key):
     """Empty optimisers, and parameters nowhere near initial zeros, where gradients vanish."""
-    shapes = jax.eval_shape(lambda: train_step.init_state(config, key))
+    shapes = jax.eval_shape(lambda: build.initial_state(config, key))
     empty = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, np.float64 if leaf.ndim else np.int32), shapes
     )
@@ -120,7 +120,7 @@ def run():
 
     def compute(method, num_devices, mapping, microbatches):
         config, key = config_for(method, microbatches), jax.random.key(0)
-        step = train_step.make_train_step(config, r1=train_step.has_r1(config, 0))
+        step = build.step(config, r1=build.r1_is_due(config, 0))
         devices = jax.devices()[:num_devices]
         mapped = distributed.map_step(step, mapping, devices)
         batch = distributed.place_batch(batch_for(method, num_devices), mapping, devices)
@@ -136,9 +136,9 @@ def run():
                 jax.enable_x64(True),
                 jax.default_matmul_precision("highest"),
             ):
-                patch.setattr(train_step, "make_optimizers", recording_optimizers)
-                patch.setattr(models, "build_generator", lambda config: PixelByPixel(1))
-                patch.setattr(models, "build_discriminator", build_discriminator)
+                patch.setattr(build, "optimizers", recording_optimizers)
+                patch.setattr(registry, "build_generator", lambda config: PixelByPixel(1))
+                patch.setattr(registry, "build_discriminator", build_discriminator)
                 results[method, layout] = compute(method, *layout)
         return results[method, layout]
 

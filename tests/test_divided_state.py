@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import distributed, train_step
+from ddgan_jax import build, distributed, randomness
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config.checks import validate
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
-from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
-from ddgan_jax.train_step import Optimizers, may_be_divided
+from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState, may_be_sharded
+from ddgan_jax.train_step import Optimizers, TrainStep
 from tests.methods import ROOT, config_of
 
 DEVICES = jax.devices()[:4]
@@ -56,10 +56,11 @@ class Products:
 
 
 def step(state, batch, key):
-    x_0 = train_step.randomness.normal(
-        train_step.randomness.example_keys(key, state.step, 2, batch["index"]), 3, (2,)
+    x_0 = randomness.normal(randomness.example_keys(key, state.step, 2, batch["index"]), 3, (2,))
+    one_step = TrainStep(
+        Products(), OPTIMIZERS, ema_decay=0.9, flip=False, microbatches=1, r1=False
     )
-    return train_step.update(Products, OPTIMIZERS, 0.9, 1, False, state, x_0, None, None, None)
+    return one_step.update(state, x_0, None, None, None)
 
 
 def run(divided, num_steps=5):
@@ -102,7 +103,7 @@ def test_each_device_keeps_its_part(divided):
 
 
 def test_what_may_be_divided_is_what_only_adam_and_the_average_see():
-    marked = jax.tree.leaves_with_path(may_be_divided(create()))
+    marked = jax.tree.leaves_with_path(may_be_sharded(create()))
     names = {jax.tree_util.keystr(path[:2]) for path, answer in marked if answer}
     assert names == {".generator.ema_params", ".generator.opt_state", ".discriminator.opt_state"}
 
@@ -136,10 +137,10 @@ def test_pmap_cannot():
 def test_networks_of_a_config_have_the_arrays_to_divide():
     """More than nine tenths of SIDDM's moments and averages for CIFAR-10, on four devices."""
     config = load_config(f"{ROOT}/configs/cifar10_siddm.py")
-    create = functools.partial(train_step.init_state, config, jax.random.key(0))
+    create = functools.partial(build.initial_state, config, jax.random.key(0))
     abstract = distributed.abstract_state(create, DEVICES, divided=True)
     sizes = {True: 0, False: 0}
-    marked = may_be_divided(abstract)
+    marked = may_be_sharded(abstract)
     for array, may in zip(jax.tree.leaves(abstract), jax.tree.leaves(marked), strict=True):
         if may:
             sizes[array.sharding.is_fully_replicated] += array.size

@@ -1,4 +1,4 @@
-"""What a run tells of its state, and the best checkpoint. `test_training_loop` has whole runs with it."""
+"""Evaluation during a run, and the best checkpoint. `test_training_loop` has whole runs."""
 
 import json
 
@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import checkpoint, models, train_step
+from ddgan_jax import build, checkpoint, models
 from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.run_folder import RunFolder
@@ -112,7 +112,7 @@ def test_facts_of_a_state():
     for short, network in (("g", "generator"), ("d", "discriminator")):
         first = c.optimizer[f"{network}_learning_rate"]
         assert facts[f"{short}_learning_rate"] == pytest.approx((first + 1e-5) / 2)
-        schedule = train_step.learning_rate_schedule(c, first)
+        schedule = build.learning_rate(c, network)
         assert facts[f"{short}_learning_rate"] == schedule(50)  # what the 51st step multiplied by
 
 

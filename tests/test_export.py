@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import ddgan_jax
-from ddgan_jax import cli, images, models, train_step
+from ddgan_jax import build, cli, images, models
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import LOCAL_PATHS
 from ddgan_jax.errors import UserError
@@ -356,7 +356,7 @@ def test_folder_that_cannot_be_written(tmp_path):
 def test_run_folder(tmp_path):
     """Its moving average by default, its raw parameters on request, metrics of that step."""
     config = config_of("ddgan")
-    state = jax.jit(lambda: train_step.init_state(config, jax.random.key(0)))()
+    state = jax.jit(lambda: build.initial_state(config, jax.random.key(0)))()
     raw = random_params(state.generator.params, seed=1)
     averaged = random_params(state.generator.params, seed=2)
     generator = state.generator._replace(params=raw, ema_params=averaged)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax import cli, data, diffusion, images, models, sampling
+from ddgan_jax import build, cli, data, images, models
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo
 from ddgan_jax.errors import UserError
+from ddgan_jax.inference import drawing
 from ddgan_jax.inference.model import Model
 from ddgan_jax.sampling import Variation
 from ddgan_jax.viz import denoising, distances, neighbours, trajectory
@@ -71,13 +72,13 @@ def test_same_z_same_prediction_and_another_z_another_one(drawn):
 
 def test_one_noise_is_in_all_noisy_images(model, drawn):
     """x_k = signal_k x_0 + noise_k eps with the same eps for every k."""
-    steps = diffusion.make_schedule(model.config).sampling_transitions()
+    steps = build.schedule(model.config).sampling_transitions()
     x_0 = IMAGE / 127.5 - 1
     signal, level = (np.asarray(c)[::-1, None, None, None] for c in (steps[6], steps[7]))
     assert (steps._fields[6], steps._fields[7]) == ("next_signal", "next_noise")
     eps = (drawn.x_k - signal * x_0) / level
     np.testing.assert_allclose(eps, np.broadcast_to(eps[:1], eps.shape), atol=1e-4)
-    own = sampling.make_noise(model.config)(np.uint32([4])).x_T[0]
+    own = build.sampler(model.config).noise(np.uint32([4])).x_T[0]
     np.testing.assert_allclose(eps[0], own, atol=1e-5)
 
 
@@ -88,7 +89,7 @@ def test_draws_are_those_of_the_sampler_entered_with_the_image(model):
     variation = Variation(latent_seeds=np.uint32(SEEDS), x_0=x_0)
     request = model.request([SEEDS[0]] * 3, 3 if model.config.data.num_classes else None)
     k = 2
-    theirs = sampling.concatenate(model.draw(request, variation, start=STEPS - k, trajectory=True))
+    theirs = drawing.concatenate(model.draw(request, variation, start=STEPS - k, trajectory=True))
     np.testing.assert_allclose(ours.x_0[k - 1], theirs.x_0[:, 0], atol=1e-5)
     np.testing.assert_allclose(ours.x_km1[k - 1], theirs.x_t[:, 0], atol=1e-5)
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import diffusion, losses, models, sampling
+from ddgan_jax import build, diffusion, losses, models, sampling
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs
 from ddgan_jax.models import layers
@@ -184,7 +184,7 @@ def test_sampler():
         posterior=np.stack([case.normal(f"noise{t}", shape) for t in times]),
     )
     params = nvlabs.import_generator(case.state_dict("generator"), config)
-    denoise = sampling.make_denoiser(config)
+    denoise = build.sampler(config).denoise
     labels = np.zeros(shape[0], np.int32)
     for dtype, (x, x_0) in golden.in_both_precisions(denoise, params, noise, labels):
         error = case.meta["f32_max_abs_dev"]

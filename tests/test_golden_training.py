@@ -1,5 +1,6 @@
 """Our train step, given the reference's draws, reproduces its trajectories."""
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -8,11 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import distributed, train_step
+from ddgan_jax import build, distributed, train_step
 from ddgan_jax.config import base_config
 from ddgan_jax.config.files import from_json, to_json
 from ddgan_jax.interop import nvlabs
-from ddgan_jax.objective import Draws, make_objective
+from ddgan_jax.methods.objective import Draws
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
 
@@ -56,16 +57,17 @@ def step_of(networks: str, r1: bool):
     o = config.optimizer
 
     def step(state, batch, settings):
-        objective = make_objective(config)._replace(r1_gamma=settings.r1_gamma)
+        objective = dataclasses.replace(build.objective(config), r1_gamma=settings.r1_gamma)
         optimizers = train_step.Optimizers(
             *(
                 optax.adam(lambda count, rates=rates: rates[count], b1=o.beta1, b2=o.beta2)
                 for rates in settings.rates
             )
         )
-        return train_step.update(
-            objective, optimizers, settings.ema_decay, 1, r1, state, labels=None, **batch
+        one_step = train_step.TrainStep(
+            objective, optimizers, settings.ema_decay, flip=False, microbatches=1, r1=r1
         )
+        return one_step.update(state, labels=None, **batch)
 
     return distributed.map_step(step, "shard_map", DEVICE)
 
@@ -73,10 +75,7 @@ def step_of(networks: str, r1: bool):
 def settings_and_networks(config):
     """The config in two parts, of which only the second is compiled."""
     o = config.optimizer
-    schedules = (
-        train_step.learning_rate_schedule(config, rate)
-        for rate in (o.generator_learning_rate, o.discriminator_learning_rate)
-    )
+    schedules = (build.learning_rate(config, network) for network in ("generator", "discriminator"))
     rates = (np.array([schedule(step) for step in range(MOST_STEPS)]) for schedule in schedules)
     settings = Settings(config.objective.r1_gamma, o.ema_decay, train_step.Optimizers(*rates))
     networks = base_config()
@@ -104,9 +103,7 @@ def initial_state(case, config, dtype) -> TrainState:
     generator = nvlabs.import_generator(case.state_dict("generator", dtype), config)
     discriminator = nvlabs.import_discriminator(case.state_dict("discriminator", dtype), config)
     empty = jax.jit(
-        lambda *params: [
-            o.init(p) for o, p in zip(train_step.make_optimizers(config), params, strict=True)
-        ]
+        lambda *params: [o.init(p) for o, p in zip(build.optimizers(config), params, strict=True)]
     )
     opt_states = empty(generator, discriminator)
     return TrainState(
@@ -149,11 +146,11 @@ def check_trajectory(case, dtype):
     for i in range(case.meta["n_iter"]):
         batch = {
             "x_0": case.uniform(f"real{i}", case.image_shape(), dtype),
-            "discriminator_draws": given_draws(case, i, "D", dtype),
-            "generator_draws": given_draws(case, i, "G", dtype),
+            "d_draws": given_draws(case, i, "D", dtype),
+            "g_draws": given_draws(case, i, "G", dtype),
         }
         batch = jax.device_put(batch, distributed.split(DEVICE))
-        step = step_of(networks, train_step.has_r1(config, i))
+        step = step_of(networks, build.r1_is_due(config, i))
         state, metrics = step(state, batch, settings)
         ours = [float(metrics.get(name, np.nan)) for name in LOSSES]
         np.testing.assert_allclose(ours, case.arrays["losses"][i], rtol=tolerance)

@@ -348,7 +348,7 @@ def test_model_that_cannot_be_drawn_is_exported_without_pictures(tmp_path, capsy
     """log(t) at t = 0: its parameters come through, and what cannot be had is said."""
     made = make_model(generator__time_embedding="fourier")
     with jax.default_matmul_precision("highest"):
-        out = models.make_generate(made.config)(
+        out = models.generator(made.config)(
             made.params, *(np.zeros((1, 8, 8, 1), np.float32), np.zeros(1, np.int32)),
             np.zeros((1, *models.latent_shape(made.config)), np.float32),
         )  # fmt: skip

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import cli, distributed, models, train_step
+from ddgan_jax import build, cli, distributed, models
 from ddgan_jax.config import run_config
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
@@ -70,7 +70,7 @@ class GoldenRun:
         }
         everywhere = distributed.replicated(trajectories.DEVICE)
         with jax.default_matmul_precision("highest"):
-            step = trajectories.step_of(networks, train_step.has_r1(self.config, i))
+            step = trajectories.step_of(networks, build.r1_is_due(self.config, i))
             state, metrics = step(
                 jax.device_put(state, everywhere),
                 jax.device_put(batch, distributed.split(trajectories.DEVICE)),
@@ -180,10 +180,9 @@ def test_parameter_that_never_had_a_gradient(run):
 
 
 def test_learning_rates_go_on_where_they_were(run):
-    o = run.config.optimizer
     ours = [
-        train_step.learning_rate_schedule(run.config, rate)(run.num_steps)
-        for rate in (o.generator_learning_rate, o.discriminator_learning_rate)
+        build.learning_rate(run.config, network)(run.num_steps)
+        for network in ("generator", "discriminator")
     ]
     np.testing.assert_allclose(ours, run.case.arrays["lr_next"], rtol=1e-6)
     epochs = run.case.meta["extra"]["num_epoch"]
@@ -230,7 +229,7 @@ def test_golden_checkpoint_goes_on_as_the_golden_run(run):
 def generator_output(config, params, x, t, z):
     with jax.default_matmul_precision("highest"):
         x = x.transpose(0, 2, 3, 1)
-        return golden.channels_first(jax.jit(models.make_generate(config))(params, x, t, z))
+        return golden.channels_first(jax.jit(models.generator(config))(params, x, t, z))
 
 
 def test_moving_average_of_the_golden_checkpoint(run):

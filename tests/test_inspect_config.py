@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ddgan_jax import inspect_config, train_step
+from ddgan_jax import build, inspect_config
 from ddgan_jax.config.files import load_config, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.models.flops import count_flops
+from ddgan_jax.state import num_parameters
 
 pytestmark = pytest.mark.quick
 
@@ -104,7 +105,7 @@ def digits():
     config = load_config(str(CONFIGS / "digits_ddgan.py:tiny"))
     config.generator.channel_multipliers = (1,)  # half as long to trace
     config.generator.attention_resolutions = ()
-    return config, jax.eval_shape(lambda: train_step.init_state(config, jax.random.key(0)))
+    return config, jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
 
 
 def test_train_step_flops(digits):
@@ -139,13 +140,13 @@ def test_text(digits, monkeypatch):
         count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
         assert f"{network}: {count:,} parameters" in text
         for module, subtree in params.items():
-            assert f"  {module:<28}{inspect_config.num_parameters(subtree):>14,}" in text
+            assert f"  {module:<28}{num_parameters(subtree):>14,}" in text
     lines = {
         line[2:30].strip(): float(line[30:].replace(",", "")) for line in text.splitlines()[-3:]
     }
     # Float32: parameters, their average and Adam's two moments; and parameters with moments.
     generator, discriminator = (
-        inspect_config.num_parameters(network.params) * 4 / 2**20
+        num_parameters(network.params) * 4 / 2**20
         for network in (state.generator, state.discriminator)
     )
     np.testing.assert_allclose(

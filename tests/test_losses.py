@@ -1,5 +1,7 @@
 """The objective's equations and variants, on networks of one line each."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,8 @@ import pytest
 
 from ddgan_jax import diffusion, losses
 from ddgan_jax.config import base_config
+from ddgan_jax.methods import DDGAN, SIDDM
 from ddgan_jax.models.discriminators import minibatch_stddev
-from ddgan_jax.objective import Objective
 from ddgan_jax.state import Judgement
 
 pytestmark = pytest.mark.quick
@@ -49,7 +51,8 @@ def make(**fields):
         "augmentation_schedule": None,
     }
     fields = defaults | fields
-    return Objective(**{name: fields[name] for name in Objective._fields})
+    method = SIDDM if fields["afd_weight"] else DDGAN
+    return method(**{f.name: fields[f.name] for f in dataclasses.fields(method)})
 
 
 def keys(seed=0, count=BATCH):
@@ -122,14 +125,31 @@ def test_discriminator_update_leaves_the_generator_alone():
     assert all(value != 0 for value in gradients.values())
 
 
+@pytest.mark.parametrize("method", [DDGAN, SIDDM])
 @pytest.mark.parametrize("size", [1e4, -1e4])
-def test_losses_of_huge_logits(size):
+def test_losses_of_huge_logits(method, size):
     """softplus is linear on one side and 0 on the other; nothing overflows, gradients neither."""
+    x_0 = images(2)
+
+    def discriminate(params, x, t, x_tp1, labels, keys):
+        """The logits, and 0 of everything that would make them depend on the images."""
+        return Judgement(params + 0 * x.sum((1, 2, 3)))
+
+    objective = make(discriminate=discriminate)
+    if method is SIDDM:
+        switched_off = base_config().objective.to_dict() | {"joint": False}
+        fields = vars(objective) | switched_off
+        objective = SIDDM(**{f.name: fields[f.name] for f in dataclasses.fields(SIDDM)})
+    draws = objective.draw(keys(count=2), SHAPE)
     logits = jnp.array([size, 0.0])
+
+    def d_loss(name, logits):
+        return objective.discriminator_loss(logits, G, x_0, None, draws, False)[1][name]
+
     for loss, sign in (
-        (losses.discriminator_real_loss, -1),
-        (losses.discriminator_fake_loss, 1),
-        (losses.generator_adversarial_loss, -1),
+        (lambda logits: d_loss("d_loss_real", logits), -1),
+        (lambda logits: d_loss("d_loss_fake", logits), 1),
+        (lambda logits: objective.generator_loss(G, logits, x_0, None, draws)[0], -1),
     ):
         value, gradient = jax.value_and_grad(loss)(logits)
         np.testing.assert_allclose(value, (max(sign * size, 0) + np.log(2)) / 2, rtol=1e-6)
@@ -257,7 +277,7 @@ def seen_by_discriminator(objective, draws):
         seen.append(inputs[:3])
         return linear_discriminator(params, *inputs)
 
-    objective = objective._replace(discriminate=discriminate)
+    objective = dataclasses.replace(objective, discriminate=discriminate)
     objective.discriminator_loss(D, G, images(), None, draws, False)
     return seen
 
@@ -286,7 +306,7 @@ def test_one_shot_with_augmentation():
     one_shot = diffusion.discrete_schedule("vp", 1, 0.1, 20.0)
     levels = diffusion.discrete_schedule("vp", 4, 0.1, 20.0)
     plain = make(schedule=one_shot)
-    objective = plain._replace(augmentation_schedule=levels)
+    objective = dataclasses.replace(plain, augmentation_schedule=levels)
     draws = objective.draw(keys(count=BATCH), SHAPE)
     augmented = seen_by_discriminator(objective, draws)
     clean = seen_by_discriminator(plain, draws)

@@ -5,11 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import models, train_step
+from ddgan_jax import build, models, train_step
 from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, parse_flags
 from ddgan_jax.config import base_config, tiny
 from ddgan_jax.models.discriminators import minibatch_stddev
-from ddgan_jax.objective import make_objective
 
 pytestmark = pytest.mark.quick
 
@@ -60,7 +59,7 @@ def test_parts_of_a_ddgan_batch_give_the_gradient_of_the_whole():
     config.data.image_size, config.data.channels = 8, 1
     tiny(config)
     config.discriminator.stddev_groups = "neighbours"
-    objective = make_objective(config)
+    objective = build.objective(config)
     with jax.enable_x64(True):
         generator, discriminator = jax.tree.map(
             lambda x: x.astype(np.float64), models.init_params(config, jax.random.key(0))

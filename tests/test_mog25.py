@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax import sampling
+from ddgan_jax import build
 from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments import mog25
@@ -162,7 +162,7 @@ def test_samples_come_back_in_the_coordinates_of_the_paper(trained, monkeypatch)
     assert not np.allclose(samples[0], samples[1])
     inputs = (np.arange(10, dtype=np.uint32), np.zeros(10, np.int32))
     alone = jax.tree.map(lambda x: x[1], trained)
-    stored = jax.jit(sampling.make_sampler(config))(alone, inputs)
+    stored = jax.jit(build.sampler(config))(alone, *inputs).x_t[-1]
     offset, scale = mixture.SETS[config.data.name]
     expected = np.asarray(stored)[:, 0, 0] * scale + offset
     np.testing.assert_allclose(fewer[1], expected, rtol=1e-4, atol=1e-3)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import distributed, models, randomness, sampling
+from ddgan_jax import build, distributed, models, randomness
+from ddgan_jax.inference import drawing
 from tests.methods import config_of, random_params
 
 ROOT = Path(__file__).parents[1]
@@ -44,8 +45,10 @@ def draw():
         config.sampling.chunk_size = chunk_size
         devices = distributed.all_devices()[:num_devices]
         placed = jax.device_put(params, distributed.replicated(devices))
-        drawn = sampling.draw_all(
-            sampling.make_drawer(config, devices), placed, sampling.each_class(config, SEEDS)
+        drawn = drawing.draw_all(
+            drawing.make_drawer(build.sampler(config), devices, config.sampling.chunk_size),
+            placed,
+            drawing.each_class(config.data.num_classes, SEEDS),
         )
         assert drawn.dtype == np.uint8 and len({image.tobytes() for image in drawn}) == len(SEEDS)
         return drawn.tobytes()
@@ -73,9 +76,9 @@ def test_drawing_leaves_the_switches_of_its_caller_alone(draw):
     config = config_of("siddm", diffusion__num_timesteps=2, sampling__chunk_size=1)
     devices = distributed.all_devices()[:1]
     params = random_params(models.abstract_params(config)[0])
-    drawer = sampling.make_drawer(config, devices)
+    drawer = drawing.make_drawer(build.sampler(config), devices, config.sampling.chunk_size)
     with switches(*ODD):
-        for _ in drawer(params, sampling.each_class(config, SEEDS)):
+        for _ in drawer(params, drawing.each_class(config.data.num_classes, SEEDS)):
             assert jnp.arange(3.0).dtype == jnp.float64
             assert jax.random.key_data(jax.random.key(0)).shape == (4,)  # of rbg
         assert jnp.arange(3.0).dtype == jnp.float64

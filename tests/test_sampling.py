@@ -1,16 +1,17 @@
 """Sampling: one seed is one image, and the steps are those of the reverse chain."""
 
-from types import SimpleNamespace
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import distributed, models, sampling
+from ddgan_jax import build, distributed, models
 from ddgan_jax.config import GENERATORS, base_config
 from ddgan_jax.errors import UserError
-from ddgan_jax.sampling import Request, each_class, names, overview
+from ddgan_jax.inference import drawing
+from ddgan_jax.inference.drawing import Request, each_class, names, overview
 from tests.methods import SMALLEST, config_of, random_params
 
 # ---- one seed, one image
@@ -33,9 +34,9 @@ def drawers(config):
 
     def make(num_devices):
         devices = jax.devices()[:num_devices]
-        draw = sampling.make_drawer(config, devices)
+        draw = drawing.make_drawer(build.sampler(config), devices, config.sampling.chunk_size)
         placed = jax.device_put(params, distributed.replicated(devices))
-        return lambda request: sampling.draw_all(draw, placed, request)
+        return lambda request: drawing.draw_all(draw, placed, request)
 
     return {num_devices: make(num_devices) for num_devices in (1, 4)}
 
@@ -43,7 +44,7 @@ def drawers(config):
 @pytest.fixture(scope="module")
 def images(config, drawers):
     """Those of SEEDS, drawn on one device in chunks of three."""
-    return dict(zip(SEEDS, drawers[1](each_class(config, SEEDS)), strict=True))
+    return dict(zip(SEEDS, drawers[1](each_class(config.data.num_classes, SEEDS)), strict=True))
 
 
 def test_different_seeds_are_different_images(images):
@@ -59,7 +60,7 @@ def test_different_seeds_are_different_images(images):
 @pytest.mark.parametrize("num_devices", [1, 4])
 def test_image_of_a_seed(config, drawers, images, seeds, num_devices):
     """Whatever else is asked for, in whatever order, on however many devices: the same bits."""
-    drawn = drawers[num_devices](each_class(config, seeds))
+    drawn = drawers[num_devices](each_class(config.data.num_classes, seeds))
     np.testing.assert_array_equal(drawn, np.stack([images[seed] for seed in seeds]))
 
 
@@ -75,8 +76,8 @@ def test_image_of_a_class(config, drawers):
 # ---- the steps, with generators of one line
 
 
-def sample_with(monkeypatch, generate, count=4, labels=None, **fields):
-    """The sampler's result for generate(x, t, z, labels) in the place of the network."""
+def sample_with(generate, count=4, labels=None, **fields):
+    """Return the sampler's images for generate(x, t, z, labels) in the place of the network."""
     config = base_config()
     config.data.image_size, config.data.channels = 2, 1
     config.generator.latent_dim = 3
@@ -84,17 +85,12 @@ def sample_with(monkeypatch, generate, count=4, labels=None, **fields):
     if conditional:
         config.generator = GENERATORS["unet"]()
     config.update_from_flattened_dict(fields)
-
-    def apply(variables, x, t, z_or_labels, dropout_keys):
-        assert dropout_keys is None  # there is no dropout in sampling
-        if conditional:
-            return generate(x[..., :1], t, x[..., 1:], z_or_labels)
-        return generate(x, t, z_or_labels, None)
-
-    monkeypatch.setattr(models, "build_generator", lambda config: SimpleNamespace(apply=apply))
-    sample = jax.jit(sampling.make_sampler(config))
+    sampler = dataclasses.replace(
+        build.sampler(config), generate=lambda params, x, t, z, labels: generate(x, t, z, labels)
+    )
     labels = np.array(labels if conditional else [0] * count, np.int32)
-    return np.asarray(sample({}, (np.arange(count, dtype=np.uint32), labels)))
+    seeds = np.arange(count, dtype=np.uint32)
+    return np.asarray(jax.jit(lambda: sampler({}, seeds, labels).x_t[-1])())
 
 
 def _column(v):
@@ -103,7 +99,7 @@ def _column(v):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("num_timesteps", [1, 2, 8])
-def test_times_are_visited_from_noise_to_image(monkeypatch, num_timesteps):
+def test_times_are_visited_from_noise_to_image(num_timesteps):
     """Each step appends its time as a digit to what the steps before have written."""
 
     def generate(x, t, z, labels):
@@ -111,7 +107,6 @@ def test_times_are_visited_from_noise_to_image(monkeypatch, num_timesteps):
         return 10 * written + _column(t)
 
     x = sample_with(
-        monkeypatch,
         generate,
         **{"objective.prediction": "x_t", "diffusion.num_timesteps": num_timesteps},
     )
@@ -121,7 +116,7 @@ def test_times_are_visited_from_noise_to_image(monkeypatch, num_timesteps):
 
 @pytest.mark.quick
 @pytest.mark.parametrize(("trained", "num_steps"), [(4, 0), (4, 1), (4, 2), (2, 8)])
-def test_continuous_times_are_visited_in_any_number_of_steps(monkeypatch, trained, num_steps):
+def test_continuous_times_are_visited_in_any_number_of_steps(trained, num_steps):
     """The network is told 1000 tau, tau = 1, 1 - 1/n, .., 1/n; steps are written as before."""
     n = num_steps or trained
 
@@ -131,17 +126,16 @@ def test_continuous_times_are_visited_in_any_number_of_steps(monkeypatch, traine
 
     fields = {"diffusion.schedule": "cosine", "diffusion.num_timesteps": trained}
     fields |= {"objective.prediction": "x_t", "sampling.num_steps": num_steps}
-    x = sample_with(monkeypatch, generate, **fields)
+    x = sample_with(generate, **fields)
     digits = int("".join(str(k) for k in range(n, 0, -1)))
     np.testing.assert_allclose(x, np.full((4, 2, 2, 1), digits), rtol=1e-6)
 
 
 @pytest.mark.quick
 @pytest.mark.parametrize("schedule", ["vp", "cosine"])
-def test_true_image_comes_out(monkeypatch, schedule):
+def test_true_image_comes_out(schedule):
     """A generator that knows x_0 is believed in the end, without noise."""
     x = sample_with(
-        monkeypatch,
         lambda x, t, z, labels: jnp.full_like(x, 0.3),
         **{"diffusion.schedule": schedule},
     )
@@ -149,10 +143,10 @@ def test_true_image_comes_out(monkeypatch, schedule):
 
 
 @pytest.mark.quick
-def test_chain_starts_from_noise(monkeypatch):
+def test_chain_starts_from_noise():
     """T = 1 and the input itself as output: standard normal, of each image its own."""
     fields = {"objective.prediction": "x_t", "diffusion.num_timesteps": 1}
-    x = sample_with(monkeypatch, lambda x, t, z, labels: x, count=2_000, **fields)
+    x = sample_with(lambda x, t, z, labels: x, count=2_000, **fields)
     x = x.reshape(2_000, 4)
     error = 5 / np.sqrt(2_000)
     assert np.abs(x.mean(0)).max() < error
@@ -160,7 +154,7 @@ def test_chain_starts_from_noise(monkeypatch):
 
 
 @pytest.mark.quick
-def test_latents(monkeypatch):
+def test_latents():
     """Standard normal and fresh in every step; zero for a generator without latents."""
 
     def generate(x, t, z, labels):
@@ -170,7 +164,7 @@ def test_latents(monkeypatch):
 
     def latents(**more):
         fields = {"objective.prediction": "x_t", "diffusion.num_timesteps": 2} | more
-        return sample_with(monkeypatch, generate, count=2_000, **fields)[:, 0, :, 0]
+        return sample_with(generate, count=2_000, **fields)[:, 0, :, 0]
 
     z = latents()
     error = 5 / np.sqrt(2_000)
@@ -180,10 +174,9 @@ def test_latents(monkeypatch):
 
 
 @pytest.mark.quick
-def test_latents_of_a_unet_are_images(monkeypatch):
+def test_latents_of_a_unet_are_images():
     """As many further channels, uniform in [0, 1) if the config says so."""
     z = sample_with(
-        monkeypatch,
         lambda x, t, z, labels: z,
         count=2_000,
         labels=[0] * 2_000,
@@ -196,10 +189,9 @@ def test_latents_of_a_unet_are_images(monkeypatch):
 
 
 @pytest.mark.quick
-def test_class_reaches_the_network(monkeypatch):
+def test_class_reaches_the_network():
     labels = [3, 0, 9, 3]
     x = sample_with(
-        monkeypatch,
         lambda x, t, z, labels: jnp.broadcast_to(_column(labels / 10), x.shape),
         labels=labels,
         **{"data.num_classes": 10},
@@ -227,7 +219,7 @@ def classes(num_classes, num_samples=64):
     ],
 )
 def test_every_seed_for_every_label(num_classes, seeds, labels, expected):
-    seeds_of_images, labels_of_images = each_class(classes(num_classes), seeds, labels)
+    seeds_of_images, labels_of_images = each_class(num_classes, seeds, labels)
     assert (list(seeds_of_images), list(labels_of_images)) == expected
 
 
@@ -235,21 +227,21 @@ def test_every_seed_for_every_label(num_classes, seeds, labels, expected):
 @pytest.mark.parametrize(
     ("num_classes", "labels", "message"),
     [
-        (0, "all", "--labels: this model was trained without classes"),
-        (0, [1], "--labels: this model was trained without classes"),
-        (10, [3, 10], "--labels: 10 is not one of the classes 0 to 9"),
+        (0, "all", "`labels`: this model was trained without classes"),
+        (0, [1], "`labels`: this model was trained without classes"),
+        (10, [3, 10], "`labels`: 10 is not one of the classes 0 to 9"),
     ],
 )
 def test_labels_that_the_model_does_not_know(num_classes, labels, message):
     with pytest.raises(UserError, match=message):
-        each_class(classes(num_classes), [0], labels)
+        each_class(num_classes, [0], labels)
 
 
 @pytest.mark.quick
 def test_names_tell_images_apart():
     assert names(Request([3, 1_234_567], [0, 0])) == ["000003", "1234567"]
-    assert names(each_class(classes(10), [12], [7])) == ["000012"]
-    request = each_class(classes(1000), [3, 12], [207, 88])
+    assert names(each_class(10, [12], [7])) == ["000012"]
+    request = each_class(1000, [3, 12], [207, 88])
     expected = ["class0207_000003", "class0207_000012", "class0088_000003", "class0088_000012"]
     assert names(request) == expected
 
@@ -275,4 +267,4 @@ def test_number_of_steps_that_the_schedule_does_not_have():
     config = base_config()
     config.sampling.num_steps = 8
     with pytest.raises(UserError, match="8 sampling steps: .*'vp' only knows the 4 steps"):
-        sampling.make_sampler(config)
+        build.sampler(config)

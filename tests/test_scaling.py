@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks import scaling, shapes
 from benchmarks.chips import CHIPS, Chip
-from ddgan_jax import inspect_config, models
+from ddgan_jax import models
 from ddgan_jax.config.files import load_config
+from ddgan_jax.state import num_parameters
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
@@ -90,9 +91,7 @@ def test_parameters_are_those_of_the_config(name):
     config = load_config(str(ROOT / "configs" / f"{name}.py"))
     networks = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
     stored = json.loads((RESULTS / "shapes.json").read_text())[name]
-    assert [inspect_config.num_parameters(network) for network in networks] == list(
-        stored["parameters"].values()
-    )
+    assert [num_parameters(network) for network in networks] == list(stored["parameters"].values())
     assert [shapes.size_of(network) for network in networks] == list(
         stored["parameter_bytes"].values()
     )

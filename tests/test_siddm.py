@@ -251,13 +251,13 @@ def test_fresh_networks_start_at_nothing():
     generator, discriminator = models.init_params(config, jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
     t = jnp.array([100.0, 900.0])
-    judgement = jax.jit(models.make_discriminate(config))(discriminator, x, t)
+    judgement = jax.jit(models.discriminator(config))(discriminator, x, t)
     assert judgement.logits.shape == (2, 32, 32, 1)
     assert not judgement.logits.any()
     assert not judgement.denoised.any()
     np.testing.assert_array_equal(judgement.regression, x)
     z = jax.random.normal(jax.random.key(2), (2, *models.latent_shape(config)))
-    assert not jax.jit(models.make_generate(config))(generator, x, t, z).any()
+    assert not jax.jit(models.generator(config))(generator, x, t, z).any()
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_heads_are_those_that_the_objective_reads(changes, heads):
     x = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     t = jax.ShapeDtypeStruct((2,), jnp.float32)
     _, params = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
-    judgement = jax.eval_shape(models.make_discriminate(config), params, x, t)
+    judgement = jax.eval_shape(models.discriminator(config), params, x, t)
     assert tuple(k for k, v in judgement._asdict().items() if v is not None) == heads
     channels = params["output_conv"]["bias"].shape[0]
     assert channels == 1 + 3 * (len(heads) - 1)

@@ -16,7 +16,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from ddgan_jax import diffusion, distributed, models, objective, sampling, train_step
+from ddgan_jax import build, distributed, models, objective, sampling
 from ddgan_jax.config.files import load_config
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
@@ -116,7 +116,7 @@ def networks(dtype=torch.float64):
 def our_schedule():
     """Our coefficients: float32 has rounded them, which the baseline's own are only close to."""
     config = tiny_config()
-    steps = diffusion.make_schedule(config).transition(np.arange(config.diffusion.num_timesteps))
+    steps = build.schedule(config).transition(np.arange(config.diffusion.num_timesteps))
     names = baseline.variance_preserving(1)
     return {name: torch.tensor(np.asarray(getattr(steps, name))) for name in names}
 
@@ -186,7 +186,7 @@ def test_schedule():
 def our_outputs():
     """x_0 of the generator and logits of the discriminator, float64, for the inputs below."""
     generate, discriminate = (
-        make(tiny_config()) for make in (models.make_generate, models.make_discriminate)
+        make(tiny_config()) for make in (models.generator, models.discriminator)
     )
 
     def both(generator, discriminator, x_t, x_tp1, t, z):
@@ -235,7 +235,7 @@ def test_sampler():
         posterior=np.stack([images(6 + i) for i in range(steps)]),
     )
     with jax.enable_x64(True):
-        denoise = jax.jit(sampling.make_denoiser(config))
+        denoise = jax.jit(build.sampler(config).denoise)
         ours = denoise(parameters()[0], noise, np.zeros(BATCH, np.int32)).x_t[-1]
     posterior = torch.stack([image_to_torch(x) for x in noise.posterior])
     theirs = baseline.sample(
@@ -300,7 +300,7 @@ def compare_two_steps(config):
 
 def initial_state(config):
     generator, discriminator = parameters()
-    optimizers = train_step.make_optimizers(config)
+    optimizers = build.optimizers(config)
     return TrainState(
         np.int32(0),
         GeneratorState(generator, generator, optimizers.generator.init(generator)),

@@ -1,20 +1,19 @@
 """What surrounds the losses in a train step: learning rates, Adam, moving average, flips, order."""
 
-from types import SimpleNamespace
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import images, randomness, train_step
+from ddgan_jax import build, distributed, images, randomness, train_step
 from ddgan_jax.config import base_config
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
 from tests.test_golden_training import training_config
+
+NETWORKS = ("generator", "discriminator")
 
 pytestmark = pytest.mark.quick
 
@@ -27,7 +26,7 @@ def test_cosine_staircase(step):
     config = base_config()
     config.optimizer.decay_interval_steps = 195
     config.optimizer.decay_steps = 1800 * 195
-    rate = train_step.learning_rate_schedule(config, 1.6e-4)(jnp.int32(step))
+    rate = build.learning_rate(config, "generator")(jnp.int32(step))
     epoch = step // 195
     expected = 1e-5 + (1.6e-4 - 1e-5) * (1 + np.cos(np.pi * epoch / 1800)) / 2
     np.testing.assert_allclose(rate, expected, rtol=1e-5)
@@ -37,11 +36,7 @@ def test_cosine_staircase(step):
 def test_learning_rates_of_the_reference(name):
     case = golden.load(name)
     config = training_config(case)
-    initial = (
-        config.optimizer.generator_learning_rate,
-        config.optimizer.discriminator_learning_rate,
-    )
-    schedules = [train_step.learning_rate_schedule(config, rate) for rate in initial]
+    schedules = [build.learning_rate(config, network) for network in NETWORKS]
     rates = [[schedule(step) for schedule in schedules] for step in range(case.meta["n_iter"])]
     expected = case.arrays["lrs"].copy()
     end = config.optimizer.decay_steps
@@ -58,7 +53,7 @@ def test_a_schedule_stays_at_its_end(seed):
     o.decay_steps = int(10 ** rng.uniform(0, 6))
     o.decay_interval_steps = int(rng.integers(1, o.decay_steps + 1))
     o.final_learning_rate = float(10 ** rng.uniform(-8, -4))
-    schedule = jax.jit(jax.vmap(train_step.learning_rate_schedule(config, 1.6e-4)))
+    schedule = jax.jit(jax.vmap(build.learning_rate(config, "generator")))
     after = rng.integers(0, 2**31 - o.decay_steps, 1_000) + o.decay_steps
     last = np.float32(o.final_learning_rate)
     rates = schedule(np.append(after, [o.decay_steps, 2 * o.decay_steps]).astype(np.int32))
@@ -76,7 +71,7 @@ def test_the_schedule_of_the_classifier_stays_at_its_end(steps):
 
 
 def test_without_decay_the_rate_is_constant():
-    schedule = train_step.learning_rate_schedule(base_config(), 1.6e-4)
+    schedule = build.learning_rate(base_config(), "generator")
     assert {float(schedule(step)) for step in (0, 1, 10**6, 2**31 - 1)} == {1.6e-4}
 
 
@@ -86,13 +81,9 @@ def test_adam_follows_the_staircase():
     o = config.optimizer
     o.decay_steps, o.decay_interval_steps, o.beta1, o.beta2 = 4, 2, 0.5, 0.9
     gradients = np.random.default_rng(0).standard_normal((4, 3)) * [1e-4, 1.0, 100.0]
-    for optimizer, rate in zip(
-        train_step.make_optimizers(config),
-        (o.generator_learning_rate, o.discriminator_learning_rate),
-        strict=True,
-    ):
+    for optimizer, network in zip(build.optimizers(config), NETWORKS, strict=True):
         state = optimizer.init(jnp.zeros(3))
-        schedule = train_step.learning_rate_schedule(config, rate)
+        schedule = build.learning_rate(config, network)
         mean, square = np.zeros(3), np.zeros(3)
         for i, g in enumerate(gradients):
             update, state = optimizer.update(jnp.asarray(g, jnp.float32), state)
@@ -105,7 +96,7 @@ def test_adam_follows_the_staircase():
 def test_steps_with_r1():
     config = base_config()
     config.objective.r1_interval = 3
-    assert [train_step.has_r1(config, step) for step in range(5)] == [
+    assert [build.r1_is_due(config, step) for step in range(5)] == [
         True,
         False,
         False,
@@ -113,13 +104,13 @@ def test_steps_with_r1():
         False,
     ]
     config.objective.r1_gamma = 0.0
-    assert not train_step.has_r1(config, 0)
+    assert not build.r1_is_due(config, 0)
 
 
 # ---- the order of a step
 
 
-class Quadratic(NamedTuple):
+class Quadratic:
     """Losses of two numbers: d and g each know the other's current value."""
 
     def draw(self, keys, image_shape):
@@ -132,9 +123,13 @@ class Quadratic(NamedTuple):
         return (g * (d + draws.mean()), {"g_draw": draws.mean(), "x_0": x_0})
 
 
+def with_quadratic(optimizers, decay=0.9, flip=False, r1=False):
+    return train_step.TrainStep(Quadratic(), optimizers, decay, flip, microbatches=1, r1=r1)
+
+
 def on_one_device(step):
     return jax.jit(
-        jax.vmap(step, in_axes=(None, 0, None), out_axes=None, axis_name=train_step.AXIS)
+        jax.vmap(step, in_axes=(None, 0, None), out_axes=None, axis_name=distributed.AXIS)
     )
 
 
@@ -157,7 +152,7 @@ def test_order_of_updates_and_moving_average():
     draws = np.array([[0.5, 1.5], [2.0, 4.0]], np.float32)  # of D and of G
 
     def update(state, x_0, key):
-        return train_step.update(Quadratic(), optimizers, decay, 1, True, state, x_0, None, *draws)
+        return with_quadratic(optimizers, decay, r1=True).update(state, x_0, None, *draws)
 
     step = on_one_device(update)
     g, d, ema = 2.0, -1.0, 1e6
@@ -180,9 +175,7 @@ def test_gradients_and_metrics_are_means_over_devices():
     optimizers = train_step.Optimizers(optax.sgd(0.1), optax.sgd(0.1))
 
     def update(state, draws, key):
-        return train_step.update(
-            Quadratic(), optimizers, 0.9, 1, False, state, jnp.zeros(1), None, draws, draws
-        )
+        return with_quadratic(optimizers).update(state, jnp.zeros((1, 1)), None, draws, draws)
 
     state, metrics = on_one_device(update)(
         sgd_state(2.0, -1.0, 0.0), np.array([[1.0], [5.0]]), None
@@ -194,22 +187,14 @@ def test_gradients_and_metrics_are_means_over_devices():
 # ---- draws of a step
 
 
-@pytest.fixture
-def step_of(monkeypatch):
-    """make(flip) -> the whole train step, with the losses of two numbers."""
-    monkeypatch.setattr(train_step, "make_objective", lambda config: Quadratic())
-
-    def make(flip):
-        config = base_config()
-        config.data.flip = flip
-        return on_one_device(train_step.make_train_step(config, r1=False))
-
-    return make
+def step_of(flip):
+    """The whole train step, with the losses of two numbers."""
+    return on_one_device(with_quadratic(build.optimizers(base_config()), flip=flip))
 
 
 def seen(step, image, index, key=0, at_step=0):
     """(images that the losses saw, as uint8; mean draws of both networks)."""
-    optimizers = train_step.make_optimizers(base_config())
+    optimizers = build.optimizers(base_config())
     one = jnp.float32(1)
     state = TrainState(
         jnp.int32(at_step),
@@ -222,7 +207,7 @@ def seen(step, image, index, key=0, at_step=0):
     return images.to_uint8(metrics["x_0"]), (float(metrics["d_draw"]), float(metrics["g_draw"]))
 
 
-def test_flips(step_of):
+def test_flips():
     """Each image is itself or mirrored, half of them, by its index, and anew in every step."""
     count = 1_000
     image = np.random.default_rng(0).integers(0, 256, (count, 2, 3, 1), np.uint8)
@@ -247,7 +232,7 @@ def test_flips(step_of):
     np.testing.assert_array_equal(unflipped, image)
 
 
-def test_draws_depend_on_seed_step_and_index(step_of):
+def test_draws_depend_on_seed_step_and_index():
     step, image = step_of(flip=False), np.zeros((8, 1, 1, 1), np.uint8)
     _, draws = seen(step, image, np.arange(8))
     assert seen(step, image, np.arange(8))[1] == draws
@@ -282,16 +267,17 @@ def test_float_images_and_back():
     np.testing.assert_array_equal(images.to_uint8(floats), levels)
 
 
-def test_initial_state(monkeypatch):
+def test_initial_state():
     """The average starts as a copy, the optimisers empty, and the seed alone decides."""
 
-    def init_params(config, key):
+    def init_params(key):
         weights = jax.random.normal(key, (2, 3))
         return {"w": weights[0]}, {"w": weights[1]}
 
-    monkeypatch.setattr(train_step, "models", SimpleNamespace(init_params=init_params))
+    optimizers = build.optimizers(base_config())
     state, same, other = (
-        train_step.init_state(base_config(), randomness.run_key(seed)) for seed in (0, 0, 1)
+        train_step.initial_state(*init_params(randomness.run_key(seed)), optimizers)
+        for seed in (0, 0, 1)
     )
     jax.tree.map(np.testing.assert_array_equal, state, same)
     assert state.step == 0

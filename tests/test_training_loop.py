@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax import checkpoint, cli, train_step
+from ddgan_jax import build, checkpoint, cli
 from ddgan_jax.config.files import from_dict, load_config
 from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import UserError
@@ -302,7 +302,7 @@ def test_non_finite_loss_stops_the_run(tmp_path, monkeypatch):
 
         return step
 
-    monkeypatch.setattr(train_step, "make_train_step", diverges_at_step_5)
+    monkeypatch.setattr(build, "step", diverges_at_step_5)
     config = load_config(f"{ROOT}/configs/mog25.py:tiny")
     config.train.num_steps = 9
     config.log.every_steps = config.checkpoint.save_every_steps = 3

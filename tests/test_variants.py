@@ -1,5 +1,6 @@
 """Every row of the papers' ablations is a choice of fields: it reaches the objective and trains."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax
@@ -7,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import diffusion, models, train_step
+from ddgan_jax import build, distributed, models, train_step
 from ddgan_jax.config import base_config, siddm_config
-from ddgan_jax.objective import make_objective
 from tests.test_losses import (
     BATCH,
     SHAPE,
@@ -43,23 +43,30 @@ VARIANTS = {
 }
 
 
-def one_step(config, monkeypatch, generator, discriminator, params):
+def objective_on(config, generator, discriminator):
+    """The objective of the config on stand-ins for its Flax modules."""
+    return dataclasses.replace(
+        build.objective(config),
+        generate=dataclasses.replace(models.generator(config), module=generator),
+        discriminate=dataclasses.replace(models.discriminator(config), module=discriminator),
+    )
+
+
+def one_step(config, generator, discriminator, params):
     """(state before, state after, metrics) of the first train step, with stand-ins for networks."""
-    monkeypatch.setattr(models, "build_generator", lambda config: generator)
-    monkeypatch.setattr(models, "build_discriminator", lambda config: discriminator)
-    monkeypatch.setattr(models, "init_params", lambda config, key: params)
+    objective = objective_on(config, generator, discriminator)
     step = jax.vmap(
-        train_step.make_train_step(config, r1=train_step.has_r1(config, 0)),
+        dataclasses.replace(build.step(config, r1=build.r1_is_due(config, 0)), objective=objective),
         in_axes=(None, 0, None),
         out_axes=None,
-        axis_name=train_step.AXIS,
+        axis_name=distributed.AXIS,
     )
     batch = {
         "image": np.arange(BATCH * 4, dtype=np.uint8).reshape(1, BATCH, 2, 2, 1),
         "label": np.arange(BATCH, dtype=np.int32).reshape(1, BATCH),
         "index": np.arange(BATCH).reshape(1, BATCH),
     }
-    before = train_step.init_state(config, jax.random.key(0))
+    before = train_step.initial_state(*params, build.optimizers(config))
     # Not compiled: the rows share nearly all operations, each of which JAX compiles once.
     after, metrics = step(before, batch, jax.random.key(0))
     assert after.step == 1
@@ -78,7 +85,7 @@ def check_first_updates(config, before, after, without_gradient=""):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_config_chooses_the_variant(name, monkeypatch):
+def test_config_chooses_the_variant(name):
     """Every field of DDGAN's ablation table reaches the objective, and one step of it trains.
 
     The networks are the linear ones, in place of those that the config would build.
@@ -87,8 +94,8 @@ def test_config_chooses_the_variant(name, monkeypatch):
     config.data.image_size, config.data.channels, config.train.batch_size = 2, 1, BATCH
     config.update_from_flattened_dict(VARIANTS[name])
 
-    objective = make_objective(config)
-    np.testing.assert_array_equal(objective.schedule.betas, diffusion.make_schedule(config).betas)
+    objective = build.objective(config)
+    np.testing.assert_array_equal(objective.schedule.betas, build.schedule(config).betas)
     assert objective.schedule.num_timesteps == config.diffusion.num_timesteps
     assert objective.prediction == config.objective.prediction
     assert objective.latent == config.generator.latent
@@ -108,7 +115,7 @@ def test_config_chooses_the_variant(name, monkeypatch):
         apply=lambda variables, *inputs: linear_discriminator(variables["params"], *inputs).logits
     )
     params = jax.tree.map(jnp.float32, (G, D))
-    before, after, metrics = one_step(config, monkeypatch, generator, discriminator, params)
+    before, after, metrics = one_step(config, generator, discriminator, params)
     assert ("r1" in metrics) == (name != "no R1")
     always_0 = config.diffusion.num_timesteps == 1  # the time; that of augmentation is not
     check_first_updates(
@@ -140,7 +147,7 @@ SIDDM_VARIANTS = {
 
 
 @pytest.mark.parametrize("name", SIDDM_VARIANTS)
-def test_config_chooses_the_variant_of_siddm(name, monkeypatch):
+def test_config_chooses_the_variant_of_siddm(name):
     """Every row of SIDDM's ablations: the outputs it needs, the terms it adds, one step of it.
 
     The stand-in for a U-Net is one matrix on each pixel.
@@ -167,7 +174,7 @@ def test_config_chooses_the_variant_of_siddm(name, monkeypatch):
     )
     params = jax.tree.map(jnp.float32, params)
     network = SimpleNamespace(apply=pointwise)
-    before, after, metrics = one_step(config, monkeypatch, network, network, params)
+    before, after, metrics = one_step(config, network, network, params)
 
     expected = {"d_loss_real", "d_loss_fake", "d_logit_real", "d_logit_fake", "g_loss"}
     expected |= {"d_gradient_norm", "g_gradient_norm"}
@@ -177,7 +184,7 @@ def test_config_chooses_the_variant_of_siddm(name, monkeypatch):
     assert metrics.keys() == expected
     check_first_updates(config, before, after)
 
-    objective = make_objective(config)
+    objective = objective_on(config, network, network)
     draws = objective.draw(keys(), SHAPE)
     assert (draws.noise_afd is not None) == (o.afd_form == "code")
     loss, terms = objective.discriminator_loss(*params[::-1], images(), None, draws, False)

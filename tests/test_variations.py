@@ -1,16 +1,19 @@
 """What else a few steps can do: mixed noise, another's latents, a given image, every step."""
 
+import functools
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import diffusion, images, models, sampling
+from ddgan_jax import build, images, models, sampling
 from ddgan_jax.config import base_config
 from ddgan_jax.errors import UserError
+from ddgan_jax.inference import drawing
+from ddgan_jax.inference.drawing import Request
 from ddgan_jax.inference.model import Model
-from ddgan_jax.sampling import Noise, Request, Variation
+from ddgan_jax.sampling import Noise, Variation
 from tests.methods import SMALLEST, config_of, random_params
 
 SEEDS = [4, 11, 2]
@@ -119,9 +122,11 @@ def test_chain_entered_where_it_was_left(model, start):
     """From what a step has arrived at, the others arrive at the same."""
     request = model.request(SEEDS)
     inputs = (np.asarray(request.seeds), np.asarray(request.labels))
-    whole = jax.jit(sampling.make_trajectory(model.config))(model.params, inputs)
-    noise = sampling.make_noise(model.config)(inputs[0])._replace(x_T=whole.x_t[start - 1])
-    rest = jax.jit(sampling.make_denoiser(model.config, start))(model.params, noise, inputs[1])
+    sampler = build.sampler(model.config)
+    whole = jax.jit(sampler)(model.params, *inputs)
+    noise = sampler.noise(inputs[0])._replace(x_T=whole.x_t[start - 1])
+    denoise = jax.jit(functools.partial(sampler.denoise, start=start))
+    rest = denoise(model.params, noise, inputs[1])
     for ours, expected in zip(rest, whole, strict=True):
         assert len(ours) == 3 - start
         np.testing.assert_allclose(ours, expected[start:], atol=1e-5)
@@ -140,12 +145,12 @@ def test_the_later_an_image_enters_the_less_it_changes(model, monkeypatch):
     given = np.random.default_rng(0).integers(0, 256, (300, 8, 8, 1), dtype=np.uint8)
     fresh = model.with_sampling(chunk_size=300)
     fresh.config.objective.prediction = "x_t"
-    schedule = diffusion.make_schedule(model.config)
+    schedule = build.schedule(model.config)
     steps = schedule.sampling_transitions()
     x_0 = given / 127.5 - 1
     for start in (1, 2):
         request = fresh.request(range(300))
-        entered = sampling.concatenate(
+        entered = drawing.concatenate(
             fresh.draw(request, Variation(x_0=np.float32(x_0)), start=start, trajectory=True)
         ).x_t[:, 0]
         residue = entered - np.float64(steps.next_signal[start]) * x_0
@@ -195,7 +200,7 @@ def test_chunks_are_those_of_the_request(model):
         other_seeds=np.arange(7, 14, dtype=np.uint32),
         weights=np.linspace(0, 1, 7, dtype=np.float32),
     )
-    together = sampling.concatenate(model.draw(request, variation))
+    together = drawing.concatenate(model.draw(request, variation))
     for i in (0, 3, 6):
         one = jax.tree.map(lambda a, i=i: a[i : i + 1], (request, variation))
-        np.testing.assert_array_equal(sampling.concatenate(model.draw(*one)), together[i : i + 1])
+        np.testing.assert_array_equal(drawing.concatenate(model.draw(*one)), together[i : i + 1])

@@ -49,10 +49,10 @@ def _request(values: flags.FlagValues) -> tuple["Model", "np.ndarray", "np.ndarr
     No labels for a model without classes.
     """
     seeds, labels = parse_seeds(values.seeds, most=10_000), parse_labels(values.labels)
-    from ddgan_jax import sampling
+    from ddgan_jax.inference import drawing
 
     model = _open(values, len(seeds))
-    request = sampling.each_class(model.config, seeds, labels)
+    request = drawing.each_class(model.config.data.num_classes, seeds, labels)
     return model, request.seeds, request.labels if model.config.data.num_classes else None
 
 
@@ -151,12 +151,12 @@ def _tradeoff(values: flags.FlagValues, out: "epath.Path") -> None:
 
 def _report(values: flags.FlagValues, out: "epath.Path") -> None:
     from ddgan_jax.files import atomic
-    from ddgan_jax.viz import page_contents, report_page
+    from ddgan_jax.viz import report_data, report_page
 
-    run = report_page.read(values.workdir)
+    run = report_data.read(values.workdir)
     for line in run.left_out:
         print(line, file=sys.stderr)
-    atomic.write_atomically(out, page_contents.render(run).encode())
+    atomic.write_atomically(out, report_page.render(run).encode())
     print(f"the report of {values.workdir} in {out}")
 
 

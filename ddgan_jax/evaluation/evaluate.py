@@ -23,7 +23,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import data, distributed, sampling
+from ddgan_jax import data, distributed
 from ddgan_jax.config.files import from_dict
 from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError
@@ -33,7 +33,7 @@ from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import is_bucket, run_folder_path, user_path
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.inference import weights
+from ddgan_jax.inference import drawing, weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.inference.requests import open_model
 from ddgan_jax.interop.inception import PUBLISHED_SHA256
@@ -310,7 +310,7 @@ def time_sampling(model: Model) -> dict[str, Any]:
     seconds: list[float] = []
     for number in range(MOST_TIMED_CALLS + 1):
         start = time.perf_counter()
-        sampling.concatenate(model.draw(request))  # to the last image, on the host
+        drawing.concatenate(model.draw(request))  # to the last image, on the host
         if number:
             seconds.append(time.perf_counter() - start)
         if sum(seconds) > SECONDS_OF_TIMING:

@@ -23,14 +23,13 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from ddgan_jax import distributed, images, metrics, randomness, sampling, train_step
+from ddgan_jax import build, distributed, images, metrics, randomness
 from ddgan_jax.data import mixture
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments.mog25_cells import PAPER, cell_config
 from ddgan_jax.files.atomic import write_atomically
-from ddgan_jax.objective import Metrics
-from ddgan_jax.state import Params, TrainState
+from ddgan_jax.state import Metrics, Params, TrainState
 
 STEPS_PER_CALL = 250
 NUM_SAMPLES = 500_000  # for the Frechet distance
@@ -116,10 +115,10 @@ def make_many_steps(
     examples of K steps. A pure function to be jitted.
     """
     one_device = jax.vmap(
-        train_step.make_train_step(config, r1=config.objective.r1_gamma > 0),
+        build.step(config, r1=config.objective.r1_gamma > 0),
         in_axes=(None, 0, None),
         out_axes=None,
-        axis_name=train_step.AXIS,
+        axis_name=distributed.AXIS,
     )
     index = jnp.arange(config.train.batch_size, dtype=jnp.int32)
 
@@ -141,7 +140,7 @@ def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tu
     """The EMA parameters of the generators of all seeds, stacked, and seconds without compiling."""
     points = jnp.asarray(mixture.to_set(config.data.name, mixture.points()[0]))
     keys = jax.vmap(randomness.run_key)(jnp.asarray(seeds, jnp.uint32))
-    states = jax.jit(jax.vmap(functools.partial(train_step.init_state, config)))(keys)
+    states = jax.jit(jax.vmap(functools.partial(build.initial_state, config)))(keys)
     many_steps = jax.jit(make_many_steps(config), donate_argnums=0)
     total = config.train.num_steps
     seconds = 0.0
@@ -180,11 +179,17 @@ def _require_finite(metrics: Metrics) -> None:
 @randomness.reproducible()
 def draw_points(config: ConfigDict, params: Params, count: int) -> np.ndarray:
     """Samples of all seeds in the coordinates of the paper, float64 (S, count, 2)."""
-    sampler = jax.jit(jax.vmap(sampling.make_sampler(config), in_axes=(0, None)))
+    sampler = build.sampler(config)
+
+    @jax.jit
+    def sample(params: Params, seeds: jax.Array) -> jax.Array:
+        labels = jnp.zeros_like(seeds, jnp.int32)
+        return jax.vmap(lambda params: sampler(params, seeds, labels).x_t[-1])(params)
+
     chunks = []
     for start in range(0, count, CHUNK):
         seeds = jnp.arange(start, start + CHUNK, dtype=jnp.uint32)
-        drawn = np.asarray(sampler(params, (seeds, jnp.zeros_like(seeds, jnp.int32))))
+        drawn = np.asarray(sample(params, seeds))
         chunks.append(drawn[:, : count - start])
     drawn = np.concatenate(chunks, axis=1)
     return np.stack([mixture.from_set(config.data.name, points) for points in drawn])

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 
 import ddgan_jax
-from ddgan_jax import images, inspect_config, randomness
+from ddgan_jax import images, randomness
 from ddgan_jax.config import empty_local_paths
 from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError, reason, shown
@@ -41,6 +41,7 @@ from ddgan_jax.inference.export_format import (
     sha256,
 )
 from ddgan_jax.inference.model import Model, from_run
+from ddgan_jax.state import num_parameters
 
 LARGEST_INSIDE = 64 * 2**20  # bytes of parameters that the sampler holds unless told otherwise
 HUB = "hf://"
@@ -147,7 +148,7 @@ def _about(model: Model) -> dict[str, Any]:
         "step": model.step,
         "weights": model.kind,
         "dtype": weights.dtype_of(model.params),
-        "parameters": inspect_config.num_parameters(model.params),
+        "parameters": num_parameters(model.params),
         "denoising_steps": model.num_steps,
         "provenance": _plain(model.about["provenance"]),
         "metrics": _plain(model.about["metrics"]),

@@ -13,12 +13,12 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import checkpoint, distributed, randomness, sampling, train_step
+from ddgan_jax import build, checkpoint, distributed, randomness
 from ddgan_jax.config import LARGEST, MOST_IMAGES, checks, from_stored
 from ddgan_jax.errors import NotFiniteError, UserError, shown
 from ddgan_jax.files.paths import run_folder_path
 from ddgan_jax.files.run_folder import METRICS, SPEED, RunFolder
-from ddgan_jax.inference import weights
+from ddgan_jax.inference import drawing, weights
 from ddgan_jax.sampling import UNVARIED, Request, Trajectory, Variation
 from ddgan_jax.state import Params
 
@@ -66,7 +66,7 @@ class Model:
             variation = variation._replace(latent_seeds=latents)
         if images is not None:
             variation = variation._replace(x_0=_pixels(images) / np.float32(127.5) - 1)
-        return sampling.concatenate(self.draw(request, variation, start=start))
+        return drawing.concatenate(self.draw(request, variation, start=start))
 
     def interpolate(
         self, first: int, last: int, count: int, label: int | None = None
@@ -82,7 +82,7 @@ class Model:
             weights=np.linspace(0, 1, count, dtype=np.float32),
         )
         request = self.request(np.full(count, seeds[0], np.uint32), label)
-        return sampling.concatenate(self.draw(request, between))
+        return drawing.concatenate(self.draw(request, between))
 
     def trajectory(
         self, seeds: Sequence[int], labels: Sequence[int] | int | None = None
@@ -91,7 +91,7 @@ class Model:
 
         It lies about [-1, 1]. Raises UserError as `sample`.
         """
-        return sampling.concatenate(self.draw(self.request(seeds, labels), trajectory=True))
+        return drawing.concatenate(self.draw(self.request(seeds, labels), trajectory=True))
 
     def draw(
         self,
@@ -101,7 +101,7 @@ class Model:
         start: int = 0,
         trajectory: bool = False,
     ) -> Iterator[Any]:
-        """Return the images, or the trajectories, in chunks; see `sampling.make_drawer`.
+        """Return the images, or the trajectories, in chunks; see `drawing.make_drawer`.
 
         Raises UserError for a model that cannot be drawn from, also while they are drawn.
         """
@@ -142,7 +142,7 @@ class Model:
         """Return the request for these images; arguments and errors as in `sample`."""
         seeds = _integers("seeds", seeds, _LARGEST_SEED)
         if labels is None:
-            return sampling.each_class(self.config, seeds)
+            return drawing.each_class(self.config.data.num_classes, seeds)
         classes = self.config.data.num_classes
         if not classes:
             raise UserError("labels: this model was trained without classes")
@@ -208,7 +208,12 @@ class Model:
     @functools.cached_property
     def _drawer(self) -> Callable[..., Callable[..., Iterator[Any]]]:
         # Each is compiled once in the life of the model.
-        make = functools.partial(sampling.make_drawer, self.config, distributed.local_devices())
+        make = functools.partial(
+            drawing.make_drawer,
+            build.sampler(self.config),
+            distributed.local_devices(),
+            self.config.sampling.chunk_size,
+        )
         return functools.cache(make)
 
 
@@ -239,7 +244,7 @@ def from_run(
 @randomness.reproducible()
 def _raw_params(config: ConfigDict, directory: epath.Path, step: int) -> Params:
     key = randomness.run_key(config.train.seed)
-    like = jax.eval_shape(functools.partial(train_step.init_state, config, key))
+    like = jax.eval_shape(functools.partial(build.initial_state, config, key))
     return checkpoint.load_state(directory, like, step).generator.params
 
 

@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax import images, sampling
+from ddgan_jax import images
 from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
 from ddgan_jax.files.paths import user_path
-from ddgan_jax.inference import export, writers
+from ddgan_jax.inference import drawing, export, writers
 from ddgan_jax.inference.model import Model, from_run
 from ddgan_jax.inference.places import place_of
 from ddgan_jax.sampling import UNVARIED, Request, Variation
@@ -67,7 +67,7 @@ def sample_command(
                 "name a folder or an .npz"
             )
         with locks.only_writer(place.path):
-            drawn = sampling.concatenate(job.draw(np.arange(job.count)))
+            drawn = drawing.concatenate(job.draw(np.arange(job.count)))
             columns = _columns(model, seeds, options)
             grid = images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns)
             images.write_png(place.path, grid)
@@ -98,7 +98,8 @@ def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Jo
     if options.interpolate:
         request, variation = _between(config, seeds, options)
     else:
-        request, variation = sampling.each_class(config, seeds, options.labels), UNVARIED
+        classes = config.data.num_classes
+        request, variation = drawing.each_class(classes, seeds, options.labels), UNVARIED
     count = len(request.seeds)
     if options.latent_seed is not None:
         variation = variation._replace(latent_seeds=np.full(count, options.latent_seed, np.uint32))
@@ -137,9 +138,9 @@ def _between(
     """Return the request from each seed to the next one, both included, one pair after another."""
     if len(seeds) < 2:
         raise UserError("--interpolate needs two seeds or more")
-    first = sampling.each_class(config, seeds[:-1], options.labels)
+    first = drawing.each_class(config.data.num_classes, seeds[:-1], options.labels)
     last = np.resize(np.asarray(seeds[1:], np.uint32), len(first.seeds))
-    sampling.check_count(len(last) * (options.interpolate + 2))
+    drawing.check_count(len(last) * (options.interpolate + 2))
     points = np.linspace(0, 1, options.interpolate + 2, dtype=np.float32)
     request = Request(*(np.repeat(part, len(points)) for part in first))
     variation = UNVARIED._replace(
@@ -158,7 +159,7 @@ def _columns(model: Model, seeds: Sequence[int], options: Options) -> int | None
 
 def _names(request: Request, variation: Variation) -> list[str]:
     if variation.other_seeds is None:
-        return sampling.names(request)
+        return drawing.names(request)
     ways = zip(request.labels, request.seeds, variation.other_seeds, variation.weights, strict=True)
     return [f"class{c:04d}_{a:06d}_{b:06d}_{weight:.4f}" for c, a, b, weight in ways]
 

@@ -4,7 +4,7 @@
     sampler.call(seeds, labels)            of a model with classes; labels: int32 (N,)
     sampler.call(arrays, seeds, labels)    parameters as the first argument, a dict by name
 
-N is free. The images are those of `sampling.make_drawer`, bit by bit on the same kind of device,
+N is free. The images are those of `drawing.make_drawer`, bit by bit on the same kind of device,
 for which three things are needed. Rounding depends on the shapes that a compiled program sees:
 here as there it works on sampling.chunk_size images at a time. It also depends on what the
 compiler knows: parameters that lie inside are hidden from it behind a barrier, or it would fold
@@ -21,8 +21,7 @@ import numpy as np
 from jax import export
 from ml_collections import ConfigDict
 
-from ddgan_jax import randomness, sampling
-from ddgan_jax.data import mixture
+from ddgan_jax import build, images, randomness
 from ddgan_jax.inference import weights
 from ddgan_jax.state import Params
 
@@ -58,9 +57,9 @@ def export_sampler(config: ConfigDict, params: Params, *, inside: bool) -> bytes
 
 def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
     """sample(params, seeds, labels) -> images; without labels those of a model without classes."""
-    sample = sampling.make_sampler(config)
+    sampler = build.sampler(config)
     size = config.sampling.chunk_size
-    finish = jnp.asarray if config.data.name in mixture.SETS else to_uint8
+    finish = jnp.asarray if images.are_points(sampler.image_shape) else to_uint8
 
     def program(params: Params, seeds: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         params = jax.lax.optimization_barrier(params)
@@ -71,7 +70,7 @@ def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
         chunks = -(-count // size)
         filled = jnp.arange(chunks * size) % count
         inputs = tuple(part[filled].reshape(chunks, size) for part in (seeds, labels))
-        drawn = jax.lax.map(lambda chunk: finish(sample(params, chunk)), inputs)
+        drawn = jax.lax.map(lambda chunk: finish(sampler(params, *chunk).x_t[-1]), inputs)
         return drawn.reshape(chunks * size, *drawn.shape[2:])[:count]
 
     return program

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import train_step
+from ddgan_jax import build
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import LARGEST, run_config
 from ddgan_jax.config.checks import validate
@@ -223,7 +223,7 @@ def import_content(content: Mapping[str, Any], config: ConfigDict) -> TrainState
     Raises UserError naming what is missing, or does not fit config's networks.
     """
     step = np.int32(_entry(content, "global_step", _COUNT))
-    optimizers = train_step.make_optimizers(config)
+    optimizers = build.optimizers(config)
 
     def network(
         letter: str, read: Callable[[StateDict, ConfigDict], Params], optimizer: Any

@@ -13,16 +13,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddgan_jax import distributed, sampling
+from ddgan_jax import distributed
 from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.files.paths import is_bucket
+from ddgan_jax.inference import drawing
 from ddgan_jax.state import Params, PyTree, TrainState
 
-Draw = Callable[[Params, sampling.Request], Iterable[np.ndarray]]
+Draw = Callable[[Params, drawing.Request], Iterable[np.ndarray]]
 
 
 def check_state(
-    step: int, state: TrainState, ema_params: Params, draw: Draw, request: sampling.Request
+    step: int, state: TrainState, ema_params: Params, draw: Draw, request: drawing.Request
 ) -> None:
     """Refuse a state with a number that is not finite, or that draws an image with one.
 
@@ -72,7 +73,7 @@ def check_space(folder: str | os.PathLike, state: PyTree) -> None:
         )
 
 
-def _is_drawable(ema_params: Params, draw: Draw, request: sampling.Request) -> bool:
+def _is_drawable(ema_params: Params, draw: Draw, request: drawing.Request) -> bool:
     try:
         first = next(iter(draw(ema_params, request)))
     except NotFiniteError:

@@ -14,22 +14,22 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from ddgan_jax import distributed, images, sampling, train_step
+from ddgan_jax import build, distributed, images
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import run_config
-from ddgan_jax.config.files import from_dict
 from ddgan_jax.data import mixture
 from ddgan_jax.data.datasets import Dataset
 from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.evaluation import classifier, features, reference, scoring
 from ddgan_jax.files.run_folder import RunFolder
+from ddgan_jax.inference import drawing
 from ddgan_jax.metrics import names
 from ddgan_jax.state import GeneratorState, Params, TrainState
 from ddgan_jax.training import reporter
 
 PREFIX = "eval/"
 NUM_TRAJECTORIES = 8
-Draw = Callable[[Params, sampling.Request], Iterable[np.ndarray]]
+Draw = Callable[[Params, drawing.Request], Iterable[np.ndarray]]
 
 
 def is_due(config: ConfigDict, step: int) -> bool:
@@ -43,7 +43,7 @@ def make_scores(
 ) -> Callable[[Params], dict[str, float]]:
     """scores(params) -> the numbers of config.eval, by the names that they have in the logs.
 
-    draw: of `sampling.make_drawer`. message: takes lines about what is made once. Opens the feature
+    draw: of `drawing.make_drawer`. message: takes lines about what is made once. Opens the feature
     network and the statistics of the training set; raises UserError if that cannot be done.
     """
     wanted, count = config.eval, config.eval.num_samples
@@ -66,7 +66,7 @@ def make_scores(
     if "modes" in metrics:
         digits = classifier.of_stacked_digits(config, message)
         label = functools.partial(classifier.label_stacks, digits.params)
-    request = sampling.each_class(config, range(count))
+    request = drawing.each_class(config.data.num_classes, range(count))
     full_names = names.value_names(metrics, network.name, count)
 
     def scores(params: Params) -> dict[str, float]:
@@ -100,9 +100,7 @@ def facts(config: ConfigDict, step: int, generator: GeneratorState) -> dict[str,
     return {
         "ema_distance": _relative_distance(generator.ema_params, generator.params),
         **{
-            f"{short}_learning_rate": train_step.learning_rate_schedule(
-                config, config.optimizer[f"{network}_learning_rate"]
-            )(step - 1)
+            f"{short}_learning_rate": build.learning_rate(config, network)(step - 1)
             for short, network in rates.items()
         },
     }
@@ -123,13 +121,12 @@ def make_step_picture(
     """
     if config.data.name in mixture.SETS or config.objective.prediction == "x_t":
         return None
-    few = from_dict(config.to_dict())
-    few.sampling.chunk_size = -(-NUM_TRAJECTORIES // len(devices))
-    draw = sampling.make_drawer(few, devices, trajectory=True)
-    shown = sampling.Request(*(part[:NUM_TRAJECTORIES] for part in sampling.overview(config)))
+    few = -(-NUM_TRAJECTORIES // len(devices))
+    draw = drawing.make_drawer(build.sampler(config), devices, few, trajectory=True)
+    shown = drawing.Request(*(part[:NUM_TRAJECTORIES] for part in drawing.overview(config)))
 
     def picture(params: Params) -> np.ndarray:
-        x_0 = sampling.concatenate(draw(params, shown)).x_0
+        x_0 = drawing.concatenate(draw(params, shown)).x_0
         steps = x_0.shape[1]
         return images.grid(images.to_uint8(x_0).reshape(-1, *x_0.shape[2:]), columns=steps)
 

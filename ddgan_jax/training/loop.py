@@ -14,13 +14,14 @@ from contextlib import ExitStack, closing
 import jax
 from ml_collections import ConfigDict
 
-from ddgan_jax import data, distributed, images, inspect_config, randomness, sampling, train_step
+from ddgan_jax import build, data, distributed, images, randomness
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import run_config
 from ddgan_jax.config.checks import validate
 from ddgan_jax.files.paths import run_folder_path
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.state import TrainState
+from ddgan_jax.inference import drawing
+from ddgan_jax.state import TrainState, num_parameters
 from ddgan_jax.training import health, hooks, hosts, machine, reporter
 from ddgan_jax.training.stopping import StopRequest
 
@@ -58,7 +59,7 @@ def train(
             run_config.write_config(folder, config)
         # -------------------------------------------------------------- state
         key = randomness.run_key(config.train.seed)
-        create_state = functools.partial(train_step.init_state, config, key)
+        create_state = functools.partial(build.initial_state, config, key)
         checkpoints = stack.enter_context(
             Checkpoints(
                 folder.checkpoints,
@@ -83,9 +84,11 @@ def train(
             abstract=layout if divided else None,
         )
         # Two programs without a branch; each is compiled when it is first called.
-        programs = {r1: map_step(train_step.make_train_step(config, r1=r1)) for r1 in (True, False)}
-        draw = sampling.make_drawer(config, distributed.local(devices))
-        shown = sampling.overview(config)
+        programs = {r1: map_step(build.step(config, r1=r1)) for r1 in (True, False)}
+        draw = drawing.make_drawer(
+            build.sampler(config), distributed.local(devices), config.sampling.chunk_size
+        )
+        shown = drawing.overview(config)
         picture_steps = hooks.make_step_picture(config, distributed.local(devices))
         batches = stack.enter_context(
             closing(
@@ -121,7 +124,7 @@ def train(
         metrics, unchecked, accepted = {}, {}, False
         while step < num_steps:
             batch = distributed.place_batch(next(batches), config.train.mapping, devices)
-            program = programs[train_step.has_r1(config, step)]
+            program = programs[build.r1_is_due(config, step)]
             state, step_metrics = program(state, batch, key)
             step += 1
             out.step(step)
@@ -135,31 +138,31 @@ def train(
             unchecked[step] = step_metrics
             stopping = stop.at(step)
             last = step == num_steps or stopping
-            save = last or step % config.checkpoint.save_every_steps == 0
-            evaluating = hooks.is_due(config, step)
-            telling = save or evaluating or step % config.log.every_steps == 0
-            drawing = step == num_steps or step % config.log.samples_every_steps == 0
-            if telling or drawing:
+            save_now = last or step % config.checkpoint.save_every_steps == 0
+            eval_now = hooks.is_due(config, step)
+            log_now = save_now or eval_now or step % config.log.every_steps == 0
+            sample_now = step == num_steps or step % config.log.samples_every_steps == 0
+            if log_now or sample_now:
                 generator = distributed.whole(state.generator._replace(opt_state=()), devices)
             scores = {}
-            if telling:
+            if log_now:
                 health.check_metrics(jax.device_get(unchecked))
                 unchecked.clear()
-                if save or evaluating:
+                if save_now or eval_now:
                     health.check_state(step, state, generator.ema_params, draw, shown)
                 facts = hooks.facts(config, step, generator)
-                if evaluating and evaluate:
+                if eval_now and evaluate:
                     scores = evaluate(generator.ema_params)
                 line = metrics | facts | scores
                 out.metrics(step, {name: float(value) for name, value in line.items()})
-            if evaluating and best.offer(step, scores, state):
+            if eval_now and best.offer(step, scores, state):
                 out.message(f"step {step} is the best so far, kept in {best.folder.path}")
-            if drawing and first_process:
-                drawn = sampling.draw_all(draw, generator.ema_params, shown)
+            if sample_now and first_process:
+                drawn = drawing.draw_all(draw, generator.ema_params, shown)
                 out.samples(step, images.picture(drawn))
                 if picture_steps:
                     out.trajectory(step, picture_steps(generator.ema_params))
-            if save:
+            if save_now:
                 best.wait()  # so that a run that goes on from here finds it whole
                 checkpoints.save(step, state, config.to_dict())
             if stopping:
@@ -177,8 +180,7 @@ def train(
 
 def _introduction(config, info, state: TrainState, devices, step: int) -> str:
     generator, discriminator = (
-        inspect_config.num_parameters(network.params) / 1e6
-        for network in (state.generator, state.discriminator)
+        num_parameters(network.params) / 1e6 for network in (state.generator, state.discriminator)
     )
     return (
         f"{info.num_examples:,} images of {info.name}, {info.image_size} pixels; "

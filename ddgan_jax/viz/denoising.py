@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ddgan_jax import diffusion, images, randomness, sampling
+from ddgan_jax import build, images, randomness, sampling
 from ddgan_jax.inference import weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.viz import distances
@@ -51,21 +51,23 @@ def denoise_once(
     step, with these seeds.
     """
     config = model.config
-    schedule = diffusion.make_schedule(config, config.sampling.num_steps)
-    noise = sampling.make_noise(config)(np.asarray(seeds, np.uint32))
+    sampler = build.sampler(config)
+    noise = sampler.noise(np.asarray(seeds, np.uint32))
     posterior = noise.posterior
     if same_posterior:
         posterior = jnp.broadcast_to(posterior[:, :1], posterior.shape)
     params = jax.device_put(weights.cast(model.params, "float32"))
     labels = jnp.full(len(seeds), label, jnp.int32)
     x_0 = np.asarray(image, np.float32) / np.float32(127.5) - 1
-    step = jax.jit(sampling.make_step(config))
-    steps = schedule.sampling_transitions()
+    step = jax.jit(sampler.step)
+    steps = sampler.schedule.sampling_transitions()
 
     noisy, drawn = [], []
-    for i in reversed(range(schedule.num_timesteps)):  # the noisiest step comes first in `steps`
+    for i in reversed(
+        range(sampler.schedule.num_timesteps)
+    ):  # the noisiest step comes first in `steps`
         now = jax.tree.map(lambda c, i=i: c[i], steps)
-        x_k = sampling.entrance(now, x_0, noise.x_T[0])
+        x_k = sampling.diffused(now, x_0, noise.x_T[0])
         each = jax.tree.map(lambda c: jnp.full(len(seeds), c), now)
         x = jnp.broadcast_to(x_k, (len(seeds), *x_k.shape))
         noisy.append(np.asarray(x_k))
@@ -91,7 +93,7 @@ def picture(image: np.ndarray, drawn: Denoising) -> np.ndarray:
 
 def table(model: Model, drawn: Denoising) -> str:
     """A line for each k: how much of x_0 and of noise is in x_k, and how far the outputs spread."""
-    steps = diffusion.make_schedule(model.config, model.config.sampling.num_steps)
+    steps = build.schedule(model.config, model.config.sampling.num_steps)
     steps = steps.sampling_transitions()
     what = "predictions of x_0" if drawn.x_0 is not None else "draws of x_{k-1}"
     lines = [f"k  signal  noise  mean L2 between the {drawn.outputs.shape[1]} {what}"]

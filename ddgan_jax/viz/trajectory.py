@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddgan_jax import images, sampling
+from ddgan_jax import build, images
 from ddgan_jax.inference.model import Model
 
 
@@ -23,7 +23,7 @@ def rows(model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None
     labels: as in `Model.sample`.
     """
     drawn = model.trajectory(seeds, labels)
-    x_T = np.asarray(sampling.make_noise(model.config)(np.asarray(seeds, np.uint32)).x_T)
+    x_T = np.asarray(build.sampler(model.config).noise(np.asarray(seeds, np.uint32)).x_T)
     given = np.concatenate([x_T[:, None], drawn.x_t[:, :-1]], axis=1)
     image = drawn.x_t[:, -1:]
     if drawn.x_0 is None:

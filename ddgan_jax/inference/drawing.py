@@ -1,0 +1,138 @@
+"""Drawing any number of images with a sampler that is compiled once, on all given devices.
+
+A compiled sampler always sees the same number of images on each device. A shorter request is filled
+up and cut, so that the image of a seed has the same bits whatever else is drawn.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+
+from ddgan_jax import distributed, images, randomness
+from ddgan_jax.config import MOST_IMAGES, ConfigDict
+from ddgan_jax.errors import UserError
+from ddgan_jax.sampling import UNVARIED, Sampler, Trajectory, Variation
+from ddgan_jax.state import Params
+
+Draw = Callable[..., Iterator[Any]]
+
+
+class Request(NamedTuple):
+    """The images to draw: a seed and a class (0 where there are none) for each."""
+
+    seeds: Sequence[int] | np.ndarray
+    labels: Sequence[int] | np.ndarray
+
+
+@randomness.reproducible()
+def make_drawer(
+    sampler: Sampler,
+    devices: Sequence[jax.Device],
+    chunk_size: int,
+    *,
+    start: int = 0,
+    trajectory: bool = False,
+) -> Draw:
+    """Return draw(params, request, variation=UNVARIED), which yields images in chunks, in order.
+
+    Chunks are uint8 (n, H, W, C), or float32 points of the toy sets; with `trajectory` they are
+    `Trajectory` tuples of float32 arrays (n, steps, H, W, C). The sampler is compiled once, for
+    `chunk_size` images on each device. params: replicated over `devices`. Raises UserError as
+    `Sampler.denoise`.
+    """
+    if not 0 <= start < sampler.schedule.num_timesteps:
+        raise UserError(f"`start={start}`: the steps are 0 to {sampler.schedule.num_timesteps - 1}")
+
+    def sample(params: Params, inputs: tuple) -> Any:
+        (seeds, labels), variation = inputs
+        drawn = sampler(params, seeds, labels, variation, start)
+        return _images_first(drawn) if trajectory else drawn.x_t[-1]
+
+    # Around each call: around a `yield` the context would be that of whoever reads the images.
+    run = randomness.reproducible()(distributed.map_examples(sample, devices))
+    size = chunk_size * len(devices)
+    as_they_are = trajectory or images.are_points(sampler.image_shape)
+    finish = np.asarray if as_they_are else images.to_uint8
+
+    def fetch(drawn: Any, count: int) -> Any:
+        return jax.tree.map(lambda a: finish(np.asarray(a)[:count]), drawn)
+
+    def draw(params: Params, request: Request, variation: Variation = UNVARIED) -> Iterator[Any]:
+        seeds, labels = np.asarray(request.seeds, np.uint32), np.asarray(request.labels, np.int32)
+        inputs = ((seeds, labels), variation)
+        running = None
+        for first in range(0, len(seeds), size):
+            chunk = jax.tree.map(lambda a, i=first: a[i : i + size], inputs)
+            filled = jax.tree.map(lambda a: np.resize(a, (size, *a.shape[1:])), chunk)
+            # The devices begin with this chunk before anyone waits for the last one.
+            previous, running = running, (run(params, filled), len(chunk[0][0]))
+            if previous:
+                yield fetch(*previous)
+        if running:
+            yield fetch(*running)
+
+    return draw
+
+
+def _images_first(drawn: Trajectory) -> Trajectory:
+    """Return the trajectory with the axis of images before that of steps."""
+    return jax.tree.map(lambda a: a.swapaxes(0, 1), drawn)
+
+
+def concatenate(chunks: Iterable[Any]) -> Any:
+    """Return the chunks of a drawer as one array (N, H, W, C), or as one `Trajectory`."""
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+
+def draw_all(draw: Draw, params: Params, request: Request) -> np.ndarray:
+    """Return all images of the request as one array (N, H, W, C)."""
+    return concatenate(draw(params, request))
+
+
+# ---- requests
+
+
+def each_class(
+    num_classes: int, seeds: Sequence[int] | np.ndarray, labels: Sequence[int] | Literal["all"] = ()
+) -> Request:
+    """Return the request for every seed with every label, one label after the other.
+
+    Without labels seed s has class s modulo the number of classes, or none if there are none.
+    Raises UserError for a label that the model does not know, and for more than MOST_IMAGES.
+    """
+    check_count(len(seeds) * (num_classes if labels == "all" else max(len(labels), 1)))
+    seeds = np.asarray(seeds, np.uint32)
+    if labels and not num_classes:
+        raise UserError("`labels`: this model was trained without classes")
+    if not labels:
+        return Request(seeds, (seeds % max(num_classes, 1)).astype(np.int32))
+    classes = range(num_classes) if labels == "all" else labels
+    for label in classes:
+        if not 0 <= label < num_classes:
+            raise UserError(f"`labels`: {label} is not one of the classes 0 to {num_classes - 1}")
+    repeated = np.repeat(np.asarray(classes, np.int32), len(seeds))
+    return Request(np.tile(seeds, len(classes)), repeated)
+
+
+def check_count(count: int) -> None:
+    """Refuse, with a UserError, more images than one request can hold in memory."""
+    if count > MOST_IMAGES:
+        raise UserError(f"{count:,} images in one request; at most {MOST_IMAGES:,} are possible")
+
+
+def names(request: Request) -> list[str]:
+    """Return a file name for each image: its seed, after its class if seeds are repeated."""
+    if len(np.unique(request.seeds)) == len(request.seeds):
+        return [f"{seed:06d}" for seed in request.seeds]
+    return [f"class{c:04d}_{s:06d}" for s, c in zip(*request, strict=True)]
+
+
+def overview(config: ConfigDict) -> Request:
+    """Return the log.num_samples images of a run's grids: seeds 0, 1, .. of the first classes."""
+    count, num_classes = config.log.num_samples, config.data.num_classes
+    if not num_classes:
+        return each_class(0, range(count))
+    labels = range(min(num_classes, count))
+    return each_class(num_classes, range(count // len(labels)), labels)

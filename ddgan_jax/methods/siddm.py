@@ -1,0 +1,100 @@
+"""SIDDM (Xu et al. 2023): the marginals by a GAN, the forward diffusion explicitly.
+
+The discriminator sees single images. Its two further heads, C and R, are trained on the side:
+
+    L_D = E softplus(-D(x_t, t)) + E softplus(D(x_t', t)) + gamma R1
+          + lambda E w || x_{t+1} - sqrt(1 - beta) C(x_t') ||^2 + mu E || R(x_t) - x_0 ||^2     (1)
+    L_G = alpha E softplus(-D(x_t', t)) + lambda A                                              (2)
+
+A, the auxiliary forward diffusion, its weight w and its forms are derived in `losses`, equations 2
+to 6. The fields are alpha = adversarial_weight, lambda = afd_weight, mu = denoising_weight.
+"""
+
+import dataclasses
+
+import jax
+from jax.nn import softplus
+
+from ddgan_jax import losses
+from ddgan_jax.methods.objective import Draws, Objective, Pair
+from ddgan_jax.randomness import Purpose, normal
+from ddgan_jax.state import Images, Judgement, Keys, Labels, Metrics, Params
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SIDDM(Objective):
+    """Equations 1 and 2 on given networks; the fields are those of config.objective."""
+
+    afd_weight: float
+    afd_form: str
+    afd_regression: bool
+    afd_scaling: str
+    denoising_weight: float
+
+    def draw(self, keys: Keys, shape: tuple[int, ...]) -> Draws:
+        """Return the randomness of one update. shape: of one example."""
+        draws = super().draw(keys, shape)
+        if self.afd_weight > 0 and self.afd_form == "code":
+            draws = draws._replace(noise_afd=normal(keys, Purpose.AFD, shape))
+        return draws
+
+    def discriminator_loss(
+        self,
+        params: Params,
+        generator_params: Params,
+        x_0: Images,
+        labels: Labels,
+        draws: Draws,
+        r1: bool,
+    ) -> tuple[jax.Array, Metrics]:
+        """Return L_D of equation 1 and its terms."""
+        pair = jax.lax.stop_gradient(self.pair(generator_params, x_0, labels, draws))
+        real, fake, metrics = self.judge_both(params, pair, labels, draws, r1)
+        metrics |= {
+            "d_loss_real": softplus(-real.logits).mean(),
+            "d_loss_fake": softplus(fake.logits).mean(),
+            "d_logit_real": real.logits.mean(),
+            "d_logit_fake": fake.logits.mean(),
+        }
+        loss = metrics["d_loss_real"] + metrics["d_loss_fake"]
+        if r1:
+            loss += metrics["r1"]
+        if self.afd_weight > 0 and self.afd_regression:
+            metrics["d_regression"] = self._regression(pair, fake)
+            loss += self.afd_weight * metrics["d_regression"]
+        if self.denoising_weight > 0:
+            metrics["d_denoising"] = losses.denoising_loss(real.denoised, x_0)
+            loss += self.denoising_weight * metrics["d_denoising"]
+        return loss, metrics
+
+    def generator_loss(
+        self,
+        params: Params,
+        discriminator_params: Params,
+        x_0: Images,
+        labels: Labels,
+        draws: Draws,
+    ) -> tuple[jax.Array, Metrics]:
+        """Return L_G of equation 2 and its terms."""
+        pair = self.pair(params, x_0, labels, draws)
+        keys = draws.dropout_keys.fake
+        fake = self.judge(discriminator_params, pair, pair.fake, labels, keys)
+        metrics = {"g_loss": softplus(-fake.logits).mean()}
+        loss = self.adversarial_weight * metrics["g_loss"]
+        if self.afd_weight > 0:
+            metrics["g_afd"] = self._afd(pair, fake, draws)
+            loss += self.afd_weight * metrics["g_afd"]
+        return loss, metrics
+
+    def _afd(self, pair: Pair, fake: Judgement, draws: Draws) -> jax.Array:
+        """Return A, a scalar: the cross entropy, less what the best C leaves of it."""
+        squares = losses.AFD_FORMS[self.afd_form](pair.step, pair.chain, draws.noise_afd)
+        cross_entropy = (losses.afd_weights(self.afd_scaling, pair.step) * squares).mean()
+        if not self.afd_regression:
+            return cross_entropy
+        return cross_entropy - self._regression(pair, fake)
+
+    def _regression(self, pair: Pair, fake: Judgement) -> jax.Array:
+        """Return C's half of A, a scalar."""
+        squares = losses.afd_regression(pair.step, pair.chain.x_tp1, fake.regression)
+        return (losses.afd_weights(self.afd_scaling, pair.step) * squares).mean()
