@@ -45,7 +45,7 @@ STEP = Flag("step", "N", "train step of the checkpoint; without it the latest", 
 DENOISING_STEPS = Flag(
     "denoising_steps",
     "N",
-    "another number than in training; schedule 'cosine' only",
+    "not as many as in training; for schedule 'cosine'",
     0,
     "integer",
     at_most=MOST_TIMESTEPS,

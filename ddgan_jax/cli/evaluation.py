@@ -1,10 +1,11 @@
-"""Numbers: of a model's images, of real ones, and the network that gives them."""
+"""The commands that compare images with real ones: evaluate, reference, import inception."""
 
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ddgan_jax import compiler
+from ddgan_jax.cli import messages
 from ddgan_jax.cli.arguments import Flag, parse_config
 from ddgan_jax.cli.command import (
     DATA_DIR,
@@ -54,6 +55,7 @@ def _evaluate(values: flags.FlagValues) -> None:
         ),
         step=values.step,
         num_steps=values.denoising_steps,
+        report=messages.reporter(values),
     )
 
 
@@ -123,11 +125,16 @@ _NETWORK_FLAGS = (
         "inception (published numbers), classifier or pixels",
         "inception",
     ),
-    Flag("protocol", "NAME", "of inception: tf1, or pytorch_fid as in the DDGAN paper", "tf1"),
+    Flag(
+        "protocol",
+        "NAME",
+        "for inception: tf1, or pytorch_fid as in the DDGAN paper",
+        "tf1",
+    ),
     Flag(
         "inception",
         "FILE",
-        "from `ddgan import inception`; without it that in the cache folder",
+        "of `ddgan import inception`; without it the one in the cache folder",
         "",
     ),
 )
@@ -157,22 +164,29 @@ COMMANDS = {
             Flag(
                 "num",
                 "N",
-                "images; without it 50000 (26000 for modes alone)",
+                "images to draw; without it 50000 (26000 for modes alone)",
                 kind="integer",
                 at_least=1,
                 at_most=MOST_IMAGES,
             ),
-            Flag("allow_small", "", "fewer images: the numbers' names say it", False, "switch"),
+            Flag(
+                "allow_small", "", "accept fewer images; the numbers' names say so", False, "switch"
+            ),
             STEP,
             DENOISING_STEPS,
             Flag(
                 "reference",
                 "FILE",
-                "of `ddgan reference`; without it made from the data set, and kept",
+                "of `ddgan reference`; without it computed from the data set, and kept",
                 "",
             ),
-            Flag("dataset", "NAME", "real images; without it those of the model's training", ""),
-            Flag("split", "SPLIT", "of the data set; without it that of the training", ""),
+            Flag(
+                "dataset",
+                "NAME",
+                "real images; without it the set that the model was trained on",
+                "",
+            ),
+            Flag("split", "SPLIT", "split of the data set; without it the one of the training", ""),
             DATA_DIR,
             Flag("out", "FILE", "the JSON file; without it in WORKDIR/evaluations", ""),
         ),
@@ -191,11 +205,11 @@ COMMANDS = {
         ),
         flags=(
             Flag("out", "FILE", "the .npz file", required=True),
-            Flag("dataset", "NAME", "name of the set"),
-            Flag("config", "FILE[:ARGUMENT]", "instead: a config, whose data are taken"),
+            Flag("dataset", "NAME", "name of the data set"),
+            Flag("config", "FILE[:ARGUMENT]", "instead: the data set of a config"),
             *_NETWORK_FLAGS,
             Flag("split", "SPLIT", "e.g. train or test; without it train, or that of --config", ""),
-            Flag("num", "N", "only so many images, chosen at random; 0: all", 0, "integer"),
+            Flag("num", "N", "images, chosen at random; 0: all", 0, "integer"),
             Flag(
                 "keep",
                 "N",
@@ -206,12 +220,12 @@ COMMANDS = {
             Flag(
                 "image_size",
                 "N",
-                "pixels, if not those of the set",
+                "pixels; 0: as in the data set",
                 0,
                 "integer",
                 at_most=LARGEST_IMAGE,
             ),
-            Flag("channels", "N", "1 or 3, if not those of the set", 0, "integer", at_most=3),
+            Flag("channels", "N", "1 or 3; 0: as in the data set", 0, "integer", at_most=3),
             DATA_DIR,
         ),
         examples=(
@@ -229,7 +243,9 @@ COMMANDS = {
         ),
         flags=(
             Flag("from", "FILE", "the published .pth, or an .npz of its state dict", required=True),
-            Flag("out", "FILE", "the converted .npz; without it where `evaluate` looks", ""),
+            Flag(
+                "out", "FILE", "the converted .npz; without it the place where `evaluate` looks", ""
+            ),
         ),
         examples=("ddgan import inception --from=pt_inception-2015-12-05-6726825d.pth",),
         run=_import_inception,

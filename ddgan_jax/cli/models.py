@@ -1,4 +1,4 @@
-"""Trained models: `sample`, `export`, `import`."""
+"""The commands on trained models: sample, export, import nvlabs."""
 
 from absl import flags
 
@@ -117,7 +117,7 @@ COMMANDS = {
                 kind="integer",
                 at_most=MOST_TIMESTEPS - 1,
             ),
-            Flag("trajectory", "", "show what each step arrives at", False, "switch"),
+            Flag("trajectory", "", "show the result of each denoising step", False, "switch"),
         ),
         examples=(
             "ddgan sample --workdir=runs/digits --seeds=0-99 --out=grid.png",
@@ -137,14 +137,16 @@ COMMANDS = {
         flags=(
             Flag("out", "FOLDER", "the export, which must not exist", required=True),
             WORKDIR,
-            Flag("export", "FOLDER", "instead: an export to be written again, e.g. with --dtype"),
+            Flag(
+                "export", "FOLDER", "instead of a run: an export to write again, e.g. with --dtype"
+            ),
             STEP,
-            Flag("weights", "KIND", "ema: the moving average, or raw", "ema"),
-            Flag("dtype", "TYPE", "f32 or bf16; without it as they are stored", ""),
+            Flag("weights", "KIND", "parameters: ema, the moving average, or raw", "ema"),
+            Flag("dtype", "TYPE", "of the parameters: f32 or bf16; without it as stored", ""),
             Flag(
                 "sampler_weights",
                 "WHERE",
-                "inside the sampler or its argument; without it inside up to 64 MiB",
+                "inside the sampler, or argument; without it inside up to 64 MiB",
                 "",
             ),
             Flag(
@@ -155,8 +157,8 @@ COMMANDS = {
                 "integer",
                 at_most=MOST_IMAGES,
             ),
-            Flag("seeds", "LIST", "of the model card's picture", "0-15"),
-            Flag("licence", "TEXT", "of the weights, for the model card", ""),
+            Flag("seeds", "LIST", "seeds of the picture on the model card", "0-15"),
+            Flag("licence", "TEXT", "licence of the weights, for the model card", ""),
             Flag("force", "", "replace an export that is there", False, "switch"),
         ),
         examples=(
@@ -179,11 +181,13 @@ COMMANDS = {
             Flag(
                 "args",
                 "NAME",
-                "cifar10, celebahq256, lsun_church256, or a JSON file; content.pth has its own",
+                "options: cifar10, celebahq256, lsun_church256 or a JSON file, for netG_*.pth",
                 "",
             ),
-            Flag("data", "NAME", "data set to go on with; without it that of the args", ""),
-            Flag("licence", "TEXT", "of the weights, for the model card", ""),
+            Flag(
+                "data", "NAME", "data set to train on; without it the one that the options name", ""
+            ),
+            Flag("licence", "TEXT", "licence of the weights, for the model card", ""),
         ),
         examples=(
             "ddgan import nvlabs --checkpoint=netG_1200.pth --args=cifar10 --out=exports/cifar10",

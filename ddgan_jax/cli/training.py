@@ -1,4 +1,4 @@
-"""Training, and what comes before it: `train`, `show`, `prepare`, `experiment`."""
+"""The commands of training, and of what comes before it: train, show, prepare, experiment."""
 
 from absl import flags
 
@@ -67,22 +67,24 @@ def _mog25(values: flags.FlagValues) -> None:
     )
 
 
-# TPU pods, SLURM and Open MPI say all this themselves.
+# On TPU pods, with SLURM and with Open MPI the processes find each other without these flags.
 HOST_FLAGS = (
-    Flag("coordinator", "HOST:PORT", "of process 0, for a job of several processes"),
+    Flag("coordinator", "HOST:PORT", "address of process 0, in a job of several processes"),
     Flag(
         "num_processes",
         "N",
-        "of the job, with --coordinator",
+        "processes in the job, with --coordinator",
         kind="integer",
         at_least=1,
         at_most=1_000_000,
     ),
-    Flag("process_id", "I", "of this process, 0 to N - 1, with --coordinator", kind="integer"),
+    Flag(
+        "process_id", "I", "number of this process, 0 to N - 1, with --coordinator", kind="integer"
+    ),
     Flag(
         "peer_timeout",
         "SECONDS",
-        "within which a lost peer ends this one",
+        "after which a lost process ends this one",
         120,
         "integer",
         at_least=1,
@@ -104,7 +106,7 @@ COMMANDS = {
             Flag(
                 "allow_changed_data",
                 "",
-                "go on though the data set is not what it was when the run began",
+                "resume although the data set has changed since the run began",
                 False,
                 "switch",
             ),
@@ -151,10 +153,14 @@ COMMANDS = {
             DATA_DIR,
             Flag("archive", "PATH", "published archive of cifar10 or mnist"),
             Flag(
-                "images", "FOLDER", "or .zip of image files: sub-folders, dataset.json are labels"
+                "images",
+                "FOLDER",
+                "folder or .zip of image files; sub-folders or dataset.json label them",
             ),
             Flag(
-                "arrays", "FILE", ".npz or .npy of uint8 images (N, H, W, C), labels (N,) or none"
+                "arrays",
+                "FILE",
+                ".npz or .npy file of uint8 images (N, H, W, C), with labels (N,) or without",
             ),
             Flag(
                 "download",
@@ -188,12 +194,19 @@ COMMANDS = {
             "minutes on a CPU."
         ),
         flags=(
-            Flag("out", "FOLDER", "where the table goes", required=True),
-            Flag("methods", "LIST", "rows, e.g. gan,ddgan,siddm,siddm_no_afd", "ddgan,siddm"),
-            Flag("steps", "LIST", "columns: denoising steps T", "4"),
-            Flag("seeds", "LIST", "e.g. 0-4", "0"),
-            Flag("setting", "NAME", "reduced or paper", "reduced"),
-            Flag("iterations", "N", "another number than the setting's", 0, "integer"),
+            Flag("out", "FOLDER", "folder of the table and the pictures", required=True),
+            Flag(
+                "methods",
+                "LIST",
+                "rows of the table, e.g. gan,ddgan,siddm,siddm_no_afd",
+                "ddgan,siddm",
+            ),
+            Flag("steps", "LIST", "columns of the table: denoising steps T", "4"),
+            Flag("seeds", "LIST", "seeds of each cell, e.g. 0-4", "0"),
+            Flag("setting", "NAME", "size of the experiment: reduced or paper", "reduced"),
+            Flag(
+                "iterations", "N", "train steps of each cell; 0: as the setting says", 0, "integer"
+            ),
         ),
         examples=(
             "ddgan experiment mog25 --methods=siddm --steps=4 --out=runs/mog25",
