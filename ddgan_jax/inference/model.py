@@ -19,7 +19,8 @@ from ddgan_jax.errors import NotFiniteError, UserError, shown
 from ddgan_jax.files.paths import run_folder_path
 from ddgan_jax.files.run_folder import METRICS, SPEED, RunFolder
 from ddgan_jax.inference import drawing, weights
-from ddgan_jax.sampling import UNVARIED, Request, Trajectory, Variation
+from ddgan_jax.inference.drawing import Request
+from ddgan_jax.sampling import UNVARIED, Trajectory, Variation
 from ddgan_jax.state import Params
 
 _LARGEST_SEED = 2**32 - 1

@@ -18,7 +18,7 @@ from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference import drawing, export, writers
 from ddgan_jax.inference.model import Model, from_run
 from ddgan_jax.inference.places import place_of
-from ddgan_jax.sampling import UNVARIED, Request, Variation
+from ddgan_jax.sampling import UNVARIED, Variation
 
 MOST_IN_A_GRID = 10_000  # images
 
@@ -134,7 +134,7 @@ def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Jo
 
 def _between(
     config: ConfigDict, seeds: Sequence[int], options: Options
-) -> tuple[Request, Variation]:
+) -> tuple[drawing.Request, Variation]:
     """Return the request from each seed to the next one, both included, one pair after another."""
     if len(seeds) < 2:
         raise UserError("--interpolate needs two seeds or more")
@@ -142,7 +142,7 @@ def _between(
     last = np.resize(np.asarray(seeds[1:], np.uint32), len(first.seeds))
     drawing.check_count(len(last) * (options.interpolate + 2))
     points = np.linspace(0, 1, options.interpolate + 2, dtype=np.float32)
-    request = Request(*(np.repeat(part, len(points)) for part in first))
+    request = drawing.Request(*(np.repeat(part, len(points)) for part in first))
     variation = UNVARIED._replace(
         other_seeds=np.repeat(last, len(points)), weights=np.tile(points, len(last))
     )
@@ -157,7 +157,7 @@ def _columns(model: Model, seeds: Sequence[int], options: Options) -> int | None
     return len(seeds) if options.labels else None
 
 
-def _names(request: Request, variation: Variation) -> list[str]:
+def _names(request: drawing.Request, variation: Variation) -> list[str]:
     if variation.other_seeds is None:
         return drawing.names(request)
     ways = zip(request.labels, request.seeds, variation.other_seeds, variation.weights, strict=True)
