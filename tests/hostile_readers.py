@@ -28,7 +28,7 @@ from ddgan_jax.metrics import statistics
 from ddgan_jax.models.classifier import init_params
 from ddgan_jax.randomness import run_key
 from ddgan_jax.training.loop import train
-from ddgan_jax.viz import page_contents, report_page, tradeoff
+from ddgan_jax.viz import report_data, report_page, tradeoff
 from tests import hostile
 from tests.hostile import BINARY, JSON, LINES, TAR, ZIP, Reader
 from tests.methods import ROOT, random_params
@@ -161,7 +161,7 @@ def _runs(folder: Path) -> Iterator[Reader]:
     result.write_text(json.dumps(RESULT))
 
     def page() -> None:
-        text = page_contents.render(report_page.read(run))
+        text = report_page.render(report_data.read(run))
         assert "<script>alert" not in text and "\x1b" not in text
 
     names = (run_folder.METRICS, run_folder.MACHINES, run_folder.CONFIG)

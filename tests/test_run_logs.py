@@ -22,7 +22,7 @@ from ddgan_jax.files import run_folder
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.images import write_png
 from ddgan_jax.metrics import statistics
-from ddgan_jax.viz import axis_numbers, charts, page_contents, report_page, tradeoff
+from ddgan_jax.viz import axis_numbers, charts, report_data, report_page, tradeoff
 from tests import hostile
 from tests.methods import config_of
 from tests.test_page import Page, check_alone, evaluation
@@ -132,7 +132,7 @@ def run(tmp_path):
 
 def check_page(folder) -> Page:
     """The page is whole, loads nothing, and its charts are XML with numbers only."""
-    text = page_contents.render(report_page.read(folder))
+    text = report_page.render(report_data.read(folder))
     text.encode()
     parsed = Page(text)
     check_alone(parsed)
@@ -211,7 +211,7 @@ def test_too_many_of_anything_are_counted(run):
 def test_hidden_characters_are_escaped(run):
     name = "a\u202eb\x1b[2J\ufeffc"
     (run / "metrics.jsonl").write_bytes(as_log([{"step": 1, name: 1.0}]))
-    text = page_contents.render(report_page.read(run))
+    text = report_page.render(report_data.read(run))
     assert not set(name) & set("\u202e\x1b\ufeff") & set(text)
     assert "a\\u202eb\\x1b[2J\\ufeffc" in text
 

@@ -1,116 +1,314 @@
-"""What a run folder tells, read as it is: of a run that goes on, was killed, or has just begun.
+"""The page of a run: what it is, its samples, curves, numbers, machines and config, in one file.
 
-Whatever may be missing is empty here. Files and lines of them that are damaged are left out and
-named; nothing on disk changes.
+page = render(report_data.read(workdir))
+
+report.html.j2 holds the page's text and looks; this module gives it the values.
 """
 
+import base64
+import io
 import os
+import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import jinja2
+import msgspec
 from etils import epath
+from markupsafe import Markup
+from PIL import Image
 
-from ddgan_jax.config import ConfigDict, run_config
-from ddgan_jax.errors import UserError, shown
-from ddgan_jax.evaluation import results
+import ddgan_jax
+from ddgan_jax.config.files import leaves
+from ddgan_jax.errors import UserError, printable
 from ddgan_jax.evaluation.results import Result
-from ddgan_jax.files.foreign import reading
-from ddgan_jax.files.paths import entries, run_folder_path
-from ddgan_jax.files.run_folder import CONFIG, SPEED, MetricsLine, RunFolder, Start
+from ddgan_jax.files import foreign
+from ddgan_jax.files.progress import duration
+from ddgan_jax.files.run_folder import SPEED, MetricsLine, Start
+from ddgan_jax.viz import charts
+from ddgan_jax.viz.axis_numbers import number
+from ddgan_jax.viz.report_data import Run, training_seconds
 
-MOST_EVALUATIONS = 100  # result files that are read
-SLOWEST = 1e-6  # images per second; less is no speed
+MOST_GRIDS = 12  # over time; more are left out evenly
+MOST_TRAJECTORIES = 4
+MOST_METRICS = 100  # of a run that have curves and columns
+MOST_ROWS = 100  # of the tables of logged numbers and of starts
+PIXELS = {"newest": 1024, "earlier": 512}  # of a grid's longer side; larger ones are shrunk
+LARGEST_PNG = 64 * 2**20  # bytes of a file
+TERMS = ("samples", "features", "reference", "sampling")  # what an evaluation's numbers depend on
+SCORE = "eval/"  # before the names of metrics that are evaluations
+CHECKSUM = re.compile(r"[0-9a-f]{40,}")
+NOT_SHOWN = ("data.dir", "data.path")  # where somebody's images lie is nobody else's business
+
+# Metrics whose names have one of these parts share a chart, the first that fits. Every other
+# metric gets a chart of its own.
+GROUPS = {
+    "Losses of the discriminator": ("d_loss", "d_denoising", "d_afd"),
+    "Losses of the generator": ("g_loss", "g_denoising", "g_afd"),
+    "Logits: high for what is taken for real": ("logit",),
+    "Gradient norms": ("gradient_norm",),
+    "R1 penalty": ("r1",),
+    "Learning rates": ("learning_rate",),
+    "Images per second": (SPEED,),
+}
+
+Pairs = Sequence[tuple[str, Any]]
 
 
-class Run(NamedTuple):
-    """A run folder. lines: of metrics.jsonl, one for each step, in order.
+class Grid(NamedTuple):
+    """A picture of the run. source: its data URL, empty for a `problem` in reading it."""
 
-    evaluations: by file name. starts: of machine.jsonl. grids, trajectories: files by step, in
-    order. best: step of the checkpoint kept for its numbers. left_out: what could not be read.
-    """
+    step: int
+    source: str = ""
+    problem: str = ""
+
+
+class Evaluation(NamedTuple):
+    """A result file. terms: what its metrics depend on."""
 
     name: str
-    config: ConfigDict
-    lines: Sequence[MetricsLine]
-    evaluations: Mapping[str, Result]
-    starts: Sequence[Start]
-    grids: Mapping[int, epath.Path]
-    trajectories: Mapping[int, epath.Path]
-    best: int | None
-    left_out: Sequence[str]
-
-    @property
-    def step(self) -> int:
-        """The last one of which the folder tells, 0 if none."""
-        return max([line.step for line in self.lines[-1:]] + [*self.grids, 0])
+    metrics: Pairs
+    terms: Pairs
+    rest: Pairs
 
 
-def read(workdir: str | os.PathLike) -> Run:
-    """Return the run of a folder. Raises UserError if there is none, or its config is damaged."""
-    path = run_folder_path(workdir)
-    folder = RunFolder(path)
-    with reading(path, "run folder"):
-        if not path.is_dir():
-            raise UserError(f"there is no folder {shown(path, 300)}")
-        if not folder.config.exists():
-            raise UserError(
-                f"{shown(path, 300)} is no run folder of `ddgan train`: it has no {CONFIG}"
-            )
-    left_out: list[str] = []
+class Curves(NamedTuple):
+    """Charts of the logged metrics, and a table of their numbers."""
 
-    def report(line: str) -> None:  # where the folder lies is nobody else's business
-        left_out.append(line.replace(f"{path}/", ""))
+    charts: Sequence[Markup]
+    smoothed: bool
+    head: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    steps: int
+    left_out: str
 
-    return Run(
-        name=os.path.basename(os.path.abspath(path)),
-        config=run_config.read_config(folder, report=report),
-        lines=_by_step(folder.read_metrics(report=report)),
-        evaluations=dict(_evaluations(folder, report)),
-        starts=folder.read_starts(report=report),
-        grids=folder.grids(),
-        trajectories=folder.trajectories(),
-        best=max(folder.best.checkpoint_folders(), default=None),
-        left_out=left_out,
+
+def environment() -> jinja2.Environment:
+    """Return the environment of the page's template: whatever is not markup is shown as text."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("ddgan_jax", "viz"),
+        autoescape=True,
+        # Characters that nobody sees, or that reorder a line, are shown as escapes.
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 
-def training_seconds(lines: Sequence[MetricsLine], batch_size: int) -> float:
-    """Return the time spent on the steps of the lines, pauses between processes left out.
+def render(run: Run) -> str:
+    """Return the page, HTML without scripts and without anything to load, for light and dark."""
+    grids = list(run.grids.items())
+    method = "DDGAN" if run.config.objective.joint else "SIDDM"
+    return (
+        environment()
+        .get_template("report.html.j2")
+        .render(
+            title=f"{method} on {run.config.data.name or 'unnamed data'}",
+            name=run.name,
+            status=_status(run),
+            facts=list(_facts(run)),
+            newest=_grid(*grids[-1], PIXELS["newest"]) if grids else None,
+            evaluations=[_evaluation(*item) for item in run.evaluations.items()],
+            samples=_grids(run.grids, MOST_GRIDS),
+            trajectories=_grids(run.trajectories, MOST_TRAJECTORIES),
+            curves=_curves(run.lines),
+            starts=[_start(start) for start in evenly(run.starts, MOST_ROWS)],
+            num_starts=len(run.starts),
+            config=_config(run),
+            left_out=run.left_out,
+            chart_style=Markup(charts.STYLE),
+            version=ddgan_jax.__version__,
+            now=_moment(time.time()),
+        )
+    )
 
-    A line's speed is that since the line before it, in the same process. The first line of a
-    process has none, since its steps are compiled: they count at the median pace.
+
+def evenly(values: Sequence[Any], most: int) -> list[Any]:
+    """Return at most so many of the values, evenly spaced, with the first and the last."""
+    if len(values) <= most:
+        return list(values)
+    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
+
+
+# ------------------------------------------------------------------------------- the run in short
+
+
+def _status(run: Run) -> str:
+    end = run.config.train.num_steps
+    return "complete" if run.step >= end else f"step {run.step:,} of {end:,}"
+
+
+def _facts(run: Run) -> Iterator[tuple[str, str]]:
+    c = run.config
+    classes = f", {c.data.num_classes} classes" if c.data.num_classes else ""
+    channels = {1: "gray", 3: "RGB"}.get(c.data.channels, f"{c.data.channels} channels")
+    yield "data", f"{c.data.name}, {c.data.image_size} pixels, {channels}{classes}"
+    yield "denoising steps", f"{c.diffusion.num_timesteps} ({c.diffusion.schedule} schedule)"
+    yield "networks", f"{c.generator.name} generator, {c.discriminator.name} discriminator"
+    yield "train steps", f"{run.step:,} of {c.train.num_steps:,}, {c.train.batch_size} images each"
+    yield "images seen", f"{run.step * c.train.batch_size:,}"
+    if seconds := training_seconds(run.lines, c.train.batch_size):
+        yield "time training", f"{duration(seconds)}, first compilation not counted"
+    if speeds := [line.metrics[SPEED] for line in run.lines if SPEED in line.metrics]:
+        yield "images per second", f"{number(statistics.median_high(speeds))} (median)"
+    moments = [line.time for line in run.lines if line.time is not None]
+    if moments:
+        yield "first and last line", f"{_moment(moments[0])}, {_moment(moments[-1])}"
+    if run.best is not None:
+        yield "best checkpoint", f"step {run.best:,}"
+    if run.starts:
+        yield "machine", _machine(run.starts[-1])
+    yield "seed", str(c.train.seed)
+
+
+def _start(start: Start) -> Sequence[str]:
+    """Return the row of a start: step, time, devices, processes and versions."""
+    moment = "" if start.time is None else _moment(start.time)
+    versions = (start.jax, start.ddgan_jax)
+    return (f"{start.step:,}", moment, _machine(start), _known(start.processes), *versions)
+
+
+def _machine(start: Start) -> str:
+    cores = f", {_known(start.cores)} cores" if start.platform == "cpu" else ""
+    return f"{_known(start.devices)} × {start.device_kind}{cores}"
+
+
+def _known(count: int | None) -> str:
+    return "?" if count is None else str(count)
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
+
+
+def _config(run: Run) -> list[tuple[str, Pairs]]:
+    """Return the fields of each section."""
+    sections: dict[str, list[tuple[str, Any]]] = {}
+    for name, value in leaves(run.config):
+        if name not in NOT_SHOWN:
+            section, _, field = name.rpartition(".")
+            shown = repr(value) if isinstance(value, str) else str(value)
+            sections.setdefault(section, []).append((field, shown))
+    return sorted(sections.items())
+
+
+# --------------------------------------------------------------------------------- evaluations
+
+
+def _evaluation(name: str, result: Result) -> Evaluation:
+    groups = {key: value for key, value in msgspec.to_builtins(result).items() if value}
+    metrics = _flat(groups.pop("metrics"))
+    terms = [
+        (key, "; ".join(f"{name}: {_short(value)}" for name, value in _flat(groups.pop(key))))
+        for key in TERMS
+        if key in groups
+    ]
+    return Evaluation(name, metrics, terms, _flat(groups))
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Return the values of nested mappings under the names that lead to them."""
+    pairs: list[tuple[str, str]] = []
+    for key, value in tree.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if isinstance(value, Mapping):
+            pairs += _flat(value, f"{name}, ")
+        elif value not in (None, ""):
+            pairs.append((name, _text(value)))
+    return pairs
+
+
+def _short(text: str) -> str:
+    return f"{text[:16]}…" if CHECKSUM.fullmatch(text) else text
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+# -------------------------------------------------------------------------------------- curves
+
+
+def _curves(lines: Sequence[MetricsLine]) -> Curves | None:
+    found = {name for line in lines for name in line.metrics}
+    if not found:
+        return None
+    # Where there are too many, evaluations come before all others.
+    by_importance = sorted(found, key=lambda name: (not name.startswith(SCORE), name))
+    names = sorted(by_importance[:MOST_METRICS])
+    too_many = f"{len(found) - len(names):,} of {len(found):,} metrics are left out."
+    return Curves(
+        charts=[_chart(*group, lines) for group in _groups(names)],
+        smoothed=len(lines) > charts.NOISY_FROM,
+        head=["step", *names],
+        rows=[
+            [line.step, *(_logged(line.metrics.get(name)) for name in names)]
+            for line in evenly(lines, MOST_ROWS)
+        ],
+        steps=len(lines),
+        left_out=too_many if len(names) < len(found) else "",
+    )
+
+
+def _groups(names: Sequence[str]) -> Iterable[tuple[str, list[str]]]:
+    """Return the charts in their order: title and metrics of each."""
+    scores = [name for name in names if name.startswith(SCORE)]
+    grouped: dict[str, list[str]] = {title: [] for title in (*scores, *GROUPS)}
+    for name in names:
+        fitting = (title for title, parts in GROUPS.items() if any(part in name for part in parts))
+        # Each score has a unit of its own.
+        title = name if name.startswith(SCORE) else next(fitting, name)
+        grouped.setdefault(title, []).append(name)
+    return ((title, members) for title, members in grouped.items() if members)
+
+
+def _chart(title: str, names: Sequence[str], lines: Sequence[MetricsLine]) -> Markup:
+    series = [
+        charts.Series(name, [(e.step, e.metrics[name]) for e in lines if name in e.metrics])
+        for name in names
+    ]
+    # A chart of its own is called after its metric.
+    title = title.removeprefix(SCORE).replace("_", " ") if title in names else title
+    return Markup(charts.line_chart(series, title=title, x="step"))
+
+
+def _logged(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+# --------------------------------------------------------------------------------------- grids
+
+
+def _grids(files: Mapping[int, epath.Path], most: int) -> list[Grid]:
+    chosen = evenly(list(files.items()), most)
+    return [_grid(step, path, PIXELS["earlier"]) for step, path in chosen]
+
+
+def _grid(step: int, path: epath.Path, pixels: int) -> Grid:
+    try:
+        content = base64.b64encode(_at_most(path, pixels)).decode()
+    except UserError as error:
+        return Grid(step, problem=str(error).replace(f"{path.parent}/", ""))
+    return Grid(step, source=f"data:image/png;base64,{content}")
+
+
+def _at_most(path: epath.Path, pixels: int) -> bytes:
+    """Return a picture as a PNG file, shrunk if its longer side is longer than that.
+
+    Raises UserError for a file that is missing, damaged, no picture, or too large.
     """
-    speeds = [line.metrics.get(SPEED, 0) for line in lines]
-    paces = [batch_size / speed if speed > SLOWEST else None for speed in speeds]
-    known = [pace for pace in paces if pace is not None]
-    if not known:
-        return 0.0
-    usual, total, before = statistics.median(known), 0.0, 0
-    for line, pace in zip(lines, paces, strict=True):
-        total += (line.step - before) * (usual if pace is None else pace)
-        before = line.step
-    return total
+    from ddgan_jax.data import decode
 
-
-def _evaluations(folder: RunFolder, report: Callable[[str], None]) -> Iterable[tuple[str, Result]]:
-    files = entries(folder.evaluations, after=".json")
-    for path in files[:MOST_EVALUATIONS]:
-        try:
-            yield path.name.removesuffix(".json"), results.read(path)
-        except UserError as error:
-            report(f"skipped an evaluation: {error}")
-    if len(files) > MOST_EVALUATIONS:
-        report(f"skipped the last {len(files) - MOST_EVALUATIONS:,} of {len(files):,} evaluations")
-
-
-def _by_step(lines: Sequence[MetricsLine]) -> list[MetricsLine]:
-    """Return one line for each step, with all that was written of it and the last time."""
-    merged: dict[int, MetricsLine] = {}
-    for line in lines:
-        before = merged.get(line.step)
-        if before is not None:
-            time = before.time if line.time is None else line.time
-            line = MetricsLine(line.step, time, {**before.metrics, **line.metrics})
-        merged[line.step] = line
-    return [merged[step] for step in sorted(merged)]
+    content = foreign.read_bytes(path, "picture", most=LARGEST_PNG)
+    decoded = decode.decode(content, None, os.fspath(path))
+    gray = decoded.shape[-1] == 1
+    image = Image.fromarray(decoded[..., 0] if gray else decoded)
+    image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
+    png = io.BytesIO()
+    image.save(png, format="PNG")
+    return png.getvalue()
