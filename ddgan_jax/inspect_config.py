@@ -1,19 +1,26 @@
-"""Explain a config without data or accelerator: everything comes from shapes."""
+"""Explain a config without data or accelerator: what `ddgan show` prints.
 
+Parameters, FLOPs and memory follow from shapes alone, so that nothing is computed or allocated.
+"""
+
+import dataclasses
 import functools
 import math
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from clu import parameter_overview
 from ml_collections import ConfigDict
 
 from ddgan_jax import build, distributed, models, randomness
+from ddgan_jax.config import has_points
 from ddgan_jax.config.checks import validate
 from ddgan_jax.config.files import to_json
-from ddgan_jax.data import mixture
+from ddgan_jax.config.model_checks import check_fields
 from ddgan_jax.models.flops import count_flops
 from ddgan_jax.state import Params, PyTree, TrainState, may_be_sharded, num_parameters
 
@@ -22,13 +29,15 @@ from ddgan_jax.state import Params, PyTree, TrainState, may_be_sharded, num_para
 def show(config: ConfigDict) -> str:
     """Return the resolved config, parameters per module, FLOPs per image and memory, as text.
 
-    Raises UserError if the config cannot be trained.
+    The fields that differ from their defaults are explained. Raises UserError if the config cannot
+    be trained.
     """
     validate(config)
     generator, discriminator = models.abstract_params(config)
     return "\n".join(
         [
             to_json(config),
+            _changed_fields(config),
             _parameter_table("generator", generator),
             _parameter_table("discriminator", discriminator),
             _flops_table(config),
@@ -52,7 +61,7 @@ def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeD
 def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Return the shapes of a training batch."""
     size = config.data.image_size
-    dtype = jnp.float32 if config.data.name in mixture.SETS else jnp.uint8
+    dtype = jnp.float32 if has_points(config) else jnp.uint8
     return {
         "image": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), dtype),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
@@ -92,11 +101,37 @@ def train_step_flops(config: ConfigDict, *, r1: bool) -> float:
     return count_flops(step, state, batch, key) / batch_size
 
 
+def _changed_fields(config: ConfigDict) -> str:
+    lines = ["fields that differ from their defaults"]
+    for name, section in check_fields(config).items():
+        for key, field in section.items():
+            value = config[name][key]
+            if value != field.default:
+                unit = f" {field.unit}" if field.unit else ""
+                lines.append(f"  {name}.{key} = {value!r}{unit} (default {field.default!r})")
+                indent = " " * 6
+                lines += textwrap.wrap(
+                    field.sentence, 100, initial_indent=indent, subsequent_indent=indent
+                )
+    return "\n".join(lines) + "\n"
+
+
+@dataclasses.dataclass
+class _Module:
+    """A row of the table of parameters."""
+
+    module: str
+    arrays: int
+    parameters: int
+
+
 def _parameter_table(title: str, params: Params) -> str:
-    counts = {name: num_parameters(module) for name, module in params.items()}
-    rows = [f"{title}: {num_parameters(params):,} parameters"]
-    rows += [f"  {name:<28}{count:>14,}" for name, count in counts.items()]
-    return "\n".join(rows) + "\n"
+    rows = [
+        _Module(name, len(jax.tree.leaves(module)), num_parameters(module))
+        for name, module in params.items()
+    ]
+    table = parameter_overview.make_table(rows)
+    return f"{title}: {num_parameters(params):,} parameters\n{table}\n"
 
 
 def _flops_table(config: ConfigDict) -> str:
@@ -145,7 +180,7 @@ def activation_bytes(config: ConfigDict, state: TrainState) -> int:
 
 
 def _kept_bytes(config: ConfigDict, state: TrainState, batch_size: int) -> tuple[int, int]:
-    """Of the generator's and the discriminator's backward pass."""
+    """Return what the generator's and the discriminator's backward pass keep, for a batch."""
     objective = build.objective(config)
     inputs = abstract_inputs(config, batch_size)
     keys = jax.eval_shape(lambda: jax.random.split(randomness.run_key(0), batch_size))
@@ -176,5 +211,5 @@ def _bytes(tree: PyTree) -> int:
     return sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
-        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     )

@@ -1,6 +1,7 @@
 """FLOPs and memory from shapes alone."""
 
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 from jax import lax
 
 from ddgan_jax import build, inspect_config
-from ddgan_jax.config.files import load_config, to_json
+from ddgan_jax.config import base_config
+from ddgan_jax.config.files import leaves, load_config, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.models.flops import count_flops
 from ddgan_jax.state import num_parameters
@@ -140,7 +142,9 @@ def test_text(digits, monkeypatch):
         count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
         assert f"{network}: {count:,} parameters" in text
         for module, subtree in params.items():
-            assert f"  {module:<28}{num_parameters(subtree):>14,}" in text
+            arrays = len(jax.tree.leaves(subtree))
+            row = rf"\| {module} +\| {arrays} +\| {num_parameters(subtree):,} +\|"
+            assert re.search(row, text), row
     lines = {
         line[2:30].strip(): float(line[30:].replace(",", "")) for line in text.splitlines()[-3:]
     }
@@ -156,6 +160,18 @@ def test_text(digits, monkeypatch):
         lines["gradients of one network"], max(generator, discriminator), atol=0.06
     )
     assert lines["activations, for each image"] > 0
+
+
+def test_fields_that_were_changed_are_explained(digits, monkeypatch):
+    """Those alone, each with its value, its unit, its default and its sentence."""
+    config, _ = digits
+    monkeypatch.setattr(inspect_config, "train_step_flops", lambda config, r1: 0.0)
+    text = inspect_config.show(config)
+    assert "  train.batch_size = 8 images (default 256)\n      Images per step, over all" in text
+    assert "  generator.channel_multipliers = (1,) (default (1, 2, 2, 2))\n" in text
+    explained = set(re.findall(r"^  (\w+\.\w+) = ", text, re.MULTILINE))
+    defaults = dict(leaves(base_config()))
+    assert explained == {path for path, value in leaves(config) if value != defaults[path]}
 
 
 def test_activations_grow_with_the_image(digits):
