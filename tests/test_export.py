@@ -82,7 +82,7 @@ def test_program_draws_the_same_bits_in_any_batch_size(model, folder, drawn, bat
 
 def test_parameters_as_an_argument(model, folder, drawn):
     """The arrays of the safetensors file, by name, in a file that holds none of them."""
-    arrays = weights.named(model.params)
+    arrays = parameters.named(model.params)
     program = stablehlo.export_sampler(model.config, model.params, inside=False)
     largest = max(arrays.values(), key=lambda array: array.size).tobytes()
     assert largest in (folder / "sampler.stablehlo").read_bytes() and largest not in program
@@ -414,7 +414,8 @@ def test_package_imports_without_jax():
     [
         ([], "name one model, with --workdir=FOLDER or with --export=FOLDER"),
         (["--workdir=w", "--export=e"], "name one model, with --workdir=FOLDER or with --export="),
-        (["--export=e", "--step=3"], "--step and --weights belong to --workdir"),
+        (["--export=e", "--step=3"], "--step belongs to --workdir: an export holds one of each"),
+        (["--export=e", "--weights=raw"], "--weights belongs to --workdir: an export holds"),
         (["--export={small}", "--dtype=f16"], "--dtype=f16 is not f32 or bf16"),
         (["--export={small}", "--sampler_weights=out"], "--sampler_weights=out is neither inside"),
         (["--export={small}", "--weights=best"], "--weights: 'best' is not known; known: ema, raw"),

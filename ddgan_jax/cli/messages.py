@@ -11,7 +11,7 @@ from collections.abc import Callable, Container
 from absl import flags
 
 # Flags that have another name than the parameter that they set.
-FLAG_OF_PARAMETER = {"export_dir": "export", "num_steps": "denoising_steps"}
+FLAG_OF_PARAMETER = {"export_dir": "export", "kind": "weights", "num_steps": "denoising_steps"}
 
 _PARAMETER = re.compile(r"`(\w+)((?:=[^`]*)?)`")
 

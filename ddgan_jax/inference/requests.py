@@ -84,11 +84,12 @@ def open_model(
     step, kind: of a run folder, see `model.from_run`.
     """
     if (workdir is None) == (export_dir is None):
-        raise UserError("name one model, with --workdir=FOLDER or with --export=FOLDER")
+        raise UserError("name one model, with `workdir=FOLDER` or with `export_dir=FOLDER`")
     if workdir is not None:
         return from_run(workdir, step, kind=kind, report=functools.partial(print, file=sys.stderr))
     if step is not None or kind != "ema":
-        raise UserError("--step and --weights belong to --workdir: an export holds one of each")
+        given = "`kind`" if step is None else "`step`"
+        raise UserError(f"{given} belongs to `workdir`: an export holds one of each")
     return export.load(export_dir)
 
 
