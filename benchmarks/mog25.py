@@ -16,7 +16,7 @@ from absl import flags
 from benchmarks import command, measure
 from ddgan_jax import build, inspect_config, randomness
 from ddgan_jax.cli.arguments import Flag
-from ddgan_jax.config import ConfigDict
+from ddgan_jax.config import POINT_SETS, ConfigDict, has_points
 from ddgan_jax.config.checks import validate
 from ddgan_jax.data import mixture
 from ddgan_jax.data.order import example_ids
@@ -35,8 +35,8 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
     """Fields of the report. Raises UserError if the config is not one of the 25 Gaussians."""
     baseline = command.baseline_of(values)
     validate(config)
-    if config.data.name not in mixture.SETS:
-        raise UserError(f"data.name={config.data.name!r} is not one of {', '.join(mixture.SETS)}")
+    if not has_points(config):
+        raise UserError(f"data.name={config.data.name!r} is not one of {', '.join(POINT_SETS)}")
     if values.seeds < 1 or values.steps_per_call < 1:
         raise UserError("--seeds and --steps_per_call must be positive")
     program = make_program(config, values.seeds, values.steps_per_call)
