@@ -1,5 +1,6 @@
 """What is kept for the next time, and where results go: never in the way, never torn or lost."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -10,8 +11,9 @@ import pytest
 
 from ddgan_jax import cli
 from ddgan_jax.errors import NotFiniteError, UserError
-from ddgan_jax.evaluation import cache, features, reference, results, scoring
+from ddgan_jax.evaluation import cache, features, reference, results, scorer
 from ddgan_jax.evaluation.features import FeatureNetwork, Features
+from ddgan_jax.evaluation.gather import Gathered, gather
 from ddgan_jax.files import locks
 from ddgan_jax.metrics import statistics
 from tests.test_features import dataset_of, random_images
@@ -121,7 +123,7 @@ def test_statistics_of_another_set_under_the_name_are_made_anew(folder):
 
     first = ask()
     [path] = (folder / "references").iterdir()
-    statistics.write(path, first._replace(count=39))
+    statistics.write(path, dataclasses.replace(first, count=39))
     np.testing.assert_array_equal(ask().mu, first.mu)
     assert len(said) == 2 and all("features of the 40 images" in line for line in said)
 
@@ -211,7 +213,7 @@ def test_features_that_are_not_finite_are_an_error():
         "pixels", {}, lambda batch: Features(np.full((len(batch), 2), np.nan, np.float32), None), 8
     )
     with pytest.raises(NotFiniteError, match="the pixels features of some images are not finite"):
-        reference.gather([random_images(9)], broken, total=9, keep=0)
+        gather([random_images(9)], broken, total=9, keep=0)
 
 
 @pytest.mark.quick
@@ -222,9 +224,9 @@ def test_numbers_that_are_not_finite_are_an_error():
         statistics.add(statistics.empty(2), np.eye(2)),
         statistics.Provenance("none", "none", "x", "y", "pixels"),
     )
-    fake = reference.Gathered(stats, np.zeros((0, 2), np.float32), None, None)
+    fake = Gathered(stats, np.zeros((0, 2), np.float32), None, None)
     with pytest.raises(NotFiniteError):
-        scoring.compute(["frechet"], fake, real)
+        scorer.compute(["frechet"], fake, real)
 
 
 def test_no_result_holds_nan(tmp_path, monkeypatch, capsys):

@@ -94,7 +94,7 @@ def test_held_out_examples_are_not_trained_on(digits, monkeypatch):
 
 def test_sets_without_classes(digits):
     unlabelled = ArrayDataset(DatasetInfo("faces", 9, 8, 1, 0), digits.images[:9], digits.labels)
-    with pytest.raises(UserError, match="faces have no classes .* use --features=pixels"):
+    with pytest.raises(UserError, match="faces have no classes .* use `features=pixels`"):
         classifier.of_dataset(unlabelled, print)
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from ddgan_jax import cli, metrics, models
 from ddgan_jax.errors import UserError
-from ddgan_jax.evaluation import classifier, evaluate, given, results, scoring
-from ddgan_jax.evaluation.reference import Gathered
+from ddgan_jax.evaluation import classifier, evaluate, given, results, scorer
+from ddgan_jax.evaluation.gather import Gathered
 from ddgan_jax.inference.model import Model
 from ddgan_jax.metrics import names as metric_names
 from ddgan_jax.metrics import statistics
@@ -67,10 +67,10 @@ def as_reference(real):
 
 @pytest.mark.quick
 def test_numbers_are_those_of_the_functions_on_whole_sets(monkeypatch):
-    monkeypatch.setattr(scoring, "SUBSETS", 10)
+    monkeypatch.setattr(scorer, "SUBSETS", 10)
     real, fake = gathered(1500, 0), gathered(1200, 1)
     asked = ["frechet", "kernel", "score", "prdc", "modes"]
-    ours = scoring.compute(asked, fake, as_reference(real))
+    ours = scorer.compute(asked, fake, as_reference(real))
     assert list(metric_names.value_names(asked, "classifier", 1200)) == list(
         {name: None for metric in asked for name in metric_names.METRICS[metric].values}
     )
@@ -93,9 +93,9 @@ def test_numbers_are_those_of_the_functions_on_whole_sets(monkeypatch):
 
 @pytest.mark.quick
 def test_a_set_is_no_distance_from_itself(monkeypatch):
-    monkeypatch.setattr(scoring, "SUBSETS", 2)
+    monkeypatch.setattr(scorer, "SUBSETS", 2)
     real = gathered(1000, 0)
-    values = scoring.compute(["frechet", "kernel", "prdc"], real, as_reference(real))
+    values = scorer.compute(["frechet", "kernel", "prdc"], real, as_reference(real))
     assert values["frechet"] == pytest.approx(0, abs=1e-9)
     assert values["kernel"] <= 0  # unbiased: the pairs of equal ones are not in the mean
     assert (values["precision"], values["recall"], values["coverage"]) == (1, 1, 1)

@@ -13,6 +13,7 @@ from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo, fingerprint
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import features, inception, reference
 from ddgan_jax.evaluation.classifier import Trained, save, sha256
+from ddgan_jax.evaluation.gather import gather, in_batches
 from ddgan_jax.interop import inception as interop
 from ddgan_jax.metrics import names, statistics
 from ddgan_jax.models.classifier import init_params
@@ -97,7 +98,7 @@ def test_frechet_distance_is_the_same_on_any_devices_and_in_any_batches(classifi
     for devices, chunk in ((1, 133), (4, 133), (4, 17), (1, 1)):
         network = features.classifier(classifier_in_cache, jax.devices()[:devices], silent)
         chunks = (images[i : i + chunk] for i in range(0, len(images), chunk))
-        fake = reference.gather(chunks, network, total=133, keep=100)
+        fake = gather(chunks, network, total=133, keep=100)
         real, _ = reference.of_dataset(classifier_in_cache, network, split="train", keep=0)
         assert (fake.stats.count, real.stats.count) == (133, 300)
         assert (len(fake.vectors), len(real.vectors)) == (100, 0)
@@ -112,7 +113,7 @@ def test_frechet_distance_is_the_same_on_any_devices_and_in_any_batches(classifi
 @pytest.mark.parametrize("lengths", [[5], [2, 3], [1] * 7, [4, 4], [0, 9, 1]])
 def test_batches_of_chunks_are_the_images_in_order(lengths):
     chunks = np.split(np.arange(sum(lengths)), np.cumsum(lengths)[:-1])
-    batches = list(features.in_batches(chunks, 4))
+    batches = list(in_batches(chunks, 4))
     np.testing.assert_array_equal(np.concatenate(batches), np.arange(sum(lengths)))
     assert {len(batch) for batch in batches[:-1]} <= {4} and 1 <= len(batches[-1]) <= 4
 

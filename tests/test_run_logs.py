@@ -16,8 +16,8 @@ import pytest
 from ddgan_jax.config import LARGEST
 from ddgan_jax.config.run_config import write_config
 from ddgan_jax.errors import UserError
-from ddgan_jax.evaluation import scoring
-from ddgan_jax.evaluation.reference import Gathered
+from ddgan_jax.evaluation import scorer
+from ddgan_jax.evaluation.gather import Gathered
 from ddgan_jax.files import run_folder
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.images import write_png
@@ -340,7 +340,7 @@ def test_statistics_that_load_give_numbers(tmp_path):
         np.savez(path, **{**whole, name: new})
         try:
             found = statistics.load(path)
-            values = scoring.compute(["frechet", "prdc"], fake, found)
+            values = scorer.compute(["frechet", "prdc"], fake, found)
             assert all(map(math.isfinite, values.values()))
             ends["number"] += 1
         except UserError as error:

@@ -32,6 +32,7 @@ from ddgan_jax.files import arrays, foreign
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference import weights
+from ddgan_jax.models import parameters
 from ddgan_jax.models.classifier import classify, init_params
 from ddgan_jax.state import Batch, Params, PyTree
 
@@ -96,7 +97,7 @@ def of_dataset(dataset: Dataset, report: Report, *, steps: int = 0) -> Trained:
     if info.num_classes < 2:
         raise UserError(
             f"the images of {info.name} have no classes that a classifier could learn: use "
-            "--features=pixels"
+            "`features=pixels`"
         )
     steps = steps or min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * info.num_examples // BATCH_SIZE))
     name = f"{info.name.replace('/', '_')}-{data.fingerprint(dataset)}-{steps}.npz"
@@ -181,7 +182,7 @@ def _step(
     params, opt_state = state
 
     def loss_of(params: Params) -> jax.Array:
-        logits = classify(params, batch["image"])[1]
+        logits = classify(params, jnp.asarray(batch["image"]))[1]
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"])
         return losses.mean()
 
@@ -214,7 +215,8 @@ def _best_class(params: Params, images: jax.Array) -> jax.Array:
 def save(path: str | os.PathLike, trained: Trained) -> None:
     """Writes one .npz, whole or not at all. Raises UserError if it cannot be written."""
     content = io.BytesIO()
-    np.savez(content, about=json.dumps(dict(trained.about)), **weights.named(trained.params))
+    entries: dict[str, Any] = parameters.named(trained.params)
+    np.savez(content, about=json.dumps(dict(trained.about)), **entries)
     write_atomically(path, content.getvalue())
 
 
@@ -225,13 +227,14 @@ def load(path: str | os.PathLike) -> Trained:
     text = arrays.text_of(found, "about", path).encode()
     about = foreign.decode_json(text, _About, source=path)
     del found["about"]
+    height, width, channels = about.images
     wanted = jax.eval_shape(
-        lambda: init_params(randomness.run_key(0), tuple(about.images), about.classes)
+        lambda: init_params(randomness.run_key(0), (height, width, channels), about.classes)
     )
-    shapes = {name: leaf.shape for name, leaf in weights.named(wanted).items()}
+    shapes = {name: leaf.shape for name, leaf in parameters.named(wanted).items()}
     if (about.format, {name: a.shape for name, a in found.items()}) != (FORMAT, shapes):
         raise UserError(f"{shown(path, 300)} is no classifier of ours: move it, to train it again")
-    params = weights.nested(found)
+    params = parameters.nested(found)
     numbers = all(a.dtype == np.float32 and np.isfinite(a).all() for a in found.values())
     if not numbers or about.weights_sha256 != sha256(params):
         raise UserError(

@@ -10,7 +10,7 @@ of `inception` have the names by which papers call them.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddgan_jax import distributed, randomness
+from ddgan_jax.distributed import Devices
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.paths import cache_folder
 from ddgan_jax.metrics.statistics import Provenance
@@ -89,9 +90,7 @@ def default_inception_file() -> str:
     return os.fspath(folder / "inception.npz")
 
 
-def inception(
-    path: str | os.PathLike, protocol: str, devices: Sequence[jax.Device]
-) -> FeatureNetwork:
+def inception(path: str | os.PathLike, protocol: str, devices: Devices) -> FeatureNetwork:
     """The FID InceptionV3. Raises UserError for a file that is missing or damaged."""
     from ddgan_jax.evaluation import inception as network
     from ddgan_jax.interop.inception import load
@@ -115,7 +114,7 @@ def inception(
 
 
 def classifier(
-    dataset: "Dataset", devices: Sequence[jax.Device], report: Callable[[str], None]
+    dataset: "Dataset", devices: Devices, report: Callable[[str], None]
 ) -> FeatureNetwork:
     """A classifier of the set: trained at first use, see `classifier.of_dataset`."""
     from ddgan_jax.evaluation import classifier as classifiers
@@ -138,7 +137,7 @@ def classifier(
     return FeatureNetwork("classifier", identity, extract, batch_size)
 
 
-def pixels(devices: Sequence[jax.Device]) -> FeatureNetwork:
+def pixels(devices: Devices) -> FeatureNetwork:
     """Pixels in [-1, 1], averaged over equal cells where there are more than LARGEST_PIXELS."""
     mapped = distributed.map_examples(lambda _, images: average_pixels(images), devices)
     batch_size = BATCH_SIZE * len(devices)
@@ -184,19 +183,3 @@ def provenance(network: FeatureNetwork, dataset: str, preprocessing: str) -> Pro
         preprocessing=preprocessing,
         network=network.name,
     )
-
-
-def in_batches(chunks: Iterable[np.ndarray], batch_size: int) -> Iterator[np.ndarray]:
-    """The same images in batches of that size, of which only the last may be smaller."""
-    waiting, count = [], 0
-    for chunk in chunks:
-        waiting.append(chunk)
-        count += len(chunk)
-        if count >= batch_size:
-            joined = np.concatenate(waiting)
-            whole = count - count % batch_size
-            for start in range(0, whole, batch_size):
-                yield joined[start : start + batch_size]
-            waiting, count = [joined[whole:]], count - whole
-    if count:
-        yield np.concatenate(waiting)

@@ -1,9 +1,9 @@
 """Images that somebody gives to be scored: a folder or a zip of image files, an .npy or an .npz."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from ddgan_jax.images import to_uint8
 CHUNK = 256
 
 
-class Given(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Given:
     """Images of one size. shape: (H, W, C). read: all of them, uint8 (n, H, W, C) at a time."""
 
     count: int

@@ -12,7 +12,7 @@ output i, so that both resizes are x -> M_h x M_w^T, exact products without gath
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddgan_jax import distributed
+from ddgan_jax.distributed import Devices
 from ddgan_jax.errors import UserError
 from ddgan_jax.models.inception import INPUT_SIZE, PRECISION, InceptionV3
 from ddgan_jax.state import Params
@@ -85,12 +86,12 @@ def preprocess(images: jax.Array, protocol: str) -> jax.Array:
 
 # Two programs, so that another image size or protocol does not compile the network again.
 @functools.cache
-def _preprocess_on(devices: tuple[jax.Device, ...], protocol: str) -> Callable[..., jax.Array]:
+def _preprocess_on(devices: Devices, protocol: str) -> Callable[..., jax.Array]:
     return distributed.map_examples(lambda _, images: preprocess(images, protocol), devices)
 
 
 @functools.cache
-def _network_on(devices: tuple[jax.Device, ...]) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def _network_on(devices: Devices) -> Callable[..., tuple[jax.Array, jax.Array]]:
     return distributed.map_examples(lambda p, x: InceptionV3().apply({"params": p}, x), devices)
 
 
@@ -100,7 +101,7 @@ def features(
     protocol: str = "tf1",
     *,
     batch_size: int = BATCH_SIZE,
-    devices: Sequence[jax.Device] = (),
+    devices: Devices = (),
 ) -> Features:
     """Inception features of images (N, H, W, C), uint8, C = 1 (gray) or 3 (RGB), any N >= 1.
 

@@ -8,84 +8,22 @@ covariance, are those of a random part of the set.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from ddgan_jax.config import base_config
 from ddgan_jax.data import catalog
 from ddgan_jax.data.datasets import Dataset, fingerprint
 from ddgan_jax.data.order import REFERENCE_ORDER, permutation
-from ddgan_jax.errors import NotFiniteError, UserError
+from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import cache, features
 from ddgan_jax.evaluation.features import FeatureNetwork
+from ddgan_jax.evaluation.gather import Gathered, gather
 from ddgan_jax.metrics import statistics
-from ddgan_jax.metrics.statistics import FeatureStatistics, SavedStatistics
-
-KEPT = 50_000  # features that `ddgan reference` keeps unless told otherwise
-
-
-class Gathered(NamedTuple):
-    """What a set of images leaves: statistics of all features, and the first of them."""
-
-    stats: FeatureStatistics
-    vectors: np.ndarray  # float32 (at most `keep`, D)
-    logits: np.ndarray | None  # float32 (N, classes), where they are asked for
-    labels: np.ndarray | None  # int (N,), where somebody labels the images
-
-
-def gather(
-    chunks: Iterable[np.ndarray],
-    network: FeatureNetwork,
-    *,
-    total: int,
-    keep: int,
-    logits: bool = False,
-    label: Callable[[np.ndarray], np.ndarray] | None = None,
-) -> Gathered:
-    """Features of uint8 images that come in chunks (n, H, W, C), any n; none is held for long.
-
-    total: of images, for the progress bar on a terminal. keep: vectors to hold, float32. logits:
-    hold those too. label: a function from images to labels, int (n,), which are held as well.
-    Raises NotFiniteError for features that are not finite.
-    """
-    stats, vectors, scores, labels = None, [], [], []
-    bar = tqdm(total=total, desc="features", unit="img", delay=2, disable=None)
-    with bar:
-        for batch in features.in_batches(chunks, network.batch_size):
-            found = network.extract(batch)
-            _check_finite(found, network)
-            stats = statistics.add(
-                statistics.empty(found.vectors.shape[1]) if stats is None else stats, found.vectors
-            )
-            room = keep - (stats.count - len(batch))
-            if room > 0:
-                vectors.append(found.vectors[:room])
-            if logits:
-                scores.append(found.logits)
-            if label:
-                labels.append(label(batch))
-            bar.update(len(batch))
-    dim = len(stats.total)
-    kept = np.concatenate(vectors) if vectors else np.zeros((0, dim), np.float32)
-    return Gathered(
-        stats,
-        kept,
-        np.concatenate(scores) if logits else None,
-        np.concatenate(labels) if label else None,
-    )
-
-
-def _check_finite(found: features.Features, network: FeatureNetwork) -> None:
-    for array in found:
-        if array is not None and not np.isfinite(array).all():
-            raise NotFiniteError(
-                f"the {network.name} features of some images are not finite, so that no number "
-                "could come of them: the network's weights are damaged"
-            )
+from ddgan_jax.metrics.statistics import SavedStatistics
 
 
 def preprocessing(height: int, width: int, channels: int) -> str:
@@ -191,10 +129,11 @@ def _own_size(name: str, data_dir: str) -> tuple[int, int]:
         raise UserError(
             f"{name} is not prepared in {folder}: {catalog.how_to_prepare(name, data_dir)}"
         )
-    shapes = [f.shape for f in builder.info.features.values() if len(f.shape or ()) == 3]
+    features: Any = catalog.features_of(builder)
+    shapes = [f.shape for f in features.values() if len(f.shape or ()) == 3]
     if len(shapes) != 1 or None in shapes[0] or shapes[0][0] != shapes[0][1]:
         raise UserError(
-            f"the images of {name} have no common square size: give --image_size and --channels"
+            f"the images of {name} have no common square size: give `image_size` and `channels`"
         )
     return shapes[0][0], shapes[0][2]
 

@@ -92,15 +92,10 @@ def new_file(folder: Path, stem: str) -> Iterator[epath.Path]:
     """
     is_new = not folder.exists()
     with contextlib.ExitStack() as lock:
-        for number in itertools.count(1):
-            path = epath.Path(folder / f"{stem}{f'_{number}' * (number > 1)}.json")
-            try:
-                lock.enter_context(locks.only_writer(path, patience=0))
-            except BusyError:  # another evaluation will put its result there
-                continue
-            if not path.exists():
-                break
-            lock.close()
+        numbers = itertools.count(2)
+        path = epath.Path(folder / f"{stem}.json")
+        while not _is_ours(path, lock):
+            path = epath.Path(folder / f"{stem}_{next(numbers)}.json")
         try:
             yield path
         finally:
@@ -108,6 +103,18 @@ def new_file(folder: Path, stem: str) -> Iterator[epath.Path]:
             if is_new:
                 with contextlib.suppress(OSError):  # of a folder that is not empty
                     folder.rmdir()
+
+
+def _is_ours(path: epath.Path, lock: contextlib.ExitStack) -> bool:
+    """Take the lock of a file that is not there yet; return whether that was possible."""
+    try:
+        lock.enter_context(locks.only_writer(path, patience=0))
+    except BusyError:  # another evaluation will put its result there
+        return False
+    if path.exists():
+        lock.close()
+        return False
+    return True
 
 
 def written_by() -> dict[str, str]:

@@ -21,6 +21,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from ddgan_jax.metrics import names, statistics
     from ddgan_jax.metrics.frechet import frechet_distance, frechet_distance_from_statistics
     from ddgan_jax.metrics.kernel import kernel_distance, kernel_distance_of_subsets
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from ddgan_jax.metrics.modes import mode_statistics
     from ddgan_jax.metrics.neighbours import density_coverage, precision_recall
     from ddgan_jax.metrics.score import inception_score
+
+    inception: ModuleType
 
 __all__ = [
     "density_coverage",

@@ -9,6 +9,7 @@ A file says what its numbers were made from. Two of them can be compared only if
 through the same protocol, weights and preprocessing: `require_comparable` refuses the rest.
 """
 
+import dataclasses
 import io
 import json
 import os
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
+from jaxtyping import Float
 
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import arrays, foreign
@@ -23,12 +25,13 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
 
 
-class FeatureStatistics(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class FeatureStatistics:
     """Sums over a set of D-dimensional features, float64."""
 
     count: int
-    total: np.ndarray  # (D,) sum of x
-    outer: np.ndarray  # (D, D) sum of x x^T
+    total: Float[np.ndarray, " d"]  # sum of x
+    outer: Float[np.ndarray, "d d"]  # sum of x x^T
 
 
 class Provenance(NamedTuple):
@@ -55,14 +58,15 @@ _FORM = ("mu", "sigma", "n", "provenance", "features")  # the arrays of a file
 _LARGEST = 1e100  # of numbers in a file: their squares are finite, too
 
 
-class SavedStatistics(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class SavedStatistics:
     """The content of a statistics file."""
 
-    mu: np.ndarray  # float64 (D,)
-    sigma: np.ndarray  # float64 (D, D), divided by count - 1
+    mu: Float[np.ndarray, " d"]  # float64
+    sigma: Float[np.ndarray, "d d"]  # float64, divided by count - 1
     count: int
     provenance: Provenance
-    features: np.ndarray  # float32 (n, D), those of a random part of the set; maybe none
+    features: Float[np.ndarray, "kept d"]  # those of a random part of the set; maybe none
 
 
 def empty(dim: int) -> FeatureStatistics:
@@ -70,7 +74,7 @@ def empty(dim: int) -> FeatureStatistics:
     return FeatureStatistics(0, np.zeros(dim), np.zeros((dim, dim)))
 
 
-def add(stats: FeatureStatistics, features: np.ndarray) -> FeatureStatistics:
+def add(stats: FeatureStatistics, features: Float[np.ndarray, "n d"]) -> FeatureStatistics:
     """`stats` and those of features (N, D), any float dtype, together."""
     x = np.asarray(features, np.float64)
     return merge(stats, FeatureStatistics(len(x), x.sum(0), x.T @ x))
@@ -81,7 +85,9 @@ def merge(a: FeatureStatistics, b: FeatureStatistics) -> FeatureStatistics:
     return FeatureStatistics(a.count + b.count, a.total + b.total, a.outer + b.outer)
 
 
-def mean_and_covariance(stats: FeatureStatistics) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_covariance(
+    stats: FeatureStatistics,
+) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
     """mu (D,) and sigma (D, D), divided by N - 1. Raises UserError for fewer than two examples."""
     if stats.count < 2:
         raise UserError(f"a covariance needs at least 2 examples, there are {stats.count}")
@@ -93,7 +99,7 @@ def save(
     path: str | os.PathLike,
     stats: FeatureStatistics,
     provenance: Provenance,
-    features: np.ndarray | None = None,
+    features: Float[np.ndarray, "kept d"] | None = None,
 ) -> None:
     """Write mu, sigma, n and the provenance to an .npz file, in place of what was there.
 
@@ -103,7 +109,9 @@ def save(
 
 
 def saved(
-    stats: FeatureStatistics, provenance: Provenance, features: np.ndarray | None = None
+    stats: FeatureStatistics,
+    provenance: Provenance,
+    features: Float[np.ndarray, "kept d"] | None = None,
 ) -> SavedStatistics:
     """Return statistics as a file holds them.
 

@@ -4,7 +4,6 @@ The numbers go into the run's lines of metrics as "eval/frechet_pixels_1000". Th
 lies in WORKDIR/best, which is itself like a run folder: `ddgan sample --workdir=runs/x/best`.
 """
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 
@@ -16,14 +15,16 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import build, distributed, images
 from ddgan_jax.checkpoint import Checkpoints
-from ddgan_jax.config import run_config
-from ddgan_jax.data import mixture
+from ddgan_jax.config import has_points, run_config
 from ddgan_jax.data.datasets import Dataset
 from ddgan_jax.errors import NotFiniteError
-from ddgan_jax.evaluation import classifier, features, reference, scoring
+from ddgan_jax.evaluation import reference
+from ddgan_jax.evaluation.features import FeatureNetwork
+from ddgan_jax.evaluation.scorer import open_scorer
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import drawing
 from ddgan_jax.metrics import names
+from ddgan_jax.metrics.statistics import SavedStatistics
 from ddgan_jax.state import GeneratorState, Params, TrainState
 from ddgan_jax.training import reporter
 
@@ -48,45 +49,35 @@ def make_scores(
     """
     wanted, count = config.eval, config.eval.num_samples
     metrics = wanted.metrics.split(",")
-    network = features.open_network(
-        wanted.features if names.needs_features(metrics) else "pixels",
-        lambda: dataset,
+
+    def real(network: FeatureNetwork) -> SavedStatistics:
+        keep = count if names.reads(metrics, "vectors") else 0
+        split = config.data.split
+        return reference.from_cache(dataset, network, split=split, keep=keep, report=message)
+
+    scorer = open_scorer(
+        metrics,
+        count,
+        features=wanted.features,
         protocol=wanted.protocol,
         inception_file=wanted.inception,
+        dataset=lambda: dataset,
+        config=lambda: config,
+        reference=real,
         report=message,
     )
     # What fails or takes long at the first call does so now, and not after hours of training.
     size, channels = config.data.image_size, config.data.channels
-    network.extract(np.zeros((1, size, size, channels), np.uint8))
-    keep = count if names.reads(metrics, "vectors") else 0
-    real, label = None, None
-    if names.needs_reference(metrics):
-        split = config.data.split
-        real = reference.from_cache(dataset, network, split=split, keep=keep, report=message)
-    if "modes" in metrics:
-        digits = classifier.of_stacked_digits(config, message)
-        label = functools.partial(classifier.label_stacks, digits.params)
+    scorer.network.extract(np.zeros((1, size, size, channels), np.uint8))
     request = drawing.each_class(config.data.num_classes, range(count))
-    full_names = names.value_names(metrics, network.name, count)
 
     def scores(params: Params) -> dict[str, float]:
         try:
-            return numbers(params)
+            found = scorer(draw(params, request))
         except NotFiniteError as error:  # of one evaluation; the run has checks of its own
             message(f"no numbers this time: {error}")
             return {}
-
-    def numbers(params: Params) -> dict[str, float]:
-        fake = reference.gather(
-            draw(params, request),
-            network,
-            total=count,
-            keep=keep,
-            logits=names.reads(metrics, "logits"),
-            label=label,
-        )
-        values = scoring.compute(metrics, fake, real)
-        return {f"{PREFIX}{full_names[plain]}": float(values[plain]) for plain in full_names}
+        return {f"{PREFIX}{name}": value for name, value in found.items()}
 
     return scores
 
@@ -119,7 +110,7 @@ def make_step_picture(
     The seeds are the first of the run's grids. None for a model that predicts no x_0, and for
     points.
     """
-    if config.data.name in mixture.SETS or config.objective.prediction == "x_t":
+    if has_points(config) or config.objective.prediction == "x_t":
         return None
     few = -(-NUM_TRAJECTORIES // len(devices))
     draw = drawing.make_drawer(build.sampler(config), devices, few, trajectory=True)

@@ -1,0 +1,167 @@
+"""The images that are scored: samples of a model, or images that somebody gives."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from ddgan_jax import distributed
+from ddgan_jax.config import has_points
+from ddgan_jax.config.files import from_dict
+from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation import given, reference
+from ddgan_jax.evaluation.gather import Images
+from ddgan_jax.files.paths import is_bucket, run_folder_path, user_path
+from ddgan_jax.inference import drawing, weights
+from ddgan_jax.inference.model import Model
+
+SECONDS_OF_TIMING = 10.0
+MOST_TIMED_CALLS = 10
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Images to be scored.
+
+    Attributes:
+      name: What they are, in words.
+      count: How many there are.
+      shape: Height, width and channels.
+      place: Where results are written by default: a folder and the first part of a file's name.
+      read: Yields the images in chunks.
+      data: A config whose data are the real images, None if nobody has named them.
+      model: The part of the result about the model.
+      sampling: Measures the part of the result about the speed of sampling, None if nothing is
+        sampled.
+    """
+
+    name: str
+    count: int
+    shape: tuple[int, int, int]
+    place: Path
+    read: Callable[[], Iterator[Images]]
+    data: ConfigDict | None
+    model: Mapping[str, Any]
+    sampling: Callable[[], Mapping[str, Any] | None]
+
+
+def samples_of(
+    model: Model,
+    folder: str,
+    count: int,
+    *,
+    is_run: bool,
+    dataset: str = "",
+    split: str = "",
+    data_dir: str = "",
+) -> Source:
+    """Return the images of the seeds 0 to count - 1 of a model; classes take turns.
+
+    folder: Where the model comes from. is_run: It is a run folder, in which results have a place.
+    dataset, split, data_dir: Of the real images, "" for those of the model's training. Raises
+    UserError for a model of points.
+    """
+    if has_points(model.config):
+        raise UserError("this model draws points: `ddgan experiment` scores those")
+    config = from_dict(model.config.to_dict())
+    if dataset:
+        config.data.update(name=dataset, path="", split="train", max_examples=0)
+    for field, value in (("split", split), ("dir", data_dir)):
+        config.data[field] = value or config.data[field]
+    size = config.data.image_size
+    place = Path(run_folder_path(folder)) if is_run and not is_bucket(folder) else Path()
+    return Source(
+        name=f"samples of {folder}, step {model.step} ({model.kind})",
+        count=count,
+        shape=(size, size, config.data.channels),
+        place=place / "evaluations" / f"step_{model.step}_in_{model.num_steps}",
+        read=lambda: model.draw(model.request(range(count))),
+        data=config,
+        model={
+            "folder": folder,
+            "step": model.step,
+            "weights": model.kind,
+            "sha256": hashlib.sha256(weights.to_safetensors(model.params)).hexdigest(),
+        },
+        sampling=functools.partial(time_sampling, model),
+    )
+
+
+def images_of(
+    path: str, count: int = 0, *, dataset: str = "", split: str = "", data_dir: str = ""
+) -> Source:
+    """Return images that somebody gives, the first `count` of them or all.
+
+    path: See `given.open_images`. dataset, split, data_dir: Of the real images, which are brought
+    to the same size. Raises UserError for whatever cannot be scored.
+    """
+    images = given.open_images(path)
+    count = min(images.count, count or images.count)
+    config = None
+    if dataset:
+        size, _, channels = images.shape
+        config = reference.data_config(
+            dataset, split=split or "train", data_dir=data_dir, image_size=size, channels=channels
+        )
+    return Source(
+        name=f"images of {path}",
+        count=count,
+        shape=images.shape,
+        place=Path("evaluations") / _name_of(path),
+        read=functools.partial(_first, images, count),
+        data=config,
+        model={"images": path},
+        sampling=lambda: None,
+    )
+
+
+def _first(images: given.Given, count: int) -> Iterator[Images]:
+    left = count
+    for chunk in images.read():
+        yield chunk[:left]
+        left -= len(chunk[:left])
+        if not left:
+            return
+
+
+def _name_of(path: str) -> str:
+    """Return what results of images at a path are called: a folder's whole name, a file's stem."""
+    place = Path(os.path.abspath(user_path(path, "images")))
+    is_array = place.suffix in (".npy", ".npz") and not place.is_dir()
+    return (place.stem if is_array else place.name) or "images"
+
+
+def time_sampling(model: Model) -> dict[str, Any]:
+    """Measure the seconds for 100 images, from seeds to uint8 on the host; a median of calls.
+
+    A call draws as many images as the compiled sampler takes at a time. The first call compiles
+    and does not count; at most MOST_TIMED_CALLS or SECONDS_OF_TIMING are spent on the others.
+    """
+    devices = distributed.local_devices()
+    batch = model.config.sampling.chunk_size * len(devices)
+    request = model.request(range(batch))
+    seconds: list[float] = []
+    for number in range(MOST_TIMED_CALLS + 1):
+        start = time.perf_counter()
+        # JAX returns before the devices have finished: the last image on the host ends a call.
+        drawing.concatenate(model.draw(request))
+        if number:
+            seconds.append(time.perf_counter() - start)
+        if sum(seconds) > SECONDS_OF_TIMING:
+            break
+    return {
+        "denoising_steps": model.num_steps,
+        "network_evaluations_per_image": model.num_steps,
+        "seconds_per_100_images": statistics.median(seconds) * 100 / batch,
+        "images_per_call": batch,
+        "timed_calls": len(seconds),
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "compute_dtype": model.config.train.compute_dtype,
+    }
