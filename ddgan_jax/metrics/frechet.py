@@ -21,6 +21,7 @@ diag(sqrt w) V^T from S = V diag(w) V^T, which takes thirty times as long.
 """
 
 import numpy as np
+from jaxtyping import Float
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
@@ -34,7 +35,7 @@ _FAR_FROM_SINGULAR = 1e-6
 _ABOVE_ROUNDING = 1e-13
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m other_d"]) -> float:
     """d of equation 1 between two sets of features. a: (N, D), b: (M, D), any float dtype.
 
     Computed in float64, beside the features in memory of O(D^2). Rounding may leave a distance of
@@ -47,7 +48,10 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def frechet_distance_from_statistics(
-    mu_a: np.ndarray, sigma_a: np.ndarray, mu_b: np.ndarray, sigma_b: np.ndarray
+    mu_a: Float[np.ndarray, " d"],
+    sigma_a: Float[np.ndarray, "d d"],
+    mu_b: Float[np.ndarray, " other_d"],
+    sigma_b: Float[np.ndarray, "other_d other_d"],
 ) -> float:
     """d of equation 1 from means (D,) and covariances (D, D), float64; see `frechet_distance`."""
     _require_same_width(len(mu_a), len(mu_b))

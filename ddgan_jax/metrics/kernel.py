@@ -11,6 +11,7 @@ Cubes lose digits; everything is float64.
 """
 
 import numpy as np
+from jaxtyping import Float
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
@@ -18,13 +19,15 @@ from ddgan_jax.metrics.finite import require_finite
 _ROWS = 1024  # of the kernel matrix, held at a time
 
 
-def polynomial_kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def polynomial_kernel(
+    a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]
+) -> Float[np.ndarray, "n m"]:
     """k of equation 1 of all pairs. a: (N, D), b: (M, D), any float dtype -> float64 (N, M)."""
     k = a.astype(np.float64) @ b.astype(np.float64).T / a.shape[1] + 1
     return k * k * k  # a power of floats takes ten times as long
 
 
-def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
+def kernel_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
     """MMD^2 of equation 2 over all pairs of a (N, D) and b (M, D), any float dtype.
 
     Holds O(M D) numbers beside the features. Raises UserError for sets of fewer than two
@@ -39,7 +42,12 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def kernel_distance_of_subsets(
-    a: np.ndarray, b: np.ndarray, *, subsets: int = 100, size: int = 1000, seed: int = 2020
+    a: Float[np.ndarray, "n d"],
+    b: Float[np.ndarray, "m d"],
+    *,
+    subsets: int = 100,
+    size: int = 1000,
+    seed: int = 2020,
 ) -> tuple[float, float]:
     """Mean and standard deviation of MMD^2 over random subsets: the KID that papers report.
 

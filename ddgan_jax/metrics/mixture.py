@@ -7,6 +7,7 @@ with the right moments passes for 25 sharp ones. These numbers tell them apart.
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from ddgan_jax.metrics.modes import kl_to_uniform
 
@@ -24,7 +25,7 @@ class MixtureStatistics(NamedTuple):
 
 
 def mixture_statistics(
-    samples: np.ndarray, centres: np.ndarray, *, radius: float = 1.0
+    samples: Float[np.ndarray, "n d"], centres: Float[np.ndarray, "modes d"], *, radius: float = 1.0
 ) -> MixtureStatistics:
     """How the samples (N, D) spread over modes at `centres` (M, D), any float dtype.
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
 from ddgan_jax.errors import UserError
 
@@ -14,7 +15,7 @@ class ModeStatistics(NamedTuple):
     kl: float
 
 
-def mode_statistics(labels: np.ndarray, num_modes: int) -> ModeStatistics:
+def mode_statistics(labels: Int[np.ndarray, " n"], num_modes: int) -> ModeStatistics:
     """How generated images spread over K = num_modes classes that are equally likely in the data.
 
     labels: int (N,) in 0 .. K - 1, the classifier's; for Stacked MNIST 100 R + 10 G + B.
@@ -34,7 +35,7 @@ def mode_statistics(labels: np.ndarray, num_modes: int) -> ModeStatistics:
     return ModeStatistics(int((counts > 0).sum()), kl_to_uniform(counts))
 
 
-def kl_to_uniform(counts: np.ndarray) -> float:
+def kl_to_uniform(counts: Int[np.ndarray, " modes"]) -> float:
     """KL(p || uniform) = sum_i p_i ln(K p_i) in nats, p = counts (K,) / their sum."""
     p = counts[counts > 0] / counts.sum()
     return float((p * np.log(len(counts) * p)).sum())

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
@@ -45,7 +46,11 @@ class DensityCoverage(NamedTuple):
 
 
 def precision_recall(
-    real: np.ndarray, fake: np.ndarray, k: int = 3, *, block: int = BLOCK
+    real: Float[np.ndarray, "n d"],
+    fake: Float[np.ndarray, "m d"],
+    k: int = 3,
+    *,
+    block: int = BLOCK,
 ) -> PrecisionRecall:
     """Precision and recall of fake (M, D) among real (N, D), any float dtype.
 
@@ -62,7 +67,11 @@ def precision_recall(
 
 
 def density_coverage(
-    real: np.ndarray, fake: np.ndarray, k: int = 5, *, block: int = BLOCK
+    real: Float[np.ndarray, "n d"],
+    fake: Float[np.ndarray, "m d"],
+    k: int = 5,
+    *,
+    block: int = BLOCK,
 ) -> DensityCoverage:
     """Density and coverage of fake (M, D) among real (N, D), any float dtype.
 
@@ -76,8 +85,12 @@ def density_coverage(
 
 
 def neighbour_radii(
-    points: np.ndarray, k: int, *, centre: np.ndarray, block: int = BLOCK
-) -> np.ndarray:
+    points: Float[np.ndarray, "n d"],
+    k: int,
+    *,
+    centre: Float[np.ndarray, " d"],
+    block: int = BLOCK,
+) -> Float[np.ndarray, " n"]:
     """r_k(x; points) of every x in points (N, D), float64 (N,). centre: see `count_in_balls`."""
     if len(points) <= k:
         raise UserError(f"{k} neighbours need more than {k} examples, there are {len(points)}")
@@ -89,14 +102,14 @@ def neighbour_radii(
 
 
 def count_in_balls(
-    points: np.ndarray,
-    centres: np.ndarray,
-    radii: np.ndarray,
+    points: Float[np.ndarray, "m d"],
+    centres: Float[np.ndarray, "n d"],
+    radii: Float[np.ndarray, " n"],
     *,
     closed: bool,
-    centre: np.ndarray,
+    centre: Float[np.ndarray, " d"],
     block: int = BLOCK,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " n"]]:
     """How many balls hold each point, and how many points each ball holds; int (M,) and (N,).
 
     points: (M, D). centres: (N, D), radii: (N,), the balls; `closed` ones hold their surface.

@@ -1,12 +1,15 @@
 """The Inception Score (Salimans et al. 2016): sure of every image, unsure of the set."""
 
 import numpy as np
+from jaxtyping import Float
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
 
 
-def inception_score(logits: np.ndarray, splits: int = 10) -> tuple[float, float]:
+def inception_score(
+    logits: Float[np.ndarray, "n classes"], splits: int = 10
+) -> tuple[float, float]:
     """Mean and standard deviation over splits of exp E_x KL(p(y | x) || p(y)).
 
     p(y | x) is the softmax of logits (N, C), any float dtype, in float64; p(y) its mean over the
