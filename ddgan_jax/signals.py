@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 RUN_AGAIN = 75  # exit code (EX_TEMPFAIL): stopped early, the same command goes on
 INTERRUPTED = 128 + signal.SIGINT  # what shells report after Ctrl-C
@@ -44,7 +45,7 @@ class _Listener:
         self._say(f"{_name(number)} noticed: {self.doing}{again}")
         ask(number)
 
-    def _end(self, number: int) -> None:
+    def _end(self, number: int) -> NoReturn:
         word = "interrupted" if number == signal.SIGINT else f"ended by {_name(number)}"
         self._say(f"{word}; {self.consequence}")
         # A main thread that waits for its output's reader would hold up a flush for ever.

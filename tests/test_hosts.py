@@ -101,15 +101,15 @@ def relative_distance(ours, reference, prefix):
         (("host:1", None, None), "belong together"),
         ((None, 2, None), "belong together"),
         ((None, None, 0), "belong together"),
-        (("host:1", 2, 2), "process_id=2 must lie between 0 and 1"),
-        (("host:1", 2, -1), "process_id=-1 must lie"),
-        (("host:1", 0, 0), "num_processes=0 must lie between 1 and 65536"),
-        (("host:1", -1, 0), "num_processes=-1 must lie"),
-        (("host:1", 10**12, 0), "num_processes=1000000000000 must lie"),
-        (("host", 2, 0), "coordinator=host is not HOST:PORT"),
-        (("", 2, 0), "coordinator= is not HOST:PORT"),
-        ((":1234", 2, 0), "coordinator=:1234 is not HOST:PORT"),
-        (("a b:1234", 2, 0), "coordinator=a b:1234 is not HOST:PORT"),
+        (("host:1", 2, 2), "`process_id=2` must lie between 0 and 1"),
+        (("host:1", 2, -1), "`process_id=-1` must lie"),
+        (("host:1", 0, 0), "`num_processes=0` must lie between 1 and 65536"),
+        (("host:1", -1, 0), "`num_processes=-1` must lie"),
+        (("host:1", 10**12, 0), "`num_processes=1000000000000` must lie"),
+        (("host", 2, 0), "`coordinator=host` is not HOST:PORT"),
+        (("", 2, 0), "`coordinator=` is not HOST:PORT"),
+        ((":1234", 2, 0), "`coordinator=:1234` is not HOST:PORT"),
+        (("a b:1234", 2, 0), "`coordinator=a b:1234` is not HOST:PORT"),
         (("http://host:1234", 2, 0), "is not HOST:PORT"),
         (("::1:1234", 2, 0), r"an IPv6 address stands in brackets, \[::1\]:1234"),
         (("host:", 2, 0), "the port must lie between 1 and 65535"),
@@ -126,7 +126,7 @@ def test_arguments_without_sense_are_refused(arguments, message):
 
 @pytest.mark.parametrize("address", ["[::1]:1234", "10.0.0.1:1", "node-1.cluster:65535"])
 def test_addresses(address):
-    clusters.check_address("coordinator", address)
+    clusters.check_address(address)
 
 
 # ---- what Slurm and Open MPI say
@@ -207,14 +207,14 @@ def test_any_variables_are_a_job_or_one_line(environment, changes):
         return
     if job and job.num_processes > 1:
         assert 0 <= job.process_id < job.num_processes
-        clusters.check_address("coordinator", job.coordinator)
+        clusters.check_address(job.coordinator)
 
 
 # ---- waiting, by a program of its own
 
 JOIN = """
 import sys
-from ddgan_jax import hosts
+from ddgan_jax.training import hosts
 from ddgan_jax.errors import BusyError, UserError
 try:
     hosts.join(first_contact=float(sys.argv[1]))

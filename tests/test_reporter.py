@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from ddgan_jax.config import base_config, run_config
-from ddgan_jax.config.run_config import MAY_CHANGE
+from ddgan_jax.config.defaults import MAY_CHANGE
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import replacing, write_atomically
 from ddgan_jax.files.progress import Pace, duration
@@ -278,7 +277,11 @@ def test_a_full_disk_is_an_error_of_one_line(tmp_path):
 
 def test_a_disk_that_is_full_for_event_files_neither_hangs_nor_is_silent(tmp_path, monkeypatch):
     """Small events fail at the flush, large ones as they are written; closing fails as well."""
-    monkeypatch.setattr(record_writer, "open_file", lambda path: Path("/dev/full").open("wb"))
+
+    def open_full(path):
+        return open("/dev/full", "wb")  # noqa: SIM115  the writer closes it
+
+    monkeypatch.setattr(record_writer, "open_file", open_full)
     message = f"cannot write {tmp_path}: No space left on device"
     reporter = open_reporter(tmp_path)
     with pytest.raises(UserError, match=message):

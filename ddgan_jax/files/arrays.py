@@ -11,7 +11,8 @@ import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO, NamedTuple
+from io import BufferedIOBase
+from typing import NamedTuple, cast
 
 import numpy as np
 
@@ -126,20 +127,24 @@ def _forms(archive: zipfile.ZipFile, path: str | os.PathLike) -> Iterator[tuple[
     for entry in entries:
         if not entry.filename.endswith(".npy") or entry.filename == ".npy":
             raise UserError(f"{shown(path, 300)} holds {shown(entry.filename)}, which is no array")
-        with archive.open(entry) as stream:
+        with _opened_entry(archive, entry) as stream:
             yield entry.filename.removesuffix(".npy"), _read_form(stream, entry.file_size, path)
 
 
 def _read_entry(archive: zipfile.ZipFile, name: str, path: str | os.PathLike) -> np.ndarray:
     entry = archive.getinfo(name)
-    with archive.open(entry) as stream:
+    with _opened_entry(archive, entry) as stream:
         array = _read_array(stream, entry.file_size, path)
         if stream.read(1):  # reaching the end compares the checksum
             raise UserError(f"{shown(path, 300)} is damaged: {shown(name)} is longer than it says")
     return array
 
 
-def _read_form(stream: BinaryIO, size: int, path: str | os.PathLike) -> Form:
+def _opened_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BufferedIOBase:
+    return cast(BufferedIOBase, archive.open(entry))  # a ZipExtFile, whatever the stubs say
+
+
+def _read_form(stream: BufferedIOBase, size: int, path: str | os.PathLike) -> Form:
     """Return what an array's header says, of a stream of `size` bytes, which it leaves behind it.
 
     Raises UserError unless plain values of that form fill the rest exactly.
@@ -147,7 +152,9 @@ def _read_form(stream: BinaryIO, size: int, path: str | os.PathLike) -> Form:
     return _read_header(stream, size, path)[0]
 
 
-def _read_header(stream: BinaryIO, size: int, path: str | os.PathLike) -> tuple[Form, bool, int]:
+def _read_header(
+    stream: BufferedIOBase, size: int, path: str | os.PathLike
+) -> tuple[Form, bool, int]:
     """Return the form, whether the first index runs fastest, and the number of bytes."""
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
@@ -170,12 +177,12 @@ def _read_header(stream: BinaryIO, size: int, path: str | os.PathLike) -> tuple[
     return Form(dtype, tuple(map(int, shape))), fortran_order, there
 
 
-def _read_array(stream: BinaryIO, size: int, path: str | os.PathLike) -> np.ndarray:
+def _read_array(stream: BufferedIOBase, size: int, path: str | os.PathLike) -> np.ndarray:
     form, fortran_order, length = _read_header(stream, size, path)
     if length > foreign.half_of_memory():
         raise UserError(f"{shown(path, 300)} holds {length:,} bytes, more than fit into memory")
     content = np.empty(length, np.uint8)
-    view, done = memoryview(content), 0
+    view, done = content.data, 0
     while done < length:
         count = stream.readinto(view[done : done + 2**24])
         if not count:
@@ -185,14 +192,14 @@ def _read_array(stream: BinaryIO, size: int, path: str | os.PathLike) -> np.ndar
     return content.view(form.dtype).reshape(form.shape, order=order)
 
 
-def _size_of(file: BinaryIO) -> int:
+def _size_of(file: BufferedIOBase) -> int:
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     return size
 
 
 @contextlib.contextmanager
-def _opened(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def _opened(path: str | os.PathLike) -> Iterator[BufferedIOBase]:
     what = "file of arrays"
     if is_bucket(path):
         with foreign.reading(path, what):

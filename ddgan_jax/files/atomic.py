@@ -80,7 +80,7 @@ def whole_folder(
             old.rename(out)
         if os.path.lexists(out) and replace is None:
             raise UserError(f"{shown(out, 300)} exists already: {remedy}")
-        if out.exists() and not replace(out):
+        if out.exists() and replace and not replace(out):
             raise UserError(
                 f"{shown(out, 300)} exists and is something else, which would be lost: name "
                 "another folder"
@@ -153,8 +153,8 @@ def _to_disk(path: str | os.PathLike) -> None:
     Raises OSError for a file. Not every file system knows this for folders, nor lets everybody
     open one: there the order in which the system writes must do.
     """
-    forgiven = OSError if os.path.isdir(path) else ()
-    with contextlib.suppress(forgiven):
+    forgiven = (OSError,) if os.path.isdir(path) else ()
+    with contextlib.suppress(*forgiven):
         number = os.open(path, os.O_RDONLY)
         try:
             os.fsync(number)

@@ -17,7 +17,8 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, TypeVar
+from io import BufferedReader
+from typing import Any, TypeVar
 
 import msgspec
 from etils import epath
@@ -71,7 +72,7 @@ def half_of_memory() -> int:
 
 
 @contextlib.contextmanager
-def open_regular(path: str | os.PathLike, what: str = "file") -> Iterator[BinaryIO]:
+def open_regular(path: str | os.PathLike, what: str = "file") -> Iterator[BufferedReader]:
     """Open a regular file for reading; raise UserError for a folder, a pipe or a device.
 
     An OSError inside the context, and whatever else goes wrong there, becomes a UserError as in

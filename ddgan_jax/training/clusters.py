@@ -1,9 +1,9 @@
-"""What Slurm and Open MPI say of a job: its processes, their coordinator, the GPUs of each.
+"""Jobs of Slurm and Open MPI, from their variables: processes, coordinator, the GPUs of each.
 
 JAX reads the same variables, but takes any number of tasks for peers that will come, gives a task
-the one GPU that has its number on the node, and fails on what is malformed. Here a process that was
-not started with others is alone, the tasks of a node share all of its GPUs, and a variable without
-sense is a UserError that names it. TPU pods are left to JAX.
+the one GPU that has its number on the node, and fails on malformed values. Here a process that was
+not started with others is alone, the tasks of a node share all of its GPUs, and a variable that
+makes no sense is a UserError that names it. TPU pods are left to JAX.
 """
 
 import re
@@ -13,17 +13,22 @@ from typing import NamedTuple
 from ddgan_jax.errors import UserError, shown
 
 MOST_PROCESSES = 2**16
-# As JAX: the last 4,096 ports, by the number of the job.
+# As in JAX, the job's number chooses one of the last 4,096 ports, so that jobs that share a host
+# rarely meet at the same one.
 _FIRST_PORT, _PORTS = 2**16 - 2**12, 2**12
 
 
 class Job(NamedTuple):
-    """The processes that were started together, and the place of this one among them."""
+    """The processes that were started together, and the place of this one among them.
+
+    coordinator: HOST:PORT of process 0. gpus: which of the visible GPUs this process uses; None:
+    all of them.
+    """
 
     num_processes: int = 1
     process_id: int = 0
-    coordinator: str = ""  # HOST:PORT of process 0
-    gpus: list[int] | None = None  # of those that this process sees, the ones to use; None: all
+    coordinator: str = ""
+    gpus: list[int] | None = None
 
 
 def find_job(environment: Mapping[str, str]) -> Job | None:
@@ -36,24 +41,31 @@ def find_job(environment: Mapping[str, str]) -> Job | None:
     return _slurm(_Variables("Slurm", environment)) if "SLURM_JOB_ID" in environment else None
 
 
-def check_address(name: str, address: str) -> None:
-    """Refuse what is not HOST:PORT. Raises UserError that begins with `name`."""
+def check_address(address: str, parameter: str = "") -> None:
+    """Refuse an address of the coordinator that is not HOST:PORT. Raises UserError.
+
+    parameter: the name under which a caller gave the address, "" for one from variables.
+    """
+    given = f"`{parameter}={shown(address)}`" if parameter else f"the coordinator {shown(address)}"
     host, colon, port = address.rpartition(":")
     if not (colon and re.fullmatch(r"\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]@]+", host)):
         hint = "; an IPv6 address stands in brackets, [::1]:1234" if address.count(":") > 1 else ""
-        raise UserError(f"{name}={shown(address)} is not HOST:PORT{hint}")
+        raise UserError(f"{given} is not HOST:PORT{hint}")
     if not (re.fullmatch(r"[0-9]{1,5}", port) and 1 <= int(port) < 2**16):
-        raise UserError(f"{name}={shown(address)}: the port must lie between 1 and {2**16 - 1}")
+        raise UserError(f"{given}: the port must lie between 1 and {2**16 - 1}")
 
 
 class _Variables(NamedTuple):
-    """The environment, whose malformed variables are errors that name their author."""
+    """The environment, for reading numbers from it. author: the program that sets the variables."""
 
     author: str
     values: Mapping[str, str]
 
     def number(self, name: str, default: int | None = None, *, most: int = 2**63) -> int:
-        """Return a whole number, 0 to `most`."""
+        """Return the whole number, 0 to `most`, of a variable; `default` if it is not set.
+
+        Raises UserError for anything else, and for a missing variable without default.
+        """
         text = self.values.get(name)
         if text is None and default is not None:
             return default
@@ -66,7 +78,8 @@ class _Variables(NamedTuple):
     def remedy(self) -> str:
         start = {"Slurm": "srun", "Open MPI": "mpirun"}[self.author]
         return (
-            f"start the processes with {start}, or give coordinator, num_processes and process_id"
+            f"start the processes with {start}, or give `coordinator`, `num_processes` and "
+            "`process_id`"
         )
 
 
@@ -83,10 +96,10 @@ def _slurm(variables: _Variables) -> Job | None:
         return Job()
     _check_rank(variables, "SLURM_PROCID", rank, count)
     nodes = values.get("SLURM_STEP_NODELIST", "")
-    # The first of "node[001-003,7],other": the list up to a comma outside of brackets, and of each
-    # pair of brackets the first number.
-    first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])*", nodes)[0]
-    host = re.sub(r"\[([0-9]+)[^\]]*\]", r"\1", first)
+    # The first node of "node[001-003,7],other" is node001: the list up to a comma outside of
+    # brackets, with the first number of each pair of brackets.
+    first = re.match(r"(?:[^,\[\]]|\[[^\]]*\])*", nodes)
+    host = re.sub(r"\[([0-9]+)[^\]]*\]", r"\1", first[0] if first else "")
     if not re.fullmatch(r"[\w.-]+", host, re.ASCII):
         raise UserError(
             f"Slurm's variable SLURM_STEP_NODELIST names no node: {shown(repr(nodes))}; "
@@ -129,11 +142,11 @@ def _open_mpi(variables: _Variables) -> Job | None:
     if not match:
         raise UserError(
             "Open MPI does not say where its first process is (variable OMPI_MCA_orte_hnp_uri, of "
-            "versions before 5): give coordinator, num_processes and process_id"
+            "versions before 5): give `coordinator`, `num_processes` and `process_id`"
         )
     local = variables.number("OMPI_COMM_WORLD_LOCAL_RANK", most=count - 1)
     on_node = variables.number("OMPI_COMM_WORLD_LOCAL_SIZE", count, most=count)
-    job_id = int(match[1]) // 2**12  # it counts in these
+    job_id = int(match[1]) // 2**12  # Open MPI counts jobs in steps of 4,096
     host = match[2] or f"[{match[3]}]"
     coordinator = _coordinator(variables, host, job_id)
     return Job(count, rank, coordinator, _gpus(values, local, on_node))
@@ -148,20 +161,20 @@ def _check_rank(variables: _Variables, name: str, rank: int, count: int) -> None
 
 
 def _coordinator(variables: _Variables, host: str, job_id: int) -> str:
-    """Return where process 0 listens, or what JAX's own variables say instead."""
+    """Return the address at which process 0 listens; JAX's own variables override the parts."""
     values = variables.values
     port = values.get("JAX_COORDINATOR_PORT") or job_id % _PORTS + _FIRST_PORT
     address = values.get("JAX_COORDINATOR_ADDRESS") or f"{host}:{port}"
-    check_address("the coordinator", address)
+    check_address(address)
     return address
 
 
 def _gpus(values: Mapping[str, str], local: int, on_node: int | None) -> list[int] | None:
     """Return the part of the visible GPUs that belongs to task `local` of a node with `on_node`.
 
-    A task alone on its node has all of them, and so has one whose launcher shows it a single GPU.
-    Where the tasks cannot share them evenly, or their numbers are not known, it is the one that JAX
-    would take, number `local`.
+    A task that is alone on its node uses all of them, and so does one whose launcher shows it a
+    single GPU. Where the tasks cannot share them evenly, or their number is unknown, the task uses
+    GPU `local`, as JAX would choose.
     """
     visible = [gpu for gpu in values.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
     if on_node == 1 or len(visible) == 1:

@@ -9,13 +9,18 @@ that a kill may lose what seemed to be written. Here a full disk is an OSError w
 import os
 import time
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto import event_pb2, summary_pb2
+
+# protobuf makes these classes at run time, where no type checker sees them.
+Event: Any = event_pb2.Event  # pyright: ignore[reportAttributeAccessIssue]
+SessionLog: Any = event_pb2.SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class EventFile:
@@ -49,6 +54,6 @@ class EventFile:
         """Flush and close the file."""
         self._events.close()
 
-    def _write(self, step: int, parts: Iterable[Summary]) -> None:
+    def _write(self, step: int, parts: Iterable[Any]) -> None:
         whole = Summary(value=[value for part in parts for value in part.value])
         self._events.write_event(Event(step=step, wall_time=time.time(), summary=whole))
