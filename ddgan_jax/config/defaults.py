@@ -18,7 +18,9 @@ from ddgan_jax.config.schema import (
     MOST_TIMESTEPS,
     Field,
     Section,
+    changeable,
     make,
+    paths,
 )
 from ddgan_jax.metrics import names
 
@@ -49,6 +51,7 @@ _DATA = {
     "dir": Field(
         "",
         "Folder of prepared sets; empty takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
+        may_change=True,
         is_local_path=True,
     ),
     "path": Field(
@@ -78,9 +81,14 @@ _DATA = {
         4096,
         "Sets up to this size are decoded once into memory, larger ones while training.",
         "MiB",
+        may_change=True,
     ),
     "decode_threads": _positive(
-        8, "Threads that read and decode a set that is not in memory.", "threads", at_most=1024
+        8,
+        "Threads that read and decode a set that is not in memory.",
+        "threads",
+        at_most=1024,
+        may_change=True,
     ),
 }
 
@@ -180,7 +188,7 @@ _TRAIN = {
     "microbatches": _positive(
         1, "Parts of a device's batch whose gradients are added up one after another.", "parts"
     ),
-    "num_steps": _positive(400_000, "Length of the training.", "steps"),
+    "num_steps": _positive(400_000, "Length of the training.", "steps", may_change=True),
     "seed": _not_negative(0, "Seed of the initial parameters, the data order and the noise."),
     "compute_dtype": Field(
         "float32", "Precision of the activations.", choices=("float32", "bfloat16")
@@ -192,6 +200,7 @@ _TRAIN = {
         False,
         "Each device keeps a part of Adam's moments and of the moving average; needs "
         'train.mapping = "shard_map".',
+        may_change=True,
     ),
 }
 
@@ -261,19 +270,15 @@ SECTIONS: dict[str, Section] = {
     "objective": _OBJECTIVE,
     "optimizer": _OPTIMIZER,
     "train": _TRAIN,
-    "log": _LOG,
-    "checkpoint": _CHECKPOINT,
-    "eval": _EVAL,
-    "sampling": _SAMPLING,
+    "log": changeable(_LOG),
+    "checkpoint": changeable(_CHECKPOINT),
+    "eval": changeable(_EVAL),
+    "sampling": changeable(_SAMPLING),
 }
-# Fields that name places on somebody's machine, which is nobody else's business; those that come
-# with an export are not looked at.
-LOCAL_PATHS = tuple(
-    f"{section}.{name}"
-    for section, fields in SECTIONS.items()
-    for name, field in fields.items()
-    if field.is_local_path
-)
+# Fields that name places on somebody's machine. Exports leave them empty, and those that come with
+# somebody's export are not opened.
+LOCAL_PATHS = paths(SECTIONS, "is_local_path")
+MAY_CHANGE = paths(SECTIONS, "may_change")
 
 
 def base_config() -> ConfigDict:

@@ -17,7 +17,8 @@ Written by `python -m ddgan_jax.config.reference` from the declarations in `ddga
 A config file sets a field with `c.train.batch_size = 64`, the command line with
 `--config.train.batch_size=64`. The defaults are those of `base_config()`, DDGAN on 32-pixel images;
 `siddm_config()` changes some of them. `ddgan show --config=FILE` prints every field of a config
-with its value. A field that nothing reads in a config is refused unless it has its default.
+with its value. A field that nothing reads in a config is refused unless it has its default. Fields
+with a star may change when a run resumes.
 
 """
 _TITLES = {
@@ -47,7 +48,8 @@ def _table(section: Section) -> str:
     for name, field in section.items():
         values = ", ".join(map(_code, field.choices)) or _values(field)
         needed = f" Read only with {field.needed(defaults)}." if field.needs else ""
-        lines.append(f"| `{name}` | {_code(field.default)} | {values} | {field.sentence}{needed} |")
+        name = f"`{name}`" + " *" * field.may_change
+        lines.append(f"| {name} | {_code(field.default)} | {values} | {field.sentence}{needed} |")
     return "\n".join(lines) + "\n"
 
 

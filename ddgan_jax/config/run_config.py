@@ -1,24 +1,10 @@
-"""The config of a run folder: read, written, and compared with the one that would go on there."""
+"""Reading and writing the config of a run folder, and refusing to resume it with another one."""
 
 from ddgan_jax.config import ConfigDict, from_stored
+from ddgan_jax.config.defaults import MAY_CHANGE
 from ddgan_jax.config.files import from_json, leaves, to_json
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.run_folder import Report, RunFolder
-
-# Fields, and with a dot at the end groups of fields, that may differ when a run resumes. They say
-# how far it goes, what it leaves behind, and where its data lies or how it is read: none changes
-# what a step computes.
-MAY_CHANGE = (
-    "train.num_steps",
-    "train.shard_optimizer",
-    "log.",
-    "checkpoint.",
-    "eval.",
-    "sampling.",
-    "data.dir",
-    "data.memory_limit_mib",
-    "data.decode_threads",
-)
 
 
 def read_config(folder: RunFolder, *, report: Report) -> ConfigDict:
@@ -32,8 +18,10 @@ def read_config(folder: RunFolder, *, report: Report) -> ConfigDict:
 def check_same_run(folder: RunFolder, config: ConfigDict, *, report: Report) -> None:
     """Refuse a folder that holds a run of another config.
 
-    Fields of MAY_CHANGE may differ. A folder without config.json is a new run. report: takes a line
-    about a damaged one. Raises UserError that names the differing fields.
+    Fields of MAY_CHANGE may differ: they say how far the run goes, what it leaves behind, and where
+    its data lies or how it is read, and none changes what a step computes. A folder without
+    config.json is a new run. report: takes a line about a damaged one. Raises UserError that names
+    the differing fields.
     """
     if not folder.config.exists():
         return
@@ -43,7 +31,7 @@ def check_same_run(folder: RunFolder, config: ConfigDict, *, report: Report) -> 
     differing = [
         f"{name}: {there.get(name, 'absent')!r} in the run folder, {here.get(name, 'absent')!r} now"
         for name in sorted(there | here)
-        if not name.startswith(MAY_CHANGE) and there.get(name) != here.get(name)
+        if name not in MAY_CHANGE and there.get(name) != here.get(name)
     ]
     if differing:
         raise UserError(

@@ -54,6 +54,7 @@ class Field:
         means that this side has no bound of its own.
       needs: Values of other fields of the same group without which nothing reads this field. True
         stands for "not 0" where the other field is a number, and False for 0.
+      may_change: Whether it may differ when a run resumes, since no step computes anything else.
       is_local_path: Whether it names a place on somebody's machine, which nobody else is to see.
     """
 
@@ -67,6 +68,7 @@ class Field:
     below: float | None = None
     at_most: float = LARGEST
     needs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    may_change: bool = False
     is_local_path: bool = False
 
     @property
@@ -137,6 +139,21 @@ Section = dict[str, Field]
 def make(section: Section) -> ConfigDict:
     """Return a group of fields with their defaults."""
     return ConfigDict({name: field.default for name, field in section.items()})
+
+
+def changeable(section: Section) -> Section:
+    """Return the section with fields that may all differ when a run resumes."""
+    return {n: dataclasses.replace(field, may_change=True) for n, field in section.items()}
+
+
+def paths(sections: Mapping[str, Section], attribute: str) -> tuple[str, ...]:
+    """Return the full names, such as "train.seed", of the fields with a true attribute."""
+    return tuple(
+        f"{name}.{key}"
+        for name, section in sections.items()
+        for key, field in section.items()
+        if getattr(field, attribute)
+    )
 
 
 def check_group(prefix: str, fields: Any, section: Section, *, complete: bool = True) -> None:
