@@ -56,20 +56,7 @@ def prepare(
     """
     folder = catalog.resolve_data_dir(data_dir)
     origins = {"archive": archive, "images": images, "arrays": arrays, "download": download}
-    given = [f"`{name}`" for name, value in origins.items() if value]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)} exclude each other: give one")
-    if allow_unpublished and not archive:
-        raise UserError("`allow_unpublished` is for an `archive`")
-    if dataset == "folder":
-        raise UserError(
-            "give the folder's set a name: ddgan prepare --dataset=NAME --images=FOLDER"
-        )
-    if dataset == "stacked_mnist":
-        raise UserError("stacked_mnist is made from mnist when it is read: prepare mnist")
-    if not catalog.NAME.fullmatch(dataset):
-        raise UserError(f"'{shown(dataset)}' cannot name a set: use a-z, 0-9 and _, a letter first")
-
+    _check_request(dataset, [name for name, value in origins.items() if value], allow_unpublished)
     if found := catalog.find_prepared(dataset, folder):
         raise UserError(f"{dataset} is already prepared in {found.data_dir}; nothing was changed")
     if archive or download:
@@ -84,6 +71,24 @@ def prepare(
     if dataset in published.PUBLISHED:
         raise UserError(f"where should {dataset} come from? {catalog.how_to_prepare(dataset)}")
     return _by_tfds(dataset, folder)
+
+
+def _check_request(dataset: str, given: list[str], allow_unpublished: bool) -> None:
+    """Refuse a name that no set can have, and origins that exclude each other."""
+    if len(given) > 1:
+        raise UserError(
+            f"{' and '.join(f'`{name}`' for name in given)} exclude each other: give one"
+        )
+    if allow_unpublished and "archive" not in given:
+        raise UserError("`allow_unpublished` is for an `archive`")
+    if dataset == "folder":
+        raise UserError(
+            "give the folder's set a name: ddgan prepare --dataset=NAME --images=FOLDER"
+        )
+    if dataset == "stacked_mnist":
+        raise UserError("stacked_mnist is made from mnist when it is read: prepare mnist")
+    if not catalog.NAME.fullmatch(dataset):
+        raise UserError(f"'{shown(dataset)}' cannot name a set: use a-z, 0-9 and _, a letter first")
 
 
 def _write(builder: tfds.core.DatasetBuilder, folder: Path) -> Path:
