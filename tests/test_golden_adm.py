@@ -177,9 +177,9 @@ def test_missing_unused_and_misshapen_entries():
     wrong[turned] = state_dict[turned].T
     del wrong[missing]
     assert sorted(problems(wrong, case.config)) == [
-        "middle_block.1.qkv.bias has shape (191,), the config wants (192,)",
+        "middle_block.1.qkv.bias has shape (191,), not (192,)",
         "missing out.0.bias",
-        "time_embed.0.weight has shape (32, 128), the config wants (128, 32)",
+        "time_embed.0.weight has shape (32, 128), not (128, 32)",
         "unused extra.weight",
     ]
 

@@ -192,7 +192,7 @@ def test_learning_rates_go_on_where_they_were(run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"args": None}, "has no options: give --args"),
+        ({"args": None}, "has no options: give `args`"),
         ({"epoch": 2}, r"lies within an epoch \(step 3, epoch 2\)"),
         ({"netD_dict": None}, "not whole: it lacks netD_dict"),
         (
@@ -381,7 +381,7 @@ def test_options_that_are_none(tmp_path, name, content, message):
 
 def test_generator_without_options(monkeypatch):
     monkeypatch.setattr(pytorch_files, "read", lambda path: {"module.x": np.zeros(1)})
-    with pytest.raises(UserError, match="--args is missing: cifar10, lsun_church256, celebahq256"):
+    with pytest.raises(UserError, match="`args` is missing: cifar10, lsun_church256, celebahq256"):
         nvlabs_checkpoints.import_command(str(GENERATOR), "out")
 
 

@@ -243,8 +243,8 @@ def test_state_dict_of_another_network(state_dict):
     assert start == "this state dict is not that of the FID InceptionV3"
     assert listed.split("; ") == [
         "missing Conv2d_1a_3x3.bn.bias",
-        "fc.weight has shape (1000, 2048), not (1008, 2048)",
         "unused AuxLogits.fc.weight",
+        "fc.weight has shape (1000, 2048), not (1008, 2048)",
     ]
     with pytest.raises(UserError, match=f"; and {94 * 5 + 1 - 8} more$"):
         interop.import_inception({})

@@ -25,8 +25,7 @@ from ddgan_jax.config.schema import MOST_CHANNELS, MOST_CLASSES, MOST_LAYERS
 from ddgan_jax.interop import options, state_dicts
 from ddgan_jax.interop.state_dicts import StateDict
 from ddgan_jax.models import unet
-
-Params = dict[str, Any]
+from ddgan_jax.state import Params
 
 # Official defaults: of the network's constructor, of the scripts' flags, and those that they share.
 _CONSTRUCTOR = {"channel_mult": (1, 2, 4, 8), "num_heads": 1, "use_scale_shift_norm": False}
@@ -114,7 +113,7 @@ _WIDTH = options.integer(1, MOST_CHANNELS)
 
 def _from_flags(args: Mapping[str, Any]) -> dict[str, Any]:
     """Return the constructor's arguments for the scripts' flags."""
-    args = _FLAGS | args
+    args = _FLAGS | dict(args)
     args["model_channels"] = args["num_channels"]
     args.setdefault("in_channels", 3)
     learn_sigma = _read(args, "learn_sigma", options.boolean)
@@ -188,23 +187,20 @@ def import_unet(state_dict: StateDict, config: ConfigDict) -> Params:
     """
     given = state_dicts.plain_arrays(state_dict, "that U-Net")
     shapes, names = unet_shapes(config), unet_names(config)
-    wanted = jax.tree.leaves(names)
-    problems = [f"missing {name}" for name in wanted if name not in given]
-    problems += [f"unused {name}" for name in given if name not in set(wanted)]
 
-    def value(path: tuple, leaf: jax.ShapeDtypeStruct, name: str) -> Any:
-        keys, array = tuple(k.key for k in path), given.get(name)
-        if array is None:
-            return leaf
-        shape = _official_shape(keys, leaf.shape)
-        if array.shape != shape:
-            problems.append(f"{name} has shape {array.shape}, the config wants {shape}")
-            return leaf
-        return _our_layout(keys, array, leaf.shape, config)
+    def official_shape(path: tuple, leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+        return _official_shape(tuple(k.key for k in path), leaf.shape)
 
-    params = jax.tree.map_with_path(value, shapes, names)
-    state_dicts.refuse_problems(problems, "U-Net")
-    return params
+    def value(path: tuple, leaf: jax.ShapeDtypeStruct, name: str) -> np.ndarray:
+        return _our_layout(tuple(k.key for k in path), given[name], leaf.shape, config)
+
+    wanted = jax.tree.leaves(
+        jax.tree.map_with_path(official_shape, shapes), is_leaf=lambda x: isinstance(x, tuple)
+    )
+    state_dicts.check_entries(
+        given, dict(zip(jax.tree.leaves(names), wanted, strict=True)), "that U-Net"
+    )
+    return jax.tree.map_with_path(value, shapes, names)
 
 
 def unet_shapes(config: ConfigDict) -> Params:

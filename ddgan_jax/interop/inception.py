@@ -25,11 +25,10 @@ from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import arrays, foreign
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
-from ddgan_jax.interop import pytorch_files
+from ddgan_jax.interop import pytorch_files, state_dicts
+from ddgan_jax.interop.state_dicts import StateDict
 from ddgan_jax.models.inception import INPUT_SIZE, InceptionV3
 from ddgan_jax.state import Params, PyTree
-
-StateDict = Mapping[str, np.ndarray]
 
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 PUBLISHED_URL = (
@@ -55,25 +54,20 @@ def import_inception(state_dict: StateDict) -> Params:
     The bias of the classifier and the counters of the batch normalisations are left aside. Raises
     UserError naming entries that are missing, unused or of another shape.
     """
-    shapes = published_shapes()
-    problems = [f"missing {name}" for name in shapes if name not in state_dict]
-    for name, value in state_dict.items():
-        if name == "fc.bias" or name.endswith(".num_batches_tracked"):
-            continue
-        if name not in shapes:
-            problems.append(f"unused {shown(name)}")
-        elif np.shape(value) != shapes[name]:
-            problems.append(f"{name} has shape {np.shape(value)}, not {shapes[name]}")
-        elif np.asarray(value).dtype.kind != "f":
-            problems.append(f"{name} holds no floats")
-    if problems:
-        listed = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" * (len(problems) > 8))
-        raise UserError(f"this state dict is not that of the FID InceptionV3: {listed}")
+    state_dicts.check_entries(
+        state_dict,
+        published_shapes(),
+        "that of the FID InceptionV3",
+        may_be_unused=lambda name: name == "fc.bias" or name.endswith(".num_batches_tracked"),
+    )
 
     def entry(name: str) -> np.ndarray:
-        return np.asarray(state_dict[name], np.float64)
+        value = state_dict[name]
+        if value.dtype.kind != "f":
+            raise UserError(f"this state dict is of no network: {name} holds no floats")
+        return np.asarray(value, np.float64)
 
-    def value(path: tuple, _: jax.ShapeDtypeStruct) -> np.ndarray:
+    def our_value(path: tuple, _: jax.ShapeDtypeStruct) -> np.ndarray:
         unit, leaf = _unit_and_leaf(path)
         if unit == "fc":
             return entry("fc.weight").T
@@ -82,7 +76,7 @@ def import_inception(state_dict: StateDict) -> Params:
             return entry(f"{unit}.bn.bias") - scale * entry(f"{unit}.bn.running_mean")
         return entry(f"{unit}.conv.weight").transpose(2, 3, 1, 0) * scale
 
-    return jax.tree.map_with_path(value, template())
+    return jax.tree.map_with_path(our_value, template())
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:

@@ -134,6 +134,8 @@ _DISCRIMINATOR_PARTS = {
     "time": "dense_t1",
     "shortcut": "skip.0",
 }
+# Official convolutions of one pixel, which are dense layers here.
+_CONVOLUTIONS_1X1 = ("Conv_2.weight", "skip.0.weight", "start_conv.weight")
 
 
 def _join(module: str, part: str, leaf: str) -> str:
@@ -179,26 +181,26 @@ def _import(
     network: str,
 ) -> Params:
     given = state_dicts.plain_arrays(state_dict, f"that {network}")
-    names = jax.tree.leaves(official_names)
-    problems = [f"missing {name}" for name in names if name not in given]
-    problems += [f"unused {name}" for name in given if name not in {*names, *never_used}]
-
-    def value(name: str, leaf: jax.ShapeDtypeStruct) -> Any:
-        if name not in given:
-            return leaf
-        array = _our_layout(name, given[name], leaf.ndim)
-        if array.shape != leaf.shape:
-            problems.append(f"{name} has shape {array.shape}, the config wants {leaf.shape}")
-        return array
-
-    params = jax.tree.map(value, official_names, template)
-    state_dicts.refuse_problems(problems, network)
-    return params
+    names, leaves = jax.tree.leaves(official_names), jax.tree.leaves(template)
+    wanted = {n: _official_shape(n, leaf.shape) for n, leaf in zip(names, leaves, strict=True)}
+    state_dicts.check_entries(
+        given, wanted, f"that {network}", may_be_unused=lambda name: name in never_used
+    )
+    return jax.tree.map(
+        lambda name, leaf: _our_layout(name, given[name], leaf.shape), official_names, template
+    )
 
 
-def _our_layout(name: str, value: np.ndarray, ndim: int) -> np.ndarray:
-    if value.ndim == 4 and ndim == 2 and value.shape[2:] == (1, 1):
-        value = value[:, :, 0, 0]
+def _official_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) == 4:
+        return (shape[3], shape[2], *shape[:2])
+    if len(shape) != 2 or not name.endswith(".weight"):
+        return shape
+    is_convolution = name.endswith(_CONVOLUTIONS_1X1)
+    return (shape[1], shape[0], *((1, 1) if is_convolution else ()))
+
+
+def _our_layout(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if value.ndim == 4:
-        return value.transpose(2, 3, 1, 0)
+        return value.transpose(2, 3, 1, 0).reshape(shape)
     return value.T if value.ndim == 2 and name.endswith(".weight") else value

@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -96,9 +96,9 @@ def import_command(
     the set that a run goes on with, "" the official one. Raises UserError if something is missing
     or does not fit, or `out` exists; BusyError if another process is writing it.
     """
-    source, out = user_path(checkpoint, "checkpoint"), user_path(out, "out")
+    source, place = user_path(checkpoint, "checkpoint"), user_path(out, "out")
     given = read_args(args) if args else None
-    with locks.only_writer(out):
+    with locks.only_writer(place):
         content = foreign.read_bytes(source, pytorch_files.WHAT)
         about = {
             "provenance": {
@@ -113,9 +113,9 @@ def import_command(
             raise UserError(f"{shown(source, 300)} is neither a netG_*.pth nor a content.pth")
         with _named(source):
             if "netG_dict" in content:
-                _import_run(content, given, about, run_folder_path(out, "out"), data)
+                _import_run(content, given, about, run_folder_path(place, "out"), data)
             else:
-                _import_generator(content, given, about, out, data, source.name)
+                _import_generator(content, given, about, place, data, source.name)
 
 
 def _import_run(
@@ -125,7 +125,7 @@ def _import_run(
     config.data.name = data or config.data.name
     if not config.data.name:
         raise UserError(
-            "the checkpoint names no known data set: give the one to go on with, --data"
+            "the checkpoint names no known data set: give the one to go on with, `data`"
         )
     validate(config, resumed=True)
     state = import_content(content, config)
@@ -147,7 +147,7 @@ def _import_generator(
     content: Mapping[str, Any], given: Any, about: Mapping, out: epath.Path, data: str, name: str
 ) -> None:
     if given is None:
-        raise UserError(f"--args is missing: {', '.join(PUBLISHED)}, or a JSON file of options")
+        raise UserError(f"`args` is missing: {', '.join(PUBLISHED)}, or a JSON file of options")
     config = nvlabs.config_from_args(given)
     nvlabs.check_config(config)
     config.data.name = data or config.data.name
@@ -175,12 +175,12 @@ def _named(source: epath.Path) -> Iterator[None]:
 
 
 def read_args(name: str) -> dict[str, Any]:
-    """Return the official options that --args names. Raises UserError if it names none."""
+    """Return the official options of this name. Raises UserError if there are none."""
     if name in PUBLISHED:
         return dict(PUBLISHED[name])
     if not name.endswith(".json"):
         nearest = did_you_mean(name, PUBLISHED) or f"; known: {', '.join(PUBLISHED)}"
-        raise UserError(f"--args={shown(name)} is neither published nor a .json file{nearest}")
+        raise UserError(f"`args={shown(name)}` is neither published nor a .json file{nearest}")
     return foreign.read_json(user_path(name, "args"))
 
 
@@ -194,7 +194,7 @@ def config_of_content(
     """
     args = content.get("args") if args is None else args
     if args is None:
-        raise UserError("this content.pth has no options: give --args")
+        raise UserError("this content.pth has no options: give `args`")
     config = nvlabs.config_from_args(args)
     given = nvlabs.read_options(args)
     epoch, step = (_entry(content, name, _COUNT) for name in ("epoch", "global_step"))
@@ -250,7 +250,7 @@ def import_content(content: Mapping[str, Any], config: ConfigDict) -> TrainState
     params, ema_params, opt_state = network("G", nvlabs.import_generator, optimizers.generator)
     generator = GeneratorState(params, ema_params, opt_state)
     params, _, opt_state = network("D", nvlabs.import_discriminator, optimizers.discriminator)
-    return TrainState(step, generator, DiscriminatorState(params, opt_state))
+    return TrainState(cast(Any, step), generator, DiscriminatorState(params, opt_state))
 
 
 def _moments(optimizer: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -6,12 +6,13 @@ option is a reader: it returns the value in our form, and raises ValueError for 
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from ddgan_jax.config.schema import MOST_ENTRIES
 from ddgan_jax.errors import UserError, reason, shown
 
 Reader = Callable[[Any], Any]
+Number = TypeVar("Number", int, float)
 
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
@@ -98,7 +99,7 @@ def sequence(reader: Reader, least: int = 1) -> Reader:
     return read_sequence
 
 
-def _within(number: float, least: float, most: float) -> float:
+def _within(number: Number, least: float, most: float) -> Number:
     if number < least:
         raise ValueError(f"{shown(number)} is less than {least}")
     if number > most:

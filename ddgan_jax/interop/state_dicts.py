@@ -1,6 +1,6 @@
 """State dicts of PyTorch as plain arrays by name, compared with what a network wants."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,31 @@ def plain_name(name: str) -> str:
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 
 
-def refuse_problems(problems: Iterable[str], what: str) -> None:
-    """Raise a UserError that names the first of the problems and counts the rest, if any."""
-    problems = list(problems)
+def check_entries(
+    given: Mapping[str, np.ndarray],
+    wanted: Mapping[str, tuple[int, ...]],
+    what: str,
+    *,
+    may_be_unused: Callable[[str], bool] = lambda name: False,
+) -> None:
+    """Refuse entries that are missing, unused, or of another shape than wanted.
+
+    wanted: Shapes by name. what: What the state dict should be of, for the message. may_be_unused:
+    Tells which entries beside the wanted ones are no mistake. Raises UserError that names the first
+    problems and counts the rest.
+    """
+    problems = [f"missing {name}" for name in wanted if name not in given]
+    problems += [f"unused {n}" for n in given if n not in wanted and not may_be_unused(n)]
+    problems += [
+        f"{name} has shape {given[name].shape}, not {shape}"
+        for name, shape in wanted.items()
+        if name in given and given[name].shape != shape
+    ]
     if problems:
         more = len(problems) - MOST_NAMED
         named = "; ".join(shown(problem, 200) for problem in problems[:MOST_NAMED])
         rest = f"; and {more} more" if more > 0 else ""
-        raise UserError(f"this state dict is not that {what}: {named}{rest}")
+        raise UserError(f"this state dict is not {what}: {named}{rest}")
 
 
 def _checked(value: Any, name: str) -> np.ndarray:

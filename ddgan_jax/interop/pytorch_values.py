@@ -1,0 +1,160 @@
+"""From what a pickle of torch.save describes to plain values: numpy arrays, dicts, lists, numbers.
+
+A description costs a few bytes, and what it describes may be large, or hold itself. Everything is
+counted here before it is made.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from ddgan_jax.files.pickle_machine import Name, of_type
+
+DEEPEST = 50  # levels of containers
+MOST_VALUES = 1_000_000  # counted as often as they occur: containers share their parts
+_DTYPES = {
+    "Float": "f4",
+    "Double": "f8",
+    "Half": "f2",
+    "Long": "i8",
+    "Int": "i4",
+    "Short": "i2",
+    "Char": "i1",
+    "Byte": "u1",
+    "Bool": "?",
+}
+ByteOrder = Literal["<", ">"]  # of the bytes of a number, as NumPy writes it
+
+
+class Unread(NamedTuple):
+    """Something in a file that is neither a plain tensor nor a plain value. text: what, for people.
+
+    It may stand in a place where nobody looks, such as among the options of a script.
+    """
+
+    text: str
+
+
+@dataclasses.dataclass(eq=False)
+class Storage:
+    """Numbers of one type in a row. key: their name in the file; numel: as the pickle says."""
+
+    kind: str
+    key: str
+    numel: int
+
+
+@dataclasses.dataclass(eq=False)
+class Tensor:
+    """A tensor as its pickle describes it; nothing of it is checked yet."""
+
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
+
+
+class Namespace(dict):
+    """The fields of an argparse.Namespace."""
+
+
+class Converter:
+    """Turns what the machine built into plain values, each part once, within a budget of bytes."""
+
+    def __init__(
+        self, content_of: Callable[[Storage], bytes], order: ByteOrder, budget: int
+    ) -> None:
+        self._content_of, self._left = content_of, budget
+        self._order: ByteOrder = order
+        # By identity, since values share their parts: what became of them, and how many they hold.
+        self._done: dict[int, Any] = {}
+        self._counts: dict[int, int] = {}
+        self._open: set[int] = set()
+        self._contents: dict[str, bytes] = {}  # of storages, each read once
+
+    def convert(self, node: Any) -> Any:
+        """Return the plain value. Raises ValueError for one that holds itself, or is too much."""
+        if isinstance(node, Tensor):
+            if id(node) not in self._done:
+                self._done[id(node)] = self._array(node)
+            return self._done[id(node)]
+        if type(node) in (dict, list, tuple, Namespace):
+            return self._container(node)
+        if isinstance(node, Storage | Name):
+            return Unread("something that belongs to a tensor")
+        return node
+
+    def _container(self, node: Any) -> Any:
+        if id(node) in self._open:
+            raise ValueError("something in it holds itself")
+        if id(node) in self._done:
+            return self._done[id(node)]
+        if len(self._open) >= DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        self._open.add(id(node))
+        parts = node.values() if isinstance(node, dict) else node
+        values = [self.convert(part) for part in parts]
+        self._open.remove(id(node))
+        self._counts[id(node)] = 1 + sum(self._counts.get(id(part), 1) for part in parts)
+        if self._counts[id(node)] > MOST_VALUES:
+            raise ValueError(f"it unfolds to more than {MOST_VALUES:,} values")
+        plain = dict(zip(node, values, strict=True)) if isinstance(node, dict) else values
+        self._done[id(node)] = tuple(values) if type(node) is tuple else plain
+        return self._done[id(node)]
+
+    def _array(self, tensor: Tensor) -> np.ndarray | Unread:
+        storage = tensor.storage
+        if isinstance(storage, Unread):
+            return storage
+        of_type(storage, Storage)
+        dtype = dtype_of(storage.kind, self._order)
+        content = self._content(storage)
+        if len(content) != storage.numel * dtype.itemsize:
+            raise ValueError("the bytes of a tensor are not all there")
+        shape, strides = (_sizes(part) for part in (tensor.shape, tensor.strides))
+        size = math.prod(shape)
+        last = of_type(tensor.offset, int) + sum(
+            (length - 1) * stride for length, stride in zip(shape, strides, strict=True)
+        )
+        if size and not 0 <= tensor.offset <= last < storage.numel:
+            raise ValueError("a tensor reaches out of its bytes")
+        self._left -= size * max(dtype.itemsize, 4)
+        if self._left < 0:
+            raise ValueError("its tensors unfold to more than it holds")
+        if not size:
+            return np.zeros(shape, dtype)
+        flat = np.frombuffer(content, dtype)[tensor.offset :]
+        steps = [stride * dtype.itemsize for stride in strides]
+        array = np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
+        return np.array(
+            array, np.float32 if storage.kind == "BFloat16" else dtype.newbyteorder("=")
+        )
+
+    def _content(self, storage: Storage) -> bytes:
+        if storage.key not in self._contents:
+            self._contents[storage.key] = self._content_of(storage)
+        return self._contents[storage.key]
+
+
+def dtype_of(kind: str, order: ByteOrder) -> np.dtype:
+    """Return the type of the numbers of a storage, such as "Float".
+
+    Raises ValueError for bfloat16 in the order of bytes that NumPy does not read.
+    """
+    if kind == "BFloat16":
+        bfloat16 = np.dtype(ml_dtypes.bfloat16)
+        if order != "<":
+            raise ValueError("it is of a machine with another order of bytes")
+        return bfloat16
+    return np.dtype(_DTYPES[kind]).newbyteorder(order)
+
+
+def _sizes(value: Any) -> tuple[int, ...]:
+    sizes = of_type(value, tuple)
+    if len(sizes) > 32 or not all(type(size) is int and 0 <= size < 2**62 for size in sizes):
+        raise ValueError("a tensor has an impossible shape")
+    return sizes
