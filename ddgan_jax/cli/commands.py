@@ -4,12 +4,13 @@ Each is described in one of the modules below. A command imports the libraries t
 runs, so that help pages and messages about wrong flags appear at once.
 """
 
-from ddgan_jax.cli import evaluation, figures, models, training
+from ddgan_jax.cli import evaluation, figures, models, reports, training
 from ddgan_jax.cli.command import Command
 
 __all__ = ["COMMANDS", "Command"]
 
-_ALL = training.COMMANDS | models.COMMANDS | evaluation.COMMANDS | figures.COMMANDS
+_ROOMS = (training, models, evaluation, figures, reports)
+_ALL = {name: command for room in _ROOMS for name, command in room.COMMANDS.items()}
 # `ddgan --help` lists the commands in the order in which a new user meets them.
 _FIRST = ("train", "sample", "show", "prepare", "export")
 COMMANDS = {name: _ALL[name] for name in (*_FIRST, *sorted(set(_ALL) - set(_FIRST)))}

@@ -1,6 +1,6 @@
-"""Pictures of what a model does, and the page of a run: `figure ...`, `report`."""
+"""The commands that picture what a model does: figure denoising, trajectory, neighbours, edit."""
 
-import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -8,7 +8,7 @@ from absl import flags
 from ddgan_jax import compiler
 from ddgan_jax.cli.arguments import Flag, parse_labels, parse_names, parse_seeds
 from ddgan_jax.cli.command import DENOISING_STEPS, EXPORT, STEP, WORKDIR, Command, into_file
-from ddgan_jax.config import MOST_TIMESTEPS
+from ddgan_jax.config import MOST_TIMESTEPS, has_points
 from ddgan_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 
 
 def _open(values: flags.FlagValues, count: int) -> "Model":
-    """The model that the flags name, to draw `count` images at a time."""
-    compiler.set_up()
+    """Return the model that the flags name, with chunks of no more than `count` images."""
+    compiler.keep_programs()
     from ddgan_jax import distributed
-    from ddgan_jax.data import mixture
     from ddgan_jax.inference import requests
 
     model = requests.open_model(values.workdir, values.export, values.step)
     model = model.in_steps(values.denoising_steps)
-    if model.config.data.name in mixture.SETS:
+    if has_points(model.config):
         raise UserError("this model draws points, and the figures are of images")
-    # No more than asked for: a chunk is filled up with images that nobody sees.
+    # The sampler fills up every chunk, and the images beyond the count would be drawn for nobody.
     size = -(-count // len(distributed.local_devices()))
     return model.with_sampling(chunk_size=min(size, model.config.sampling.chunk_size))
 
@@ -39,21 +38,22 @@ def _open_set(model: "Model", data_dir: str) -> "Dataset":
     from ddgan_jax import data
 
     if data_dir:
-        model.config.data.dir = data_dir  # of a copy, see Model.with_sampling
+        model.config.data.dir = data_dir  # this config is a copy, see Model.with_sampling
     return data.open_dataset(model.config)
 
 
-def _request(values: flags.FlagValues) -> tuple["Model", "np.ndarray", "np.ndarray | None"]:
-    """The model, and the seeds and labels of the images: every seed for each of the labels.
+def _request(values: flags.FlagValues) -> tuple["Model", Sequence[int], Sequence[int] | None]:
+    """Return the model, and the seed and label of each image: every seed with each of the labels.
 
-    No labels for a model without classes.
+    A model without classes gets no labels.
     """
     seeds, labels = parse_seeds(values.seeds, most=10_000), parse_labels(values.labels)
     from ddgan_jax.inference import drawing
 
     model = _open(values, len(seeds))
     request = drawing.each_class(model.config.data.num_classes, seeds, labels)
-    return model, request.seeds, request.labels if model.config.data.num_classes else None
+    labels = list(map(int, request.labels)) if model.config.data.num_classes else None
+    return model, list(map(int, request.seeds)), labels
 
 
 def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
@@ -72,15 +72,15 @@ def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
 
 
 def _real_image(model: "Model", values: flags.FlagValues) -> tuple["np.ndarray", int]:
-    """x_0 and its class: of --image, or of an example of the run's data set."""
+    """Return x_0 and its class, from the file --image or from the run's data set."""
     import numpy as np
 
-    from ddgan_jax import images
+    from ddgan_jax.inference import given_image
 
     data = model.config.data
     label = values.label
     if values.image:
-        image = images.read_image(values.image, data.image_size, data.channels)
+        image = given_image.read(values.image, data.image_size, data.channels)
     else:
         dataset = _open_set(model, values.data_dir)
         if not 0 <= values.example < dataset.info.num_examples:
@@ -90,7 +90,8 @@ def _real_image(model: "Model", values: flags.FlagValues) -> tuple["np.ndarray",
         label = int(found) if label is None and data.num_classes else label
     if label is None:
         return image, 0
-    return image, int(model.request([0], label).labels[0])  # refuses what the model does not know
+    # This refuses a class that the model does not know.
+    return image, int(model.request([0], label).labels[0])
 
 
 def _trajectory(values: flags.FlagValues, out: "epath.Path") -> None:
@@ -123,11 +124,12 @@ def _neighbours(values: flags.FlagValues, out: "epath.Path") -> None:
 def _edit(values: flags.FlagValues, out: "epath.Path") -> None:
     model, seeds, labels = _request(values)
     from ddgan_jax import images
+    from ddgan_jax.inference import given_image
     from ddgan_jax.viz import distances
     from ddgan_jax.viz.edit import edit, strokes
 
     data = model.config.data
-    given = images.read_image(values.input, data.image_size, data.channels)
+    given = given_image.read(values.input, data.image_size, data.channels)
     if values.strokes:
         given = strokes(given, values.strokes)
     results, t = edit(model, given, seeds, labels, from_step=values.from_step)
@@ -139,33 +141,12 @@ def _edit(values: flags.FlagValues, out: "epath.Path") -> None:
     )
 
 
-def _tradeoff(values: flags.FlagValues, out: "epath.Path") -> None:
-    from ddgan_jax.files import atomic
-    from ddgan_jax.viz import charts, tradeoff
-
-    results = [tradeoff.read(path, values.metric) for path in tradeoff.find(values.results)]
-    chart = tradeoff.chart(results, values.metric, published=values.published)
-    atomic.write_atomically(out, charts.standalone(chart).encode())
-    print(f"{len(results)} results in {out}")
-
-
-def _report(values: flags.FlagValues, out: "epath.Path") -> None:
-    from ddgan_jax.files import atomic
-    from ddgan_jax.viz import report_data, report_page
-
-    run = report_data.read(values.workdir)
-    for line in run.left_out:
-        print(line, file=sys.stderr)
-    atomic.write_atomically(out, report_page.render(run).encode())
-    print(f"the report of {values.workdir} in {out}")
-
-
 _MODEL = (WORKDIR, EXPORT, STEP, DENOISING_STEPS)
 _SEEDS = (
     Flag("seeds", "LIST", "one image per seed, e.g. 0-7 or 1,5,10-20", "0-7"),
     Flag("labels", "LIST", "classes, each with every seed; without it they take turns", ""),
 )
-_DATA_DIR = Flag("data_dir", "FOLDER", "of the prepared sets; without it that of the run", "")
+_DATA_DIR = Flag("data_dir", "FOLDER", "prepared data sets; without it as in the run", "")
 
 COMMANDS = {
     "figure denoising": Command(
@@ -179,12 +160,12 @@ COMMANDS = {
         flags=(
             *_MODEL,
             Flag("image", "FILE", "the real image; without it one of the run's data set", ""),
-            Flag("example", "N", "which one of the data set", 0, "integer"),
+            Flag("example", "N", "number of the image in the data set", 0, "integer"),
             _DATA_DIR,
             Flag(
                 "label",
                 "N",
-                "class of the image; without it that of the example, or 0",
+                "class of the image; without it the class of the example, or 0",
                 None,
                 "integer",
             ),
@@ -197,11 +178,11 @@ COMMANDS = {
                 at_least=2,
                 at_most=1_000,
             ),
-            Flag("seed", "N", "of the noise, and of the first z", 0, "integer"),
+            Flag("seed", "N", "seed of the noise, and of the first z", 0, "integer"),
             Flag(
                 "posterior_noise",
                 "KIND",
-                "own to each draw of x_(k-1), or the same for all",
+                "noise of x_(k-1): own to each draw, or the same for all",
                 "own",
             ),
             Flag("out", "PNG", "the picture", "denoising.png"),
@@ -232,7 +213,15 @@ COMMANDS = {
         flags=(
             *_MODEL,
             *_SEEDS,
-            Flag("neighbours", "K", "for each image", 5, "integer", at_least=1, at_most=1_000),
+            Flag(
+                "neighbours",
+                "K",
+                "neighbours of each image",
+                5,
+                "integer",
+                at_least=1,
+                at_most=1_000,
+            ),
             _DATA_DIR,
             Flag("out", "PNG", "the picture", "neighbours.png"),
         ),
@@ -252,7 +241,7 @@ COMMANDS = {
             Flag(
                 "from_step",
                 "T",
-                "1 to the model's steps; without it half",
+                "step from 1 on; without it half of the model's steps",
                 kind="integer",
                 at_least=1,
                 at_most=MOST_TIMESTEPS,
@@ -273,38 +262,5 @@ COMMANDS = {
             "ddgan figure edit --export=exports/church --input=photo.jpg --strokes=6",
         ),
         run=into_file(_edit, ".png"),
-    ),
-    "figure tradeoff": Command(
-        summary="quality against sampling time, from result files",
-        description=(
-            "An SVG chart with a point for each result file of `ddgan evaluate`, the time on a\n"
-            "logarithmic axis. Results of other features, references or numbers of samples are\n"
-            "refused: they do not belong in one plot."
-        ),
-        flags=(
-            Flag("results", "LIST", "files, folders or patterns such as 'r/*.json'", required=True),
-            Flag("metric", "NAME", "as in the files", "fid"),
-            Flag("published", "", "add the points of the DDGAN paper, CIFAR-10", False, "switch"),
-            Flag("out", "SVG", "the chart", "tradeoff.svg"),
-        ),
-        examples=(
-            "ddgan figure tradeoff --results=runs/a/evaluations,runs/b/evaluations",
-            "ddgan figure tradeoff --results='results/*.json' --published --out=fid.svg",
-        ),
-        run=into_file(_tradeoff, ".svg"),
-    ),
-    "report": Command(
-        summary="the page of a run: config, curves, samples, numbers",
-        description=(
-            "Write one HTML page with everything that a run folder tells: samples over time,\n"
-            "curves, evaluations and where they come from, hardware, speed, the config. It needs\n"
-            "no other file and no network; of a run that goes on it shows the state so far."
-        ),
-        flags=(
-            Flag("workdir", "FOLDER", "run folder of `ddgan train`", required=True),
-            Flag("out", "HTML", "the page", "report.html"),
-        ),
-        examples=("ddgan report --workdir=runs/digits",),
-        run=into_file(_report, ".html", ".htm"),
     ),
 }
