@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from ddgan_jax import checkpoint, images, models
+from ddgan_jax import checkpoint, models
 from ddgan_jax.config import files, from_stored
 from ddgan_jax.data import array_files, image_folders, image_layouts, prepared
 from ddgan_jax.data.prepare import archives
@@ -21,7 +21,7 @@ from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.evaluation import classifier, given
 from ddgan_jax.files import run_folder
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.inference import export, weights
+from ddgan_jax.inference import export, given_image, weights
 from ddgan_jax.inference.model import Model, from_run
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
 from ddgan_jax.metrics import statistics
@@ -140,7 +140,7 @@ def _images(folder: Path) -> Iterator[Reader]:
     yield Reader("dataset.json", below / "dataset.json", look(below), JSON)
     path = folder / "given.png"
     path.write_bytes(_png(PIXELS[0]))
-    yield Reader("a given image", path, lambda p=path: images.read_image(p, 8, 3), BINARY)
+    yield Reader("a given image", path, lambda p=path: given_image.read(p, 8, 3), BINARY)
 
 
 def _data_sets(folder: Path) -> Iterator[Reader]:

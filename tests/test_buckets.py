@@ -14,7 +14,7 @@ from ddgan_jax.config.files import from_json
 from ddgan_jax.config.run_config import check_same_run, write_config
 from ddgan_jax.files.atomic import append_line
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.images import write_images
+from ddgan_jax.images import write_png
 from ddgan_jax.training.reporter import Reporter
 
 pytestmark = pytest.mark.quick
@@ -64,10 +64,9 @@ def test_lines_are_added_to_an_object(bucket):
 
 
 def test_samples_go_into_a_bucket(bucket):
-    images = np.zeros((2, 4, 4, 3), np.uint8)
-    write_images("gs://bucket/grid.png", ["0", "1"], images)
-    write_images("gs://bucket/samples", ["0", "1"], images)
-    assert (bucket / "grid.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("grid.png", "samples/0.png", "samples/1.png"):
+        write_png(f"gs://bucket/{name}", np.zeros((4, 4, 3), np.uint8))
+        assert (bucket / name).read_bytes().startswith(b"\x89PNG")
     assert sorted(os.listdir(bucket / "samples")) == ["0.png", "1.png"]
 
 

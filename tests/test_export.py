@@ -22,8 +22,9 @@ from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import LOCAL_PATHS
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import whole_folder
-from ddgan_jax.inference import export, export_format, model_card, stablehlo, weights
+from ddgan_jax.inference import export, export_format, model_card, stablehlo
 from ddgan_jax.inference.model import Model
+from ddgan_jax.models import parameters
 from tests.methods import ROOT, SMALLEST, config_of, random_params
 
 SEEDS = np.arange(9, dtype=np.uint32)

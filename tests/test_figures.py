@@ -10,8 +10,9 @@ from PIL import Image
 from ddgan_jax import build, cli, data, images, models
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo
 from ddgan_jax.errors import UserError
-from ddgan_jax.inference import drawing
+from ddgan_jax.inference import drawing, given_image
 from ddgan_jax.inference.model import Model
+from ddgan_jax.models import registry
 from ddgan_jax.sampling import Variation
 from ddgan_jax.viz import denoising, distances, neighbours, trajectory
 from ddgan_jax.viz.edit import edit, strokes
@@ -40,7 +41,7 @@ def model(request):
 @pytest.fixture(params=["siddm"])
 def believing(request, monkeypatch):
     """A model whose generator predicts what it sees: all changes are those of the noise."""
-    monkeypatch.setattr(models, "build_generator", lambda config: SimpleNamespace(apply=believe))
+    monkeypatch.setattr(registry, "build_generator", lambda config: SimpleNamespace(apply=believe))
     return Model(config_in_steps(request.param), {}, 7, "ema", {})
 
 
@@ -250,10 +251,10 @@ def test_blocks_lie_side_by_side_and_can_be_cut_out():
 
 def test_an_image_is_read_as_for_training(tmp_path):
     Image.fromarray(noise(20, 30, 3)).save(tmp_path / "a.png")
-    assert images.read_image(tmp_path / "a.png", 8, 1).shape == (8, 8, 1)
+    assert given_image.read(tmp_path / "a.png", 8, 1).shape == (8, 8, 1)
     same = noise(8, 8, 3)
     Image.fromarray(same).save(tmp_path / "b.png")
-    np.testing.assert_array_equal(images.read_image(tmp_path / "b.png", 8, 3), same)
+    np.testing.assert_array_equal(given_image.read(tmp_path / "b.png", 8, 3), same)
 
 
 # ---- commands

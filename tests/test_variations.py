@@ -13,6 +13,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.inference import drawing
 from ddgan_jax.inference.drawing import Request
 from ddgan_jax.inference.model import Model
+from ddgan_jax.models import registry
 from ddgan_jax.sampling import Noise, Variation
 from tests.methods import SMALLEST, config_of, random_params
 
@@ -137,7 +138,7 @@ def test_chain_entered_where_it_was_left(model, start):
 
 def test_the_later_an_image_enters_the_less_it_changes(model, monkeypatch):
     """With a generator that believes what it sees, so that only the noise of the entry counts."""
-    monkeypatch.setattr(models, "build_generator", lambda config: SimpleNamespace(apply=believe))
+    monkeypatch.setattr(registry, "build_generator", lambda config: SimpleNamespace(apply=believe))
 
     def believe(variables, x, *rest, **dropout):
         return x[..., :1]

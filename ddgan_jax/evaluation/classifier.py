@@ -33,6 +33,7 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference import weights
 from ddgan_jax.models import parameters
+from ddgan_jax.models import parameters
 from ddgan_jax.models.classifier import classify, init_params
 from ddgan_jax.state import Batch, Params, PyTree
 

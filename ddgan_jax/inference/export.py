@@ -23,8 +23,7 @@ from etils import epath
 
 import ddgan_jax
 from ddgan_jax import images, randomness
-from ddgan_jax.config import empty_local_paths
-from ddgan_jax.data import mixture
+from ddgan_jax.config import empty_local_paths, has_points
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign, locks
 from ddgan_jax.files.atomic import whole_folder
@@ -41,6 +40,7 @@ from ddgan_jax.inference.export_format import (
     sha256,
 )
 from ddgan_jax.inference.model import Model, from_run
+from ddgan_jax.models import parameters
 from ddgan_jax.state import num_parameters
 
 LARGEST_INSIDE = 64 * 2**20  # bytes of parameters that the sampler holds unless told otherwise
@@ -161,12 +161,12 @@ def _write_sampler(model: Model, folder: epath.Path, sampler_weights: str) -> di
     """Write sampler.stablehlo; return how it is called."""
     config = model.config
     size, channels = config.data.image_size, config.data.channels
-    num_bytes = sum(array.nbytes for array in weights.named(model.params).values())
+    num_bytes = sum(array.nbytes for array in parameters.named(model.params).values())
     inside = sampler_weights == "inside" or (not sampler_weights and num_bytes <= LARGEST_INSIDE)
     program = stablehlo.export_sampler(config, model.params, inside=inside)
     (folder / "sampler.stablehlo").write_bytes(program)
     arguments = ["seeds: uint32 (N,)"] + ["labels: int32 (N,)"] * (config.data.num_classes > 0)
-    kind = "float32" if config.data.name in mixture.SETS else "uint8"
+    kind = "float32" if has_points(config) else "uint8"
     return {
         "arguments": arguments if inside else ["arrays of model.safetensors", *arguments],
         "result": f"{kind} (N, {size}, {size}, {channels})",

@@ -18,6 +18,7 @@ from ddgan_jax.config import LARGEST, MOST_IMAGES, checks, from_stored
 from ddgan_jax.errors import NotFiniteError, UserError, shown
 from ddgan_jax.files.paths import run_folder_path
 from ddgan_jax.files.run_folder import METRICS, SPEED, RunFolder
+from ddgan_jax.images import to_float
 from ddgan_jax.inference import drawing, weights
 from ddgan_jax.inference.drawing import Request
 from ddgan_jax.sampling import UNVARIED, Trajectory, Variation
@@ -66,7 +67,7 @@ class Model:
             latents = np.full(len(request.seeds), latent, np.uint32)
             variation = variation._replace(latent_seeds=latents)
         if images is not None:
-            variation = variation._replace(x_0=_pixels(images) / np.float32(127.5) - 1)
+            variation = variation._replace(x_0=to_float(_pixels(images)))
         return drawing.concatenate(self.draw(request, variation, start=start))
 
     def interpolate(
@@ -286,7 +287,7 @@ def _integers(name: str, values: Any, most: int, least: int = 0) -> np.ndarray:
 
 
 def _pixels(images: Any) -> np.ndarray:
-    """Return given images as float32. Raises UserError unless they are numbers from 0 to 255."""
+    """Return given images as an array. Raises UserError for other than numbers from 0 to 255."""
     try:
         array = np.asarray(images)
     except ValueError as error:
@@ -295,4 +296,4 @@ def _pixels(images: Any) -> np.ndarray:
         raise UserError(f"images are {array.dtype}: give uint8, 0 to 255")
     if not ((array >= 0) & (array <= 255) & (array == np.floor(array))).all():
         raise UserError("images are not whole numbers from 0 to 255, such as uint8 holds")
-    return array.astype(np.float32)
+    return array

@@ -11,11 +11,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddgan_jax import images
-from ddgan_jax.data import mixture
+from ddgan_jax.config import has_points
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
 from ddgan_jax.files.paths import user_path
-from ddgan_jax.inference import drawing, export, writers
+from ddgan_jax.inference import drawing, export, given_image, writers
 from ddgan_jax.inference.model import Model, from_run
 from ddgan_jax.inference.places import place_of
 from ddgan_jax.sampling import UNVARIED, Variation
@@ -111,7 +111,7 @@ def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Jo
     start = options.start
     if start is None:
         start = model.num_steps // 2 if options.image else 0
-    is_image = config.data.name not in mixture.SETS
+    is_image = not has_points(config)
 
     def draw(positions: np.ndarray) -> Iterator[np.ndarray]:
         chosen, varied = jax.tree.map(lambda a: a[positions], (request, variation))
@@ -167,11 +167,11 @@ def _names(request: drawing.Request, variation: Variation) -> list[str]:
 
 def _read_image(path: str, config: ConfigDict) -> np.ndarray:
     """Return the image of a file, float32 (H, W, C) in [-1, 1], fitted as images for training."""
-    if config.data.name in mixture.SETS:
+    if has_points(config):
         raise UserError("--image: this model draws points")
     place = user_path(path, "image")
-    pixels = images.read_image(place, config.data.image_size, config.data.channels)
-    return pixels.astype(np.float32) / np.float32(127.5) - 1
+    pixels = given_image.read(place, config.data.image_size, config.data.channels)
+    return images.to_float(pixels)
 
 
 def _sha256(array: np.ndarray | None) -> str | None:

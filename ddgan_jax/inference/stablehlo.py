@@ -22,7 +22,8 @@ from jax import export
 from ml_collections import ConfigDict
 
 from ddgan_jax import build, images, randomness
-from ddgan_jax.inference import weights
+from ddgan_jax.images import HALF_RANGE
+from ddgan_jax.models import parameters
 from ddgan_jax.state import Params
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -35,12 +36,12 @@ def export_sampler(config: ConfigDict, params: Params, *, inside: bool) -> bytes
     params: float32 or bfloat16, computed with as float32. inside: they lie in the file; otherwise
     they are the first argument.
     """
-    arrays = weights.named(params)
+    arrays = parameters.named(params)
     classes = config.data.num_classes > 0
     sample = make_program(config)
 
     def with_arrays(arrays: dict[str, jax.Array], *seeds_and_labels: jax.Array) -> jax.Array:
-        return sample(weights.nested(arrays), *seeds_and_labels)
+        return sample(parameters.nested(arrays), *seeds_and_labels)
 
     def alone(*seeds_and_labels: jax.Array) -> jax.Array:
         return with_arrays(arrays, *seeds_and_labels)
@@ -78,7 +79,7 @@ def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
 
 def to_uint8(images: jax.Array) -> jax.Array:
     """As `images.to_uint8`, on the device; NaN becomes 0."""
-    levels = jnp.clip(jnp.round((images + 1) * 127.5), 0, 255)
+    levels = jnp.clip(jnp.round((images + 1) * HALF_RANGE), 0, 255)
     return jnp.where(jnp.isnan(levels), 0, levels).astype(jnp.uint8)
 
 

@@ -18,31 +18,13 @@ import safetensors.numpy
 
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign
+from ddgan_jax.models.parameters import named, nested
 from ddgan_jax.state import Params
 
 LARGEST_HEADER = 32 * 2**20  # bytes; a network of a thousand arrays has 100,000
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _DTYPES_THERE = {"F32": DTYPES["float32"], "BF16": DTYPES["bfloat16"]}
-
-
-def named(params: Params) -> dict[str, np.ndarray]:
-    """Return the arrays of a nested dict by their path, "a/b/kernel", in the order of the names."""
-    leaves = jax.tree.leaves_with_path(params)
-    arrays = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in leaves}
-    return dict(sorted(arrays.items()))
-
-
-def nested(arrays: Mapping[str, np.ndarray]) -> Params:
-    """Return the nested dict of arrays by path: the inverse of `named`."""
-    params: Params = {}
-    for name, array in arrays.items():
-        *modules, leaf = name.split("/")
-        node = params
-        for module in modules:
-            node = node.setdefault(module, {})
-        node[leaf] = array
-    return params
 
 
 def cast(params: Params, dtype: str) -> Params:

@@ -58,7 +58,7 @@ def denoise_once(
         posterior = jnp.broadcast_to(posterior[:, :1], posterior.shape)
     params = jax.device_put(weights.cast(model.params, "float32"))
     labels = jnp.full(len(seeds), label, jnp.int32)
-    x_0 = np.asarray(image, np.float32) / np.float32(127.5) - 1
+    x_0 = images.to_float(image)
     step = jax.jit(sampler.step)
     steps = sampler.schedule.sampling_transitions()
 

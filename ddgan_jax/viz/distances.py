@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 
+from ddgan_jax.images import HALF_RANGE
+
 
 def mean_pairwise(images: np.ndarray) -> float:
     """Of all pairs of images (K, H, W, C), float in [-1, 1], K >= 2. 0 if all are equal."""
@@ -13,4 +15,4 @@ def mean_pairwise(images: np.ndarray) -> float:
 def from_one(images: np.ndarray, one: np.ndarray) -> np.ndarray:
     """Of each uint8 image (N, H, W, C) from a given one (H, W, C), float64 (N,)."""
     difference = images.astype(np.int64) - one
-    return np.sqrt(np.square(difference).sum((1, 2, 3))) / 127.5
+    return np.sqrt(np.square(difference).sum((1, 2, 3))) / HALF_RANGE

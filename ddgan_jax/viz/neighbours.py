@@ -5,6 +5,7 @@ come from float32 matrix products, |v|^2 - 2 u.v, whose rounding may put equals 
 distances of those few are then taken exactly, in integers.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from ddgan_jax.data import Dataset
 from ddgan_jax.errors import UserError
+from ddgan_jax.images import HALF_RANGE
 from ddgan_jax.viz import distances
 
 CHUNK_BYTES = 64 * 2**20  # of a chunk of the set and its distances, in float32
@@ -62,10 +64,10 @@ def nearest(
 
 def _centred(pixels: np.ndarray) -> np.ndarray:
     """float32 (N, D) about zero, where float32 is finest."""
-    return pixels.reshape(len(pixels), -1).astype(np.float32) - np.float32(127.5)
+    return pixels.reshape(len(pixels), -1).astype(np.float32) - np.float32(HALF_RANGE)
 
 
-def table(seeds: np.ndarray, found: Neighbours) -> str:
+def table(seeds: Sequence[int], found: Neighbours) -> str:
     """A line for each image: its neighbours' example ids, with their distances."""
     lines = []
     for seed, ids, lengths in zip(seeds, found.indices, found.distances, strict=True):
