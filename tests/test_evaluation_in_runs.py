@@ -10,6 +10,7 @@ from ddgan_jax import build, checkpoint, models
 from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.run_folder import RunFolder
+from ddgan_jax.inference import drawing
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from ddgan_jax.training import hooks
 from ddgan_jax.training.hooks import Best
@@ -37,7 +38,7 @@ def run(workdir, scores, name=NAME, **changes):
         for step, score in scores.items():
             with (workdir / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps({"step": step, name: score}) + "\n")
-            if best.offer(step, {name: score}, state(step)):
+            if best.save_if_better(step, {name: score}, state(step)):
                 kept.append(step)
             best.wait()
     return kept
@@ -94,26 +95,26 @@ def test_nothing_is_made_unless_asked_for(tmp_path):
 
 @pytest.mark.quick
 def test_when_a_run_is_evaluated():
-    c = config(train__num_steps=12)
-    due = [step for step in range(1, 13) if hooks.is_due(c, step)]
+    due = [step for step in range(1, 13) if hooks.is_due(step, 5, 12)]
     assert due == [5, 10, 12]
-    c.eval.every_steps = 0
-    assert not any(hooks.is_due(c, step) for step in range(1, 13))
+    assert not any(hooks.is_due(step, 0, 12) for step in range(1, 13))
 
 
 @pytest.mark.quick
-def test_facts_of_a_state():
+def test_metrics_of_a_state():
     c = config(optimizer__decay_steps=100, optimizer__decay_interval_steps=1)
     c.optimizer.final_learning_rate = 1e-5
     raw = {"a": np.array([3.0, 0.0], np.float32), "b": np.array([[4.0]], np.float32)}
     ema = {"a": np.array([3.0, 3.0], np.float32), "b": np.array([[8.0]], np.float32)}
-    facts = hooks.facts(c, 51, GeneratorState(raw, ema, ()))
-    assert float(facts["ema_distance"]) == pytest.approx(1)  # |(0, 3, 4)| / |(3, 0, 4)|
-    for short, network in (("g", "generator"), ("d", "discriminator")):
+    networks = {"g": "generator", "d": "discriminator"}
+    rates = {short: build.learning_rate(c, network) for short, network in networks.items()}
+    found = hooks.state_metrics(51, GeneratorState(raw, ema, ()), rates)
+    assert float(found["ema_distance"]) == pytest.approx(1)  # |(0, 3, 4)| / |(3, 0, 4)|
+    for short, network in networks.items():
         first = c.optimizer[f"{network}_learning_rate"]
-        assert facts[f"{short}_learning_rate"] == pytest.approx((first + 1e-5) / 2)
-        schedule = build.learning_rate(c, network)
-        assert facts[f"{short}_learning_rate"] == schedule(50)  # what the 51st step multiplied by
+        assert found[f"{short}_learning_rate"] == pytest.approx((first + 1e-5) / 2)
+        # The rate that the 51st step multiplied by.
+        assert found[f"{short}_learning_rate"] == rates[short](50)
 
 
 @pytest.mark.quick
@@ -146,11 +147,15 @@ def test_settings_that_work():
 def test_picture_of_the_steps():
     """A row for each of the first seeds of the grids, a column for each step."""
     c = config(log__num_samples=3)
-    picture = hooks.make_step_picture(c, jax.devices())
+
+    def make():
+        return hooks.make_step_picture(build.sampler(c), drawing.overview(c), jax.devices())
+
+    picture = make()
     template = jax.eval_shape(lambda: models.init_params(c, jax.random.key(0))[0])
     params = random_params(template)
     grid = picture(params)
     scale = (grid.shape[1] - 2) // 16
     assert grid.shape == (3 * 8 * scale + 2 * 2, 2 * 8 * scale + 2, 1)
     c.objective.prediction, c.generator.output_tanh = "x_t", False
-    assert hooks.make_step_picture(c, jax.devices()) is None
+    assert make() is None

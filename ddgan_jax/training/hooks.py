@@ -1,7 +1,8 @@
-"""What a run shows of its state beside the losses: numbers, steps as pictures, the best checkpoint.
+"""What a run makes of its state beside the losses: scores, pictures, the best checkpoint.
 
-The numbers go into the run's lines of metrics as "eval/frechet_pixels_1000". The best checkpoint
-lies in WORKDIR/best, which is itself like a run folder: `ddgan sample --workdir=runs/x/best`.
+Scores go into the run's lines of metrics under names such as "eval/frechet_pixels_1000". The best
+checkpoint lies in WORKDIR/best, which is itself like a run folder, so that
+`ddgan sample --workdir=runs/x/best` draws from it.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import UInt8
 from ml_collections import ConfigDict
 
-from ddgan_jax import build, distributed, images
+from ddgan_jax import distributed, images
 from ddgan_jax.checkpoint import Checkpoints
-from ddgan_jax.config import has_points, run_config
+from ddgan_jax.config import run_config
 from ddgan_jax.data.datasets import Dataset
 from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.evaluation import reference
@@ -25,7 +27,9 @@ from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import drawing
 from ddgan_jax.metrics import names
 from ddgan_jax.metrics.statistics import SavedStatistics
-from ddgan_jax.state import GeneratorState, Params, TrainState
+from ddgan_jax.sampling import Sampler
+from ddgan_jax.state import AnyArray, GeneratorState, Params, TrainState
+from ddgan_jax.train_step import Schedule
 from ddgan_jax.training import reporter
 
 PREFIX = "eval/"
@@ -33,19 +37,21 @@ NUM_TRAJECTORIES = 8
 Draw = Callable[[Params, drawing.Request], Iterable[np.ndarray]]
 
 
-def is_due(config: ConfigDict, step: int) -> bool:
-    """Whether the parameters after `step` are evaluated: every so often, and at the end."""
-    every = config.eval.every_steps
-    return every > 0 and (step % every == 0 or step == config.train.num_steps)
+def is_due(step: int, every_steps: int, num_steps: int) -> bool:
+    """Return whether the state after `step` is evaluated: every so many steps, and at the end.
+
+    every_steps: 0 for never. num_steps: at which the run ends.
+    """
+    return every_steps > 0 and (step % every_steps == 0 or step == num_steps)
 
 
 def make_scores(
     config: ConfigDict, dataset: Dataset, draw: Draw, message: Callable[[str], None]
 ) -> Callable[[Params], dict[str, float]]:
-    """scores(params) -> the numbers of config.eval, by the names that they have in the logs.
+    """Return scores(params), which gives the numbers of config.eval by their names in the logs.
 
-    draw: of `drawing.make_drawer`. message: takes lines about what is made once. Opens the feature
-    network and the statistics of the training set; raises UserError if that cannot be done.
+    draw: made by `drawing.make_drawer`. message: takes lines about what is made once. This opens
+    the feature network and the statistics of the training set; raises UserError if it cannot.
     """
     wanted, count = config.eval, config.eval.num_samples
     metrics = wanted.metrics.split(",")
@@ -66,15 +72,17 @@ def make_scores(
         reference=real,
         report=message,
     )
-    # What fails or takes long at the first call does so now, and not after hours of training.
-    size, channels = config.data.image_size, config.data.channels
-    scorer.network.extract(np.zeros((1, size, size, channels), np.uint8))
+    # The first call compiles, and may fail. It is made now and not after hours of training.
+    info = dataset.info
+    scorer.network.extract(np.zeros((1, info.image_size, info.image_size, info.channels), np.uint8))
     request = drawing.each_class(config.data.num_classes, range(count))
 
     def scores(params: Params) -> dict[str, float]:
         try:
             found = scorer(draw(params, request))
-        except NotFiniteError as error:  # of one evaluation; the run has checks of its own
+        except NotFiniteError as error:
+            # Features may overflow for odd images. The run goes on, since its state has checks of
+            # its own (`health`).
             message(f"no numbers this time: {error}")
             return {}
         return {f"{PREFIX}{name}": value for name, value in found.items()}
@@ -82,19 +90,17 @@ def make_scores(
     return scores
 
 
-def facts(config: ConfigDict, step: int, generator: GeneratorState) -> dict[str, jax.Array]:
-    """What a line of metrics tells of the state after `step`, beside what the step returned.
+def state_metrics(
+    step: int, generator: GeneratorState, learning_rates: Mapping[str, Schedule]
+) -> dict[str, AnyArray | float]:
+    """Return metrics of the state after `step` that the train step does not compute itself.
 
-    ema_distance: |averaged - raw| / |raw| of all parameters together. Learning rates of the step.
+    ema_distance: |averaged - raw| / |raw| over all parameters of the generator together.
+    X_learning_rate: the rate with which this step was made, for each network X of learning_rates.
     """
-    rates = {"g": "generator", "d": "discriminator"}
-    return {
-        "ema_distance": _relative_distance(generator.ema_params, generator.params),
-        **{
-            f"{short}_learning_rate": build.learning_rate(config, network)(step - 1)
-            for short, network in rates.items()
-        },
-    }
+    distance = _relative_distance(generator.ema_params, generator.params)
+    rates = {f"{name}_learning_rate": rate(step - 1) for name, rate in learning_rates.items()}
+    return {"ema_distance": distance, **rates}
 
 
 @jax.jit
@@ -103,21 +109,21 @@ def _relative_distance(a: Params, b: Params) -> jax.Array:
 
 
 def make_step_picture(
-    config: ConfigDict, devices: distributed.Devices
-) -> Callable[[Params], np.ndarray] | None:
-    """picture(params): the x_0 that each step predicts, uint8; a row for each of a few seeds.
+    sampler: Sampler, request: drawing.Request, devices: distributed.Devices
+) -> Callable[[Params], UInt8[np.ndarray, "h w c"]] | None:
+    """Return picture(params): the x_0 that each denoising step predicts, a row for each image.
 
-    The seeds are the first of the run's grids. None for a model that predicts no x_0, and for
-    points.
+    request: the images, of which the first NUM_TRAJECTORIES are used. Returns None for a model that
+    predicts no x_0, and for points.
     """
-    if has_points(config) or config.objective.prediction == "x_t":
+    if images.are_points(sampler.image_shape) or sampler.prediction == "x_t":
         return None
-    few = -(-NUM_TRAJECTORIES // len(devices))
-    draw = drawing.make_drawer(build.sampler(config), devices, few, trajectory=True)
-    shown = drawing.Request(*(part[:NUM_TRAJECTORIES] for part in drawing.overview(config)))
+    chunk_size = -(-NUM_TRAJECTORIES // len(devices))
+    draw = drawing.make_drawer(sampler, devices, chunk_size, trajectory=True)
+    first = drawing.Request(*(part[:NUM_TRAJECTORIES] for part in request))
 
-    def picture(params: Params) -> np.ndarray:
-        x_0 = drawing.concatenate(draw(params, shown)).x_0
+    def picture(params: Params) -> UInt8[np.ndarray, "h w c"]:
+        x_0 = drawing.concatenate(draw(params, first)).x_0
         steps = x_0.shape[1]
         return images.grid(images.to_uint8(x_0).reshape(-1, *x_0.shape[2:]), columns=steps)
 
@@ -125,13 +131,13 @@ def make_step_picture(
 
 
 class Best(AbstractContextManager):
-    """The checkpoint with the best number so far, in WORKDIR/best; nothing if none is asked for.
+    """Keeps the checkpoint with the best score so far, or nothing if config.eval asks for none.
 
-    A job of several processes calls every method on all of them; the first one knows the numbers.
+    In a job of several processes all of them call every method; only the main process has scores.
     """
 
     def __init__(self, run: RunFolder, config: ConfigDict):
-        """Find what a resumed run has kept, with its number in the run's metrics."""
+        """Find the checkpoint that a resumed run has kept, and its score in the run's metrics."""
         self.folder, self._config = run.best, config
         self._checkpoints: Checkpoints | None = None
         wanted = config.eval
@@ -142,16 +148,18 @@ class Best(AbstractContextManager):
         self._name = f"{PREFIX}{full_names[wanted.best]}"
         self._checkpoints = Checkpoints(self.folder.checkpoints, keep_latest=1, keep_every_steps=0)
         kept = self._checkpoints.latest_step()
-        # That of the checkpoint which is there: a later line may have lost its own to a kill.
+        # The score to beat belongs to the checkpoint that is there. A later line may have a better
+        # one whose checkpoint was lost to a kill.
         lines = run.read_metrics(report=reporter.warn)
-        numbers = [line.metrics.get(self._name) for line in lines if line.step == kept]
-        self._best = numbers[-1] if numbers else None
+        scores = [line.metrics.get(self._name) for line in lines if line.step == kept]
+        self._best = scores[-1] if scores else None
 
-    def offer(self, step: int, scores: Mapping[str, float], state: TrainState) -> bool:
-        """Keeps the state if its number is better; whether it is. scores: {} on other processes.
+    def save_if_better(self, step: int, scores: Mapping[str, float], state: TrainState) -> bool:
+        """Save the state if its score is better than all before; return whether it is.
 
-        Writing goes on in the background. A run that repeats steps leaves later ones alone: it will
-        come to them again, with the same numbers.
+        scores: by their names in the logs; {} on all processes but the main one. Writing goes on in
+        the background. A run that repeats steps leaves later checkpoints alone, since it will come
+        to those steps again, with the same scores.
         """
         if self._checkpoints is None:
             return False
@@ -168,12 +176,12 @@ class Best(AbstractContextManager):
         return True
 
     def wait(self) -> None:
-        """Returns when nothing is being written; raises UserError if that failed."""
+        """Return when nothing is being written; raise UserError if that failed."""
         if self._checkpoints is not None:
             self._checkpoints.wait()
 
     def close(self, *exception: object) -> None:
-        """Waits likewise; leaving the context does the same."""
+        """Wait likewise and close; leaving the context does the same."""
         if self._checkpoints is not None:
             self._checkpoints.close()
 

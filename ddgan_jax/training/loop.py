@@ -89,7 +89,13 @@ def train(
             build.sampler(config), distributed.local(devices), config.sampling.chunk_size
         )
         shown = drawing.overview(config)
-        picture_steps = hooks.make_step_picture(config, distributed.local(devices))
+        picture_steps = hooks.make_step_picture(
+            build.sampler(config), shown, distributed.local(devices)
+        )
+        learning_rates = {
+            "g": build.learning_rate(config, "generator"),
+            "d": build.learning_rate(config, "discriminator"),
+        }
         batches = stack.enter_context(
             closing(
                 data.batches(
@@ -139,7 +145,7 @@ def train(
             stopping = stop.at(step)
             last = step == num_steps or stopping
             save_now = last or step % config.checkpoint.save_every_steps == 0
-            eval_now = hooks.is_due(config, step)
+            eval_now = hooks.is_due(step, config.eval.every_steps, num_steps)
             log_now = save_now or eval_now or step % config.log.every_steps == 0
             sample_now = step == num_steps or step % config.log.samples_every_steps == 0
             if log_now or sample_now:
@@ -150,12 +156,11 @@ def train(
                 unchecked.clear()
                 if save_now or eval_now:
                     health.check_state(step, state, generator.ema_params, draw, shown)
-                facts = hooks.facts(config, step, generator)
                 if eval_now and evaluate:
                     scores = evaluate(generator.ema_params)
-                line = metrics | facts | scores
+                line = metrics | hooks.state_metrics(step, generator, learning_rates) | scores
                 out.metrics(step, {name: float(value) for name, value in line.items()})
-            if eval_now and best.offer(step, scores, state):
+            if eval_now and best.save_if_better(step, scores, state):
                 out.message(f"step {step} is the best so far, kept in {best.folder.path}")
             if sample_now and first_process:
                 drawn = drawing.draw_all(draw, generator.ema_params, shown)
