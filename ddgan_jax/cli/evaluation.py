@@ -24,15 +24,9 @@ from ddgan_jax.metrics import names
 if TYPE_CHECKING:
     from etils import epath
 
-_DEFAULT_METRICS = {
-    "inception": "fid,is,kid,prdc",
-    "classifier": "frechet,score,kernel,prdc",
-    "pixels": "frechet,kernel,prdc",
-}
-
 
 def _evaluate(values: flags.FlagValues) -> None:
-    compiler.set_up()
+    compiler.keep_programs()
     from ddgan_jax.evaluation.evaluate import Options, evaluate_command
 
     _check_network(values)
@@ -41,7 +35,7 @@ def _evaluate(values: flags.FlagValues) -> None:
         values.export,
         values.images,
         Options(
-            metrics=(values.metrics or _DEFAULT_METRICS[values.features]).split(","),
+            metrics=values.metrics.split(",") if values.metrics else _all_metrics(values.features),
             features=values.features,
             protocol=values.protocol,
             inception=values.inception,
@@ -59,8 +53,14 @@ def _evaluate(values: flags.FlagValues) -> None:
     )
 
 
+def _all_metrics(features: str) -> list[str]:
+    """Return the metrics of these features; modes, which only Stacked MNIST has, must be named."""
+    metrics = names.METRICS.items()
+    return [name for name, metric in metrics if features in metric.features and name != "modes"]
+
+
 def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
-    compiler.set_up()
+    compiler.keep_programs()
     _check_network(values)
     if (values.dataset is None) == (values.config is None):
         raise UserError("name one data set, with --dataset=NAME or with --config=FILE")
@@ -114,7 +114,7 @@ def _import_inception(values: flags.FlagValues) -> None:
     from ddgan_jax.interop.inception import convert
 
     with output_file(values.out or default_inception_file(), ".npz", what="--out") as out:
-        convert(values["from"].value, out)
+        convert(getattr(values, "from"), out)
         print(f"the FID Inception network in {out}")
 
 
