@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax.models import discriminators, layers, ncsnpp, resample
+from ddgan_jax.models import discriminators, layers, ncsnpp_blocks, resample
 from tests import golden_cases as golden
 from tests.golden import rule_fill
 
@@ -105,7 +105,7 @@ def upfirdn_2d(name):
 
 
 def block(name, features, kind, *, resampling="none", fir=True, rescale=True):
-    module = ncsnpp.ResBlock(features, kind, 0.0, rescale, fir, FIR, None, resampling)
+    module = ncsnpp_blocks.ResBlock(features, kind, 0.0, rescale, fir, FIR, None, resampling)
     parts = DDPM_BLOCK if kind == "ddpm" else BLOCK
     inputs = (INPUTS["x"], INPUTS["temb"], INPUTS["style"], None)
     params = filled(name, module, parts, *inputs)
@@ -161,7 +161,7 @@ def discriminator_time():
 
 def pixel_norm():
     """The normalisation in front of the latent mapping, seen through an identity layer."""
-    module = ncsnpp.LatentMapping(5, 0, None)
+    module = ncsnpp_blocks.LatentMapping(5, 0, None)
     params = {"dense_0": {"kernel": np.eye(5), "bias": np.zeros(5)}}
     return params, lambda p, i: module.apply({"params": p}, i["style"])
 
@@ -177,7 +177,7 @@ def combined(features, cat):
 @functools.cache
 def primitives():
     """Name of the golden array -> (parameters, function of parameters and inputs)."""
-    Down, Up = ncsnpp.Downsample, ncsnpp.Upsample
+    Down, Up = ncsnpp_blocks.Downsample, ncsnpp_blocks.Upsample
     fir_up, fir_down = resample.upsample_fir, resample.downsample_fir
     bias = np.zeros(6)
     table = {name: upfirdn_2d(name) for name in CASE.arrays if name.startswith("upfirdn")}

@@ -79,14 +79,14 @@ class Discriminator(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x_prev: jax.Array, t: jax.Array, x_t: jax.Array) -> jax.Array:
-        """x_prev and the noisier x_t (B, H, W, C), t int (B,) -> logits (B,), >= float32.
+    def __call__(self, x_t: jax.Array, t: jax.Array, x_tp1: jax.Array) -> jax.Array:
+        """Return logits (B,), float32 or wider, of pairs x_t and x_{t+1} (B, H, W, C).
 
-        t is the time of x_prev, as drawn: x_prev = x_t and x_t = x_{t+1} in the paper's symbols.
+        t: int (B,), the time of x_t as drawn.
         """
         init = uniform_fan_out
         time = layers.sinusoidal_embedding(
-            t, self.time_embedding_dim, jnp.promote_types(x_t.dtype, jnp.float32)
+            t, self.time_embedding_dim, jnp.promote_types(x_tp1.dtype, jnp.float32)
         )
         for i in range(2):
             time = leaky_relu(
@@ -99,7 +99,7 @@ class Discriminator(nn.Module):
             )
         h = nn.Dense(
             2 * self.base_channels, kernel_init=init(), dtype=self.dtype, name="input_conv"
-        )(jnp.concatenate([x_prev, x_t], axis=-1))
+        )(jnp.concatenate([x_t, x_tp1], axis=-1))
         for i, multiplier in enumerate(self.width_multipliers):
             width = self.base_channels * multiplier
             block = DownBlock(width, i >= self.first_down, self.dtype, name=f"block_{i}")

@@ -28,7 +28,7 @@ from ddgan_jax.state import AnyArray, Images, Judgement, Keys, Labels, Params
 # (x, t, z or x_{t+1}, labels) -> the arguments of a module, in its order.
 Arrange = Callable[..., tuple]
 # (x, output of the module) -> Judgement.
-Read = Callable[[jax.Array, jax.Array], Judgement]
+Read = Callable[[AnyArray, jax.Array], Judgement]
 Times = Float[AnyArray, " b"] | Any  # integers of a discrete schedule, floats of a continuous one
 
 
@@ -170,7 +170,7 @@ def _read_heads(config: ConfigDict) -> Read:
     """Return how the output channels of a discriminator are divided among its heads."""
     widths = _head_widths(config)
 
-    def read(x: jax.Array, output: jax.Array) -> Judgement:
+    def read(x: AnyArray, output: jax.Array) -> Judgement:
         heads, start = {}, 0
         for name, width in widths.items():
             heads[name] = output[..., start : start + width] if width else None

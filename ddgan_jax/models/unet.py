@@ -18,7 +18,8 @@ of the first convolution, and "imagen" one more resampling.
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -201,6 +202,6 @@ FIELDS = tuple(
 )
 
 
-def from_config(config: ConfigDict, dtype: Dtype = None) -> UNet:
+def from_config(config: ConfigDict | Mapping[str, Any], dtype: Dtype = None) -> UNet:
     """The network whose fields are those of the config; what is no field of it is ignored."""
     return UNet(**{name: config[name] for name in FIELDS if name in config}, dtype=dtype)
