@@ -1,13 +1,14 @@
-"""Whether a state is worth keeping: its numbers are finite, and so are the images drawn from it.
+"""Checks before a checkpoint is written: numbers and images are finite, and there is disk space.
 
-The metrics of a step are those of the parameters before its update: they can be finite where the
-update has left NaN. What is asked here is what a checkpoint promises, before it becomes the newest.
+The metrics of a step belong to the parameters before its update: they can be finite although the
+update has left NaN. So the state itself is checked before it becomes the newest checkpoint, and
+images are drawn from it, which is what a checkpoint promises.
 """
 
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +20,20 @@ from ddgan_jax.files.paths import is_bucket
 from ddgan_jax.inference import drawing
 from ddgan_jax.state import Params, PyTree, TrainState
 
-Draw = Callable[[Params, drawing.Request], Iterable[np.ndarray]]
-
 
 def check_state(
-    step: int, state: TrainState, ema_params: Params, draw: Draw, request: drawing.Request
+    step: int, state: TrainState, ema_params: Params, draw: drawing.Draw, request: drawing.Request
 ) -> None:
     """Refuse a state with a number that is not finite, or that draws an image with one.
 
-    step: train steps done. state: of any layout; every process of a job calls this. ema_params: the
-    averaged parameters as `draw` takes them. request: the images to be tried, of which the first
-    chunk is. Raises UserError, on all processes alike.
+    step: train steps done. state: sharded or replicated; every process of a job calls this.
+    ema_params: the averaged parameters as `draw` takes them. request: images, of which the first
+    chunk is drawn. Raises UserError, on all processes alike.
     """
     where = "the parameters" if not _all_finite(state) else ""
     if not where:
         where = "" if _is_drawable(ema_params, draw, request) else "the images drawn from them"
+    # The main process decides: if only some went on, they would wait for the others for ever.
     if distributed.from_first_process(bool(where)):
         raise UserError(
             f"step {step}: {where or 'parameters or images'} are not finite; no checkpoint was "
@@ -45,8 +45,8 @@ def check_state(
 def check_metrics(metrics: Mapping[int, Mapping[str, float]]) -> None:
     """Refuse steps with a metric that is not finite.
 
-    metrics: of steps in ascending order. A gradient's norm is one of them. Raises UserError for the
-    first such step.
+    metrics: by step, in ascending order; among them the norms of the gradients. Raises UserError
+    for the first such step.
     """
     for step, values in metrics.items():
         bad = [f"{name} is {value:g}" for name, value in values.items() if not math.isfinite(value)]
@@ -58,9 +58,9 @@ def check_metrics(metrics: Mapping[int, Mapping[str, float]]) -> None:
 
 
 def check_space(folder: str | os.PathLike, state: PyTree) -> None:
-    """Refuse a run whose first checkpoint would not fit on the disk of `folder`, which exists.
+    """Refuse to start a run whose first checkpoint would not fit on the disk of `folder`.
 
-    state: arrays or their shapes. Raises UserError.
+    folder: exists. state: arrays or their shapes. Raises UserError.
     """
     if is_bucket(folder):
         return
@@ -73,7 +73,7 @@ def check_space(folder: str | os.PathLike, state: PyTree) -> None:
         )
 
 
-def _is_drawable(ema_params: Params, draw: Draw, request: drawing.Request) -> bool:
+def _is_drawable(ema_params: Params, draw: drawing.Draw, request: drawing.Request) -> bool:
     try:
         first = next(iter(draw(ema_params, request)))
     except NotFiniteError:

@@ -5,7 +5,7 @@ checkpoint lies in WORKDIR/best, which is itself like a run folder, so that
 `ddgan sample --workdir=runs/x/best` draws from it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 import jax
@@ -34,7 +34,6 @@ from ddgan_jax.training import reporter
 
 PREFIX = "eval/"
 NUM_TRAJECTORIES = 8
-Draw = Callable[[Params, drawing.Request], Iterable[np.ndarray]]
 
 
 def is_due(step: int, every_steps: int, num_steps: int) -> bool:
@@ -46,7 +45,7 @@ def is_due(step: int, every_steps: int, num_steps: int) -> bool:
 
 
 def make_scores(
-    config: ConfigDict, dataset: Dataset, draw: Draw, message: Callable[[str], None]
+    config: ConfigDict, dataset: Dataset, draw: drawing.Draw, message: Callable[[str], None]
 ) -> Callable[[Params], dict[str, float]]:
     """Return scores(params), which gives the numbers of config.eval by their names in the logs.
 

@@ -1,7 +1,7 @@
-"""What a run is trained on: a line of WORKDIR/machine.jsonl whenever it starts or goes on.
+"""The record of each start of a run: devices, versions and data set, a line of machine.jsonl.
 
-Beside the devices that is the data set, by its fingerprint: a run that goes on with other images
-than before would end elsewhere, and nobody would know why.
+The data set is recorded by its fingerprint, and a run refuses to resume with another one. It would
+end with other parameters, and nobody would know why.
 """
 
 import os
@@ -19,9 +19,9 @@ from ddgan_jax.training.reporter import warn
 
 
 def check_same_data(folder: RunFolder, fingerprint: str, *, allow_changed: bool = False) -> None:
-    """Refuse a data set that is not the one with which the run went on last.
+    """Refuse a data set that differs from the one of the run's last start.
 
-    fingerprint: of `data.fingerprint`. allow_changed: only say so. Raises UserError.
+    fingerprint: made by `data.fingerprint`. allow_changed: warn instead. Raises UserError.
     """
     known = [start.data for start in folder.read_starts(report=warn) if start.data]
     if not known or known[-1] == fingerprint:
@@ -29,15 +29,15 @@ def check_same_data(folder: RunFolder, fingerprint: str, *, allow_changed: bool 
     if not allow_changed:
         raise UserError(
             f"the data set is not what it was when {shown(folder.path, 300)} was trained last (its "
-            "images, labels or number changed): put it back, or allow it with allow_changed_data"
+            "images, labels or number changed): put it back, or allow it with `allow_changed_data`"
         )
     warn("the data set has changed since this run was trained last")
 
 
 def describe(step: int, fingerprint: str = "") -> dict[str, Any]:
-    """Return this job's devices, versions and data set, values that JSON can hold.
+    """Return this job's devices, versions and data set, in values that JSON can hold.
 
-    step: train steps done before it. fingerprint: of `data.fingerprint`.
+    step: train steps done before this start. fingerprint: made by `data.fingerprint`.
     """
     devices = distributed.all_devices()
     return {
@@ -47,7 +47,7 @@ def describe(step: int, fingerprint: str = "") -> dict[str, Any]:
         "device_kind": devices[0].device_kind,
         "platform": devices[0].platform,
         "processes": jax.process_count(),
-        "cores": os.cpu_count(),  # of this process's host
+        "cores": os.cpu_count(),  # of the main process's host
         "randomness": randomness.about(),
         "data": fingerprint,
         "jax": jax.__version__,
@@ -56,7 +56,7 @@ def describe(step: int, fingerprint: str = "") -> dict[str, Any]:
 
 
 def record(folder: RunFolder, step: int, fingerprint: str = "") -> None:
-    """Append the line to the run folder, which exists. Only the main process calls this.
+    """Append the line of this start to the run folder, which exists. The main process calls this.
 
     Raises UserError if it cannot be written.
     """

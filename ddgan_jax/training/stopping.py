@@ -1,4 +1,4 @@
-"""Ending a run between two steps when the user or the system asks for it."""
+"""Requests to stop a run: it then ends between two steps, with a checkpoint."""
 
 import os
 import signal
@@ -11,16 +11,16 @@ from ddgan_jax import signals
 
 
 class StopRequest:
-    """Whether this process, or any process of its job, was asked to stop.
+    """Says whether this process, or any other process of its job, was asked to stop.
 
-    This one is never asked, unless by JAX on behalf of a job of several processes: it is what
-    `train` takes inside another program, whose signals are that program's business.
+    This class watches no signals. It is the default of `train`, which may run inside another
+    program that handles signals itself. Only JAX may ask, on behalf of a job of several processes.
     """
 
     signal_number: int | None = None
 
     def at(self, step: int) -> bool:
-        """Return whether to stop after `step`; to be asked once after each, by every process.
+        """Return whether to stop after `step`; every process calls this once after each step.
 
         All processes of a job get the same answer: JAX spreads the notice and chooses a step that
         none of them has passed.
@@ -30,7 +30,7 @@ class StopRequest:
         return self.signal_number is not None
 
     def accepted(self) -> AbstractContextManager:
-        """Give the context in which a request is worth waiting for: there is work to save."""
+        """Return the context in which a request waits until the step is saved."""
         return nullcontext()
 
     def leave(self) -> None:
@@ -41,14 +41,14 @@ class StopRequest:
 
 
 class SignalledStop(StopRequest):
-    """What `ddgan train` uses: asked to stop by Ctrl-C, SIGTERM, SIGHUP and SIGUSR1.
+    """Stops `ddgan train` upon Ctrl-C, SIGTERM, SIGHUP or SIGUSR1.
 
-    In a job of several processes SIGTERM belongs to JAX, which tells the others; the other signals
-    are passed on to it.
+    In a job of several processes JAX handles SIGTERM and tells the other processes; any other
+    signal is therefore passed on as SIGTERM.
     """
 
     def accepted(self) -> AbstractContextManager:
-        """Give the context in which the first signal is such a request; the second one ends."""
+        """Return the context in which the first signal is a request; a second one ends at once."""
         if jax.process_count() == 1:
             signals.reclaim()
         return signals.ask_first(self._ask, "finishing this step and saving a checkpoint")
@@ -57,6 +57,6 @@ class SignalledStop(StopRequest):
         if jax.process_count() > 1:
             if number != signal.SIGTERM:
                 os.kill(os.getpid(), signal.SIGTERM)
-            # All of them end alike, whichever met the signal.
+            # `at` hears of it from JAX, so that all processes end alike, whichever got the signal.
             return
         self.signal_number = number
