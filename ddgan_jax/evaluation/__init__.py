@@ -1,7 +1,9 @@
-"""Numbers of images: what they are compared by, with which real ones, what the numbers are called.
+"""Score generated images against real ones, and say what every number depends on.
 
-features.py     a feature network: Inception, a classifier, or the pixels themselves
-reference.py    statistics of a data set's features
-scoring.py      the metrics that can be asked for, by name
-evaluate.py     `ddgan evaluate`: samples -> features -> numbers with all that they depend on
+features.py         the feature networks: Inception, a classifier, or the pixels themselves
+gather.py           from a stream of images to what metrics read of them
+reference.py        the statistics of a data set's features
+scorer.py           the object that scores images, for the command and during a run
+images_to_score.py  samples of a model, or images that somebody gives
+evaluate.py         `ddgan evaluate`: a result that says what each number depends on
 """

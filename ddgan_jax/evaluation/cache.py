@@ -1,4 +1,4 @@
-"""What is made once and then kept in the cache folder."""
+"""Keep in the cache folder what takes long to make: classifiers and statistics of data sets."""
 
 import os
 from collections.abc import Callable
@@ -20,17 +20,24 @@ def kept(
     is_enough: Callable[[T], bool] = lambda value: True,
     report: Callable[[str], None],
 ) -> T:
-    """Return what the cache folder holds under a name, or make it now and put it there.
+    """Return the value that the cache folder holds under a name, or make it and put it there.
 
-    The folder is a convenience and stops nobody: a damaged file is made anew, and where nothing can
-    be kept (no home folder, no rights, a full disk) nothing is. Lines to `report` say so. Processes
-    that ask at once each make it, and write equal files whole.
+    A cache is a convenience and never an error. A damaged file is made anew, and a value that
+    cannot be written (no home folder, no rights, a full disk) is used all the same; `report` takes
+    a line about either. Processes that ask at the same time each make the value, and write equal
+    files whole.
 
-    load, save: raise UserError for a file that cannot be used, or written. make: takes where the
-    value will be kept, in words. is_enough: whether what was found serves; if not it is made anew.
+    Args:
+      name: The file's path inside the cache folder.
+      load: Reads a file. Raises UserError for one that cannot be used.
+      make: Makes the value. Its argument says in words where the value will be kept.
+      save: Writes a file. Raises UserError if it cannot be written.
+      is_enough: Tells whether a value from a file serves; otherwise it is made anew.
+      report: Takes lines for people.
     """
     folder = cache_folder()
     path = None if folder is None else folder / name
+    # lexists, so that a broken link is reported as a damaged file and not silently written through.
     if path is not None and os.path.lexists(path):
         try:
             found = load(path)

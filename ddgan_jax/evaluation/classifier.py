@@ -1,8 +1,8 @@
-"""Classifiers of the data set at hand: trained at first use, kept in the cache folder.
+"""Train a classifier of the data set at hand, at its first use, and keep it in the cache folder.
 
-Their features compare images where the Inception weights are missing, or know nothing of the
-domain; that of single digits counts the modes of Stacked MNIST. A tenth of the set is held out of
-the training and gives the accuracy, which belongs beside every number that comes from one.
+Its features compare images where the Inception weights are missing, or know nothing of the domain.
+The classifier of single digits counts the modes of Stacked MNIST. A tenth of the set is held out of
+the training and gives the accuracy, which belongs beside every number that comes from a classifier.
 """
 
 import contextlib
@@ -33,7 +33,6 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference import weights
 from ddgan_jax.models import parameters
-from ddgan_jax.models import parameters
 from ddgan_jax.models.classifier import classify, init_params
 from ddgan_jax.state import Batch, Params, PyTree
 
@@ -41,13 +40,17 @@ FORMAT = "ddgan_jax classifier 1"  # changes with the network and its training
 BATCH_SIZE = 128
 FEWEST_STEPS, MOST_STEPS, EPOCHS = 200, 1_500, 15  # so many epochs, within these bounds
 LEARNING_RATE = 2e-3  # at the top of one cycle
-HELD_OUT = 0.1  # part of the set
+HELD_OUT = 0.1  # fraction of the set
 
 Report = Callable[[str], None]
 
 
 class Trained(NamedTuple):
-    """params: on the host, float32. about: what JSON can hold: the data set, accuracy, checksum."""
+    """A trained classifier.
+
+    params: On the host, float32. about: The data set, the accuracy and the checksum, as JSON holds
+    them.
+    """
 
     params: Params
     about: Mapping[str, Any]
@@ -58,7 +61,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class _About(msgspec.Struct):
-    """`Trained.about` as a file holds it."""
+    """The fields of `Trained.about` as a file holds them."""
 
     format: str
     dataset: str
@@ -73,26 +76,26 @@ class _About(msgspec.Struct):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Part:
-    """Some examples of a set, by their ids there, as a set of its own."""
+    """A set of some examples of another set, which `ids` picks."""
 
     source: Dataset
     ids: np.ndarray
 
     @property
     def info(self) -> DatasetInfo:
-        """That of the source, with another number of examples."""
+        """Return the information of the source, with this number of examples."""
         return dataclasses.replace(self.source.info, num_examples=len(self.ids))
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Dataset.read`."""
+        """Return images and labels by id, as `Dataset.read` does."""
         return self.source.read(self.ids[ids])
 
 
 def of_dataset(dataset: Dataset, report: Report, *, steps: int = 0) -> Trained:
-    """The classifier of a labelled set: from the cache folder, or trained now and put there.
+    """Return the classifier of a labelled set, from the cache folder or trained now.
 
-    report: takes lines of progress. steps: of training, 0: by the size of the set. Raises
-    UserError for a set without classes.
+    report: Takes lines of progress. steps: Train steps, 0 to choose them by the size of the set.
+    Raises UserError for a set without classes.
     """
     info = dataset.info
     if info.num_classes < 2:
@@ -100,10 +103,13 @@ def of_dataset(dataset: Dataset, report: Report, *, steps: int = 0) -> Trained:
             f"the images of {info.name} have no classes that a classifier could learn: use "
             "`features=pixels`"
         )
+    # Small sets need many epochs, and large ones are learned long before many epochs are over.
     steps = steps or min(MOST_STEPS, max(FEWEST_STEPS, EPOCHS * info.num_examples // BATCH_SIZE))
     name = f"{info.name.replace('/', '_')}-{data.fingerprint(dataset)}-{steps}.npz"
 
     def make(where: str) -> Trained:
+        # The name of the file holds everything that the result depends on, so that a change of the
+        # set or of the steps never finds the wrong classifier.
         report(f"training a classifier of {info.name}, once: {steps:,} steps, {where}")
         return train(dataset, report, steps=steps)
 
@@ -115,10 +121,12 @@ def of_dataset(dataset: Dataset, report: Report, *, steps: int = 0) -> Trained:
 
 
 def of_stacked_digits(config: ConfigDict, report: Report) -> Trained:
-    """The classifier of single MNIST digits, laid out as in the channels of stacked_mnist.
+    """Return the classifier of single MNIST digits, padded as in the channels of stacked_mnist.
 
-    config: of a run on stacked_mnist. Raises UserError as `of_dataset`, or if mnist is missing.
+    config: The config of a run on stacked_mnist. Raises UserError as `of_dataset` does, and if
+    mnist is missing.
     """
+    # All digits: a run on few examples is judged by the same classifier as one on all of them.
     whole = from_dict(config.to_dict())
     whole.data.max_examples = 0
     stacked = data.open_dataset(whole)
@@ -130,7 +138,7 @@ def of_stacked_digits(config: ConfigDict, report: Report) -> Trained:
 
 
 def label_stacks(params: Params, images: np.ndarray) -> np.ndarray:
-    """Labels 100 R + 10 G + B, int (N,), of images uint8 (N, 32, 32, 3), by their digits."""
+    """Return the labels 100 R + 10 G + B, int (n,), of uint8 images (n, 32, 32, 3)."""
     digits = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3], 1)
     red, green, blue = _predict(params, digits).reshape(-1, 3).T
     return 100 * red + 10 * green + blue
@@ -141,8 +149,14 @@ def label_stacks(params: Params, images: np.ndarray) -> np.ndarray:
 
 @randomness.reproducible()
 def train(dataset: Dataset, report: Report, *, steps: int, seed: int = 0) -> Trained:
-    """Trains on nine tenths of the set, a pure function of the set, `steps` and the seed."""
+    """Return a classifier trained on nine tenths of the set.
+
+    The result is a function of the set, `steps` and `seed` alone. Raises NotFiniteError if the
+    training diverges.
+    """
     info = dataset.info
+    # The order has a purpose of its own, so that the held-out part is random whatever order the
+    # set is stored in, and the same in every training.
     order = permutation(0, (HELD_OUT_ORDER,), info.num_examples)
     held_out, rest = np.split(order, [max(1, round(info.num_examples * HELD_OUT))])
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, LEARNING_RATE), weight_decay=0.01)
@@ -214,7 +228,7 @@ def _best_class(params: Params, images: jax.Array) -> jax.Array:
 
 
 def save(path: str | os.PathLike, trained: Trained) -> None:
-    """Writes one .npz, whole or not at all. Raises UserError if it cannot be written."""
+    """Write one .npz file, whole or not at all. Raises UserError if it cannot be written."""
     content = io.BytesIO()
     entries: dict[str, Any] = parameters.named(trained.params)
     np.savez(content, about=json.dumps(dict(trained.about)), **entries)
@@ -222,7 +236,10 @@ def save(path: str | os.PathLike, trained: Trained) -> None:
 
 
 def load(path: str | os.PathLike) -> Trained:
-    """Return what `save` wrote. Raises UserError for a file that is missing, damaged or foreign."""
+    """Return the classifier of a file that `save` wrote.
+
+    Raises UserError for a file that is missing, damaged or of another program.
+    """
     path = user_path(path, "classifier")
     found = arrays.read_arrays(path)
     text = arrays.text_of(found, "about", path).encode()
@@ -246,5 +263,5 @@ def load(path: str | os.PathLike) -> Trained:
 
 
 def sha256(params: Params) -> str:
-    """Checksum of parameters, by their names, shapes and values."""
+    """Return a checksum of the names, shapes and values of parameters."""
     return hashlib.sha256(weights.to_safetensors(params)).hexdigest()

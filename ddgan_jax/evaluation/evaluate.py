@@ -25,7 +25,7 @@ from ddgan_jax.evaluation.scorer import Scorer, open_scorer
 from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
-from ddgan_jax.inference.requests import open_model
+from ddgan_jax.inference.load import open_model
 from ddgan_jax.interop.inception import PUBLISHED_SHA256
 from ddgan_jax.metrics import names, statistics
 from ddgan_jax.metrics.statistics import SavedStatistics
@@ -34,11 +34,12 @@ FEWEST_KEPT = 10_000  # features of real images, if any are needed and there are
 
 
 class Options(NamedTuple):
-    """What is asked for. Empty strings and zeros stand for the defaults of the command.
+    """The request of a user; empty strings and zeros stand for the defaults of the command.
 
-    metrics: of names.METRICS. features, protocol, inception: see features.open_network. num: of
-    images. reference: a file of statistics. dataset, split, data_dir: of the real images; without
-    them those that the model was trained on. out: the JSON file.
+    metrics: Keys of names.METRICS. features, protocol, inception: As features.open_network takes
+    them. num: The number of images. reference: A file of statistics. dataset, split, data_dir: Of
+    the real images; without them those that the model was trained on. allow_small: Score fewer
+    images than papers do. out: The JSON file.
     """
 
     metrics: Sequence[str]
@@ -103,6 +104,7 @@ def _open_source(
 
 def evaluate(source: Source, options: Options, *, report: Callable[[str], None]) -> dict[str, Any]:
     """Return the result, as in the module's docstring. report: Takes lines of progress."""
+    # Opened at most once, and only if something needs it: the metrics of given images may not.
     open_dataset = functools.cache(lambda: data.open_dataset(_needed(source.data)))
     scorer = open_scorer(
         options.metrics,
@@ -115,6 +117,7 @@ def evaluate(source: Source, options: Options, *, report: Callable[[str], None])
         reference=functools.partial(_reference, source, options, open_dataset, report),
         report=report,
     )
+    # Before the scoring, since its network and its statistics would compete for the devices.
     timing = source.sampling()
     result = {
         "metrics": scorer(source.read()),
@@ -146,6 +149,7 @@ def _about_modes(classifier: Mapping[str, Any], count: int) -> dict[str, Any]:
 
 
 def _is_comparable(scorer: Scorer) -> bool:
+    # Weights converted from another file than the published one give other features.
     published = scorer.network.identity.get("source_sha256") == PUBLISHED_SHA256
     if names.needs_features(scorer.metrics) and not published:
         return False

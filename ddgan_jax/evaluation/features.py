@@ -1,12 +1,12 @@
-"""Feature networks: what turns images into the vectors that sets of images are compared by.
+"""Feature networks: they turn images into the vectors by which sets of images are compared.
 
     inception    the network of published numbers, from a file that `ddgan import inception` makes
     classifier   one that this project trains on the data set at hand
     pixels       the images themselves, averaged down to LARGEST_PIXELS numbers or fewer
 
-Each is a value: what it is, and a function from uint8 images to features, over all devices of this
-process, the same for any number of them. Only numbers of equal `identity` compare, and only those
-of `inception` have the names by which papers call them.
+Each is a value that holds its identity and a function from uint8 images to features. The function
+uses all devices of this process and gives the same features for any number of them. Only numbers of
+equal identity can be compared, and only those of `inception` have the names that papers use.
 """
 
 import os
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, UInt8
 
 from ddgan_jax import distributed, randomness
 from ddgan_jax.distributed import Devices
@@ -26,24 +27,24 @@ from ddgan_jax.metrics.statistics import Provenance
 if TYPE_CHECKING:
     from ddgan_jax.data import Dataset
 
-LARGEST_PIXELS = 1024
+LARGEST_PIXELS = 1024  # numbers in a vector of pixels: covariances take their square
 BATCH_SIZE = 32  # images that a device gets at a time
 
 
 class Features(NamedTuple):
-    """Of N images. logits: None where the network names no classes."""
+    """The features of n images. logits: None for a network without classes."""
 
-    vectors: np.ndarray  # float32 (N, D)
-    logits: np.ndarray | None  # float32 (N, classes)
+    vectors: Float[np.ndarray, "n d"]
+    logits: Float[np.ndarray, "n classes"] | None
 
 
 class FeatureNetwork(NamedTuple):
     """A feature network.
 
-    name: one of `metrics.names.FEATURES`. identity: what JSON can hold: with the name the protocol,
-    the checksum of the weights, the accuracy of a classifier, where there are such. extract:
-    features of uint8 images (N, H, W, C), any N >= 1. batch_size: images that make `extract` a
-    whole batch.
+    name: One of `metrics.names.FEATURES`. identity: Everything that its features depend on, as JSON
+    holds it: the name, and where there are such the protocol, the checksum of the weights and the
+    accuracy of a classifier. extract: Returns the features of uint8 images (n, h, w, c), n >= 1.
+    batch_size: The number of images for which `extract` wastes no work.
     """
 
     name: str
@@ -60,12 +61,16 @@ def open_network(
     inception_file: str | os.PathLike = "",
     report: Callable[[str], None],
 ) -> FeatureNetwork:
-    """The network of that name, on the devices of this process.
+    """Open a feature network on the devices of this process.
 
-    dataset: opens the set at hand, on which a classifier is trained if it is not in the cache;
-    report takes lines about that. protocol, inception_file: of inception, the file "" for the one
-    in the cache folder. Raises UserError for files that are missing or damaged, and for sets
-    without classes.
+    Args:
+      name: One of `metrics.names.FEATURES`.
+      dataset: Opens the set at hand, on which a classifier is trained if none is in the cache.
+      protocol: One of `metrics.names.PROTOCOLS`, for inception.
+      inception_file: The converted weights, "" for those in the cache folder.
+      report: Takes lines about the training of a classifier.
+
+    Raises UserError for files that are missing or damaged, and for sets without classes.
     """
     devices = distributed.local_devices()
     if name == "inception":
@@ -74,11 +79,12 @@ def open_network(
         network = classifier(dataset(), devices, report)
     else:
         network = pixels(devices)
+    # Features must not depend on the variables with which a user tunes JAX.
     return network._replace(extract=randomness.reproducible()(network.extract))
 
 
 def default_inception_file() -> str:
-    """Return where the converted Inception weights are looked for.
+    """Return the path of the converted Inception weights in the cache folder.
 
     Raises UserError where there is no home folder.
     """
@@ -91,7 +97,8 @@ def default_inception_file() -> str:
 
 
 def inception(path: str | os.PathLike, protocol: str, devices: Devices) -> FeatureNetwork:
-    """The FID InceptionV3. Raises UserError for a file that is missing or damaged."""
+    """Return the FID InceptionV3. Raises UserError for a file that is missing or damaged."""
+    # Here: the other feature networks need no Flax network of 2048 features.
     from ddgan_jax.evaluation import inception as network
     from ddgan_jax.interop.inception import load
 
@@ -116,7 +123,7 @@ def inception(path: str | os.PathLike, protocol: str, devices: Devices) -> Featu
 def classifier(
     dataset: "Dataset", devices: Devices, report: Callable[[str], None]
 ) -> FeatureNetwork:
-    """A classifier of the set: trained at first use, see `classifier.of_dataset`."""
+    """Return the classifier of a set as a feature network; see `classifier.of_dataset`."""
     from ddgan_jax.evaluation import classifier as classifiers
     from ddgan_jax.models.classifier import classify
 
@@ -138,7 +145,7 @@ def classifier(
 
 
 def pixels(devices: Devices) -> FeatureNetwork:
-    """Pixels in [-1, 1], averaged over equal cells where there are more than LARGEST_PIXELS."""
+    """Return the pixels as features, averaged over cells if there are more than LARGEST_PIXELS."""
     mapped = distributed.map_examples(lambda _, images: average_pixels(images), devices)
     batch_size = BATCH_SIZE * len(devices)
 
@@ -150,8 +157,8 @@ def pixels(devices: Devices) -> FeatureNetwork:
     return FeatureNetwork("pixels", identity, extract, batch_size)
 
 
-def average_pixels(images: jax.Array) -> jax.Array:
-    """uint8 images (B, H, W, C) as float32 (B, D), [-1, 1], D <= LARGEST_PIXELS."""
+def average_pixels(images: UInt8[Array, "b h w c"]) -> Float[Array, "b d"]:
+    """Return images as float32 vectors in [-1, 1] of at most LARGEST_PIXELS numbers."""
     height, width, channels = images.shape[1:]
     side = int((LARGEST_PIXELS / channels) ** 0.5)
     rows, columns = (cell_matrix(size, min(size, side)) for size in (height, width))
@@ -160,11 +167,11 @@ def average_pixels(images: jax.Array) -> jax.Array:
     return cells.reshape(len(images), -1)
 
 
-def cell_matrix(size: int, cells: int) -> np.ndarray:
-    """Means of an axis over equal cells, float32 (cells, size): each row adds to 1.
+def cell_matrix(size: int, cells: int) -> Float[np.ndarray, "cells size"]:
+    """Return the matrix that averages an axis over equal cells, float32.
 
-    Cell i reaches from i size / cells to (i + 1) size / cells; a pixel on the border of two counts
-    in both with the part that lies there.
+    Cell i reaches from i size / cells to (i + 1) size / cells. A pixel on the border of two cells
+    counts in both, each time with the part of it that lies there. Each row adds up to 1.
     """
     edges = np.arange(cells + 1) * (size / cells)
     pixels = np.arange(size)
@@ -174,7 +181,7 @@ def cell_matrix(size: int, cells: int) -> np.ndarray:
 
 
 def provenance(network: FeatureNetwork, dataset: str, preprocessing: str) -> Provenance:
-    """What statistics of the network's features say of themselves; see `statistics.Provenance`."""
+    """Return the provenance of statistics of the network's features."""
     identity = network.identity
     return Provenance(
         protocol=identity.get("protocol", "none"),

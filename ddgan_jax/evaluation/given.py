@@ -1,4 +1,4 @@
-"""Images that somebody gives to be scored: a folder or a zip of image files, an .npy or an .npz."""
+"""Read images that somebody gives to be scored: a folder or zip of image files, .npy or .npz."""
 
 import dataclasses
 import os
@@ -20,7 +20,10 @@ CHUNK = 256
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given:
-    """Images of one size. shape: (H, W, C). read: all of them, uint8 (n, H, W, C) at a time."""
+    """Images of one size.
+
+    shape: Height, width and channels. read: Yields all images in uint8 chunks (n, h, w, c).
+    """
 
     count: int
     shape: tuple[int, int, int]
@@ -43,7 +46,7 @@ def open_images(path: str | os.PathLike) -> Given:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # what it is, its reader will say
+    except OSError:  # its reader will say in one line what is wrong with the path
         return False
 
 

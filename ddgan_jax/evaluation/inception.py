@@ -1,4 +1,4 @@
-"""Inception features of images, by the two protocols that published numbers follow.
+"""Extract Inception features of images, by the two protocols that published numbers follow.
 
     tf1          TensorFlow's legacy bilinear resize to 299 x 299, (x - 128) / 128.
                  torch-fidelity, ADM, StyleGAN, EDM, and the original code.
@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from ddgan_jax import distributed
 from ddgan_jax.distributed import Devices
@@ -29,10 +30,10 @@ BATCH_SIZE = 32  # images in one call of the compiled network, over all devices
 
 
 class Features(NamedTuple):
-    """float32 (float64 under jax_enable_x64) features of N images."""
+    """Features of n images, float32 (float64 under jax_enable_x64)."""
 
-    pool3: np.ndarray  # (N, 2048), for FID, KID, precision and recall
-    logits: np.ndarray  # (N, 1008) without bias, for the Inception Score
+    pool3: Float[np.ndarray, "n 2048"]  # for FID, KID, precision and recall
+    logits: Float[np.ndarray, "n 1008"]  # without bias, for the Inception Score
 
 
 def _legacy_positions(size: int) -> np.ndarray:
@@ -45,7 +46,7 @@ def _centre_positions(size: int) -> np.ndarray:
 
 
 class Protocol(NamedTuple):
-    """How uint8 images become the network's input."""
+    """The way from uint8 images to the network's input."""
 
     positions: Callable[[int], np.ndarray]  # axis size -> (299,): where its outputs are read
     offset: float
@@ -58,8 +59,8 @@ PROTOCOLS = {
 }
 
 
-def resize_matrix(protocol: str, size: int) -> np.ndarray:
-    """Weights of a bilinear resize of an axis, float64 (299, size): rows of two that add to 1."""
+def resize_matrix(protocol: str, size: int) -> Float[np.ndarray, "299 size"]:
+    """Return the weights of a bilinear resize of an axis, float64: two in a row, which add to 1."""
     positions = PROTOCOLS[protocol].positions(size)
     rows = np.arange(INPUT_SIZE)
     low = np.floor(positions).astype(int)
@@ -70,21 +71,22 @@ def resize_matrix(protocol: str, size: int) -> np.ndarray:
     return matrix
 
 
-def resize(images: jax.Array, protocol: str) -> jax.Array:
-    """Images (B, H, W, C) in 0 .. 255 as float (B, 299, 299, C), still in 0 .. 255."""
+def resize(images: Array, protocol: str) -> Float[Array, "b 299 299 c"]:
+    """Resize images (b, h, w, c) of any dtype in [0, 255], where the values stay."""
     x = jnp.asarray(images, jnp.result_type(float))
     rows, columns = (jnp.asarray(resize_matrix(protocol, n), x.dtype) for n in x.shape[1:3])
     return jnp.einsum("ah,bhwc,ew->baec", rows, x, columns, precision=PRECISION)
 
 
-def preprocess(images: jax.Array, protocol: str) -> jax.Array:
-    """The network's input (B, 299, 299, 3) from uint8 images (B, H, W, C); gray (C = 1) as RGB."""
+def preprocess(images: Array, protocol: str) -> Float[Array, "b 299 299 3"]:
+    """Return the network's input from images (b, h, w, c) in [0, 255]; gray ones become RGB."""
     _, offset, scale = PROTOCOLS[protocol]
     x = (resize(images, protocol) - offset) / scale
     return jnp.broadcast_to(x, (*x.shape[:-1], 3))
 
 
-# Two programs, so that another image size or protocol does not compile the network again.
+# Resizing and the network are two programs, so that another image size or protocol does not compile
+# the network again, which takes a minute on a CPU.
 @functools.cache
 def _preprocess_on(devices: Devices, protocol: str) -> Callable[..., jax.Array]:
     return distributed.map_examples(lambda _, images: preprocess(images, protocol), devices)
@@ -103,13 +105,19 @@ def features(
     batch_size: int = BATCH_SIZE,
     devices: Devices = (),
 ) -> Features:
-    """Inception features of images (N, H, W, C), uint8, C = 1 (gray) or 3 (RGB), any N >= 1.
+    """Return the Inception features of uint8 images (n, h, w, c), c = 1 (gray) or 3 (RGB), n >= 1.
 
-    The images go through one compiled program in batches of batch_size, which the devices share
-    (by default those of this process; the size is rounded up to a multiple of their number). The
-    last batch is filled up with copies whose features are thrown away. params: of
-    `interop.inception`, best on the devices. Raises UserError for an unknown protocol and for
-    images of another type or shape.
+    The last batch is filled up with copies, whose features are thrown away.
+
+    Args:
+      params: As `interop.inception.load` returns them, best placed on the devices already.
+      images: uint8, of any size.
+      protocol: A key of PROTOCOLS.
+      batch_size: Images in one call of the compiled network, over all devices; it is rounded up to
+        a multiple of their number.
+      devices: By default those of this process.
+
+    Raises UserError for an unknown protocol and for images of another type or shape.
     """
     if protocol not in PROTOCOLS:
         raise UserError(f"there is no protocol {protocol!r}, there are {', '.join(PROTOCOLS)}")

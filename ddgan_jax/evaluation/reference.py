@@ -1,8 +1,8 @@
-"""The real images that generated ones are compared with: statistics of a data set's features.
+"""Compute the statistics of a data set's features, with which generated images are compared.
 
 Images go through the training preprocessing, without mirroring. They are read in a fixed random
-order, so that the first features, which are kept for the metrics that need more than mean and
-covariance, are those of a random part of the set.
+order, so that the first features belong to a random part of the set; they are kept for the metrics
+that need more than mean and covariance.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from ddgan_jax.metrics.statistics import SavedStatistics
 
 
 def preprocessing(height: int, width: int, channels: int) -> str:
-    """What becomes of images before they meet a feature network, in words."""
+    """Describe the preprocessing of images of this size in words, for their provenance."""
     return (
         f"{height} x {width} x {channels}: shorter side shrunk (bilinear, antialiased), "
         "centre crop, not mirrored"
@@ -37,7 +37,11 @@ def preprocessing(height: int, width: int, channels: int) -> str:
 def of_dataset(
     dataset: Dataset, network: FeatureNetwork, *, split: str, num: int = 0, keep: int
 ) -> tuple[Gathered, statistics.Provenance]:
-    """The features of `num` images of a set, 0: of all. split: how provenance calls its part."""
+    """Gather the features of a set of images.
+
+    split: The name of its part of the data, for the provenance. num: Number of images, 0 for all.
+    keep: Number of feature vectors to keep. Raises UserError for an image that cannot be read.
+    """
     info = dataset.info
     order = permutation(0, (REFERENCE_ORDER,), info.num_examples)
     ids = order[: num or len(order)]
@@ -68,11 +72,13 @@ def from_cache(
     keep: int,
     report: Callable[[str], None],
 ) -> SavedStatistics:
-    """Return the statistics of a whole set: from the cache folder, or made now and put there.
+    """Return the statistics of a whole set, from the cache folder or made now.
 
-    keep: features that are needed; files that hold fewer are made anew. report: takes lines.
+    keep: Number of feature vectors that are needed; a file with fewer is made anew. report: Takes
+    lines for people.
     """
     info = dataset.info
+    # The name holds everything that the statistics depend on, apart from `keep`, which may grow.
     what = [fingerprint(dataset), split, dict(network.identity)]
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:16]
     name = f"{info.name.replace('/', '_')}-{network.name}-{digest}.npz"
@@ -106,9 +112,9 @@ def data_config(
     image_size: int = 0,
     channels: int = 0,
 ) -> ConfigDict:
-    """A config whose data are the set of that name; sizes of 0 are the set's own.
+    """Return a config that names a data set, for `data.open_dataset`.
 
-    Raises UserError if the set does not tell its sizes.
+    image_size, channels: 0 for the set's own. Raises UserError if the set has no common size.
     """
     config = base_config()
     config.data.update(name=name, split=split, dir=data_dir)

@@ -1,4 +1,4 @@
-"""Result files of `ddgan evaluate`: their form, read and checked; a result for people."""
+"""Read, check and print result files of `ddgan evaluate`, and find a free name for a new one."""
 
 import contextlib
 import datetime
@@ -17,14 +17,14 @@ from ddgan_jax.files import foreign, locks
 
 LARGEST_RESULT = 2**20  # bytes of a file
 
-# Sums and differences of such numbers are finite, too.
+# The bound keeps sums and differences of such numbers finite, so that charts can place them.
 Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
-Facts = dict[str, str | int | float | bool | None]  # of these no number is drawn or compared
+Facts = dict[str, str | int | float | bool | None]  # shown as they are, never computed with
 
 
 class Samples(msgspec.Struct):
-    """How many images were scored, and what they are."""
+    """The images that were scored."""
 
     count: Count | None = None
     images: str = ""
@@ -32,7 +32,7 @@ class Samples(msgspec.Struct):
 
 
 class Sampling(msgspec.Struct):
-    """What it takes to draw the images. seconds_per_100_images: no less than a clock can tell."""
+    """The cost of drawing the images. The seconds have the resolution of a clock as lower bound."""
 
     seconds_per_100_images: Annotated[float, msgspec.Meta(ge=1e-9, le=1e12)]
     denoising_steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -44,7 +44,7 @@ class Sampling(msgspec.Struct):
 
 
 class Scored(msgspec.Struct):
-    """The model whose images were scored, or the place of given images."""
+    """The model that drew the images, or the place of given images."""
 
     folder: str = ""
     step: Count | None = None
@@ -54,7 +54,7 @@ class Scored(msgspec.Struct):
 
 
 class Modes(msgspec.Struct):
-    """What the numbers of modes depend on."""
+    """The classifier and the count that the numbers of modes depend on."""
 
     count: Count | None = None
     kl_floor: Number | None = None
@@ -75,7 +75,7 @@ class Result(msgspec.Struct):
 
 
 def read(path: str | os.PathLike) -> Result:
-    """Return what a result file holds. Raises UserError, naming the field, if it is none."""
+    """Read a result file. Raises UserError, which names the field, for anything else."""
     content = foreign.read_bytes(path, "result file", most=LARGEST_RESULT)
     try:
         return foreign.decode_json(content, Result, source=path)
@@ -85,10 +85,10 @@ def read(path: str | os.PathLike) -> Result:
 
 @contextlib.contextmanager
 def new_file(folder: Path, stem: str) -> Iterator[epath.Path]:
-    """Give a file that is not there yet, STEM.json, STEM_2.json, ..., held against other writers.
+    """Give the first free name of STEM.json, STEM_2.json, ..., locked against other writers.
 
-    The folder is made, and goes again if nothing came into it. Raises UserError if it cannot be
-    written.
+    The folder is made, and removed again if nothing was written into it. Raises UserError if it
+    cannot be written.
     """
     is_new = not folder.exists()
     with contextlib.ExitStack() as lock:
@@ -129,7 +129,7 @@ def written_by() -> dict[str, str]:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Return the result for people: a line for each number, then what they depend on."""
+    """Return a result as text: a line for each number, then everything that they depend on."""
     values = result["metrics"]
     lines = []
     for name, value in values.items():
@@ -159,7 +159,8 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def _shown(name: str, value: float) -> str:
-    # A distance of equal sets is 0 up to rounding, on either side; a kernel distance may be less.
+    # The Frechet distance of equal sets is 0 up to rounding, on either side. A kernel distance may
+    # honestly be negative, since its estimate is unbiased.
     return f"{max(value, 0.0) if name.startswith(('fid', 'frechet')) else value:.5g}"
 
 

@@ -51,7 +51,7 @@ class Scorer:
 
     @property
     def names(self) -> dict[str, str]:
-        """The full names of the numbers by their plain ones; see `names.value_names`."""
+        """Return the full names of the numbers by their plain ones; see `names.value_names`."""
         return names.value_names(self.metrics, self.network.name, self.count)
 
     def __call__(self, images: Iterable[Images]) -> dict[str, float]:
