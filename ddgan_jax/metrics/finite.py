@@ -1,4 +1,4 @@
-"""Metrics are of finite numbers: some would pass NaN on, others take it for a point far away."""
+"""Refuse numbers that are not finite: some metrics pass NaN on, others take it for a point."""
 
 import numpy as np
 
@@ -6,9 +6,10 @@ from ddgan_jax.errors import NotFiniteError
 
 
 def require_finite(**arrays: np.ndarray) -> None:
-    """Refuse arrays, named for the message, with NaN or infinity. Raises NotFiniteError."""
+    """Raise NotFiniteError, which names the array, if one holds NaN or infinity."""
     for name, array in arrays.items():
         array = np.asarray(array)
-        # Both are NaN where one number is; no array of their size is made.
+        # The minimum and the maximum are NaN if any number is. An array of booleans as large as the
+        # features would take memory that there may not be.
         if array.size and not np.isfinite([array.min(), array.max()]).all():
             raise NotFiniteError(f"{name}: these numbers are not finite, so that no metric is")

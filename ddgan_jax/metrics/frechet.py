@@ -26,7 +26,7 @@ from jaxtyping import Float
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
 
-_ROWS = 4096  # examples that are turned into float64 at a time
+_ROWS = 4096  # examples that are converted to float64 at a time
 # Smallest over largest pivot: rounding moves eigenvalues by 1e-16 of the largest, and the roots of
 # those near zero would feel it.
 _FAR_FROM_SINGULAR = 1e-6
@@ -36,11 +36,11 @@ _ABOVE_ROUNDING = 1e-13
 
 
 def frechet_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m other_d"]) -> float:
-    """d of equation 1 between two sets of features. a: (N, D), b: (M, D), any float dtype.
+    """Return d of equation 1 between two sets of features of any float dtype, one example a row.
 
-    Computed in float64, beside the features in memory of O(D^2). Rounding may leave a distance of
-    zero at about -1e-12 of the variance. Raises UserError for sets of fewer than two examples, and
-    NotFiniteError.
+    It is computed in float64 and takes memory of O(d^2) beside the features. Rounding may leave a
+    distance of zero at about -1e-12 of the variance. Raises UserError for sets of fewer than two
+    examples or of different widths, and NotFiniteError.
     """
     _require_same_width(a.shape[1], b.shape[1])
     require_finite(a=a, b=b)
@@ -53,7 +53,7 @@ def frechet_distance_from_statistics(
     mu_b: Float[np.ndarray, " other_d"],
     sigma_b: Float[np.ndarray, "other_d other_d"],
 ) -> float:
-    """d of equation 1 from means (D,) and covariances (D, D), float64; see `frechet_distance`."""
+    """Return d of equation 1 from means and covariances, float64; see `frechet_distance`."""
     _require_same_width(len(mu_a), len(mu_b))
     require_finite(mu_a=mu_a, sigma_a=sigma_a, mu_b=mu_b, sigma_b=sigma_b)
     return _distance(mu_a, _factor(sigma_a), mu_b, _factor(sigma_b))
@@ -70,7 +70,9 @@ def _distance(mu_a: np.ndarray, a: np.ndarray, mu_b: np.ndarray, b: np.ndarray) 
 
 
 def _trace_of_root(m: np.ndarray) -> float:
-    """The sum of the singular values of M (equation 2)."""
+    """Return the sum of the singular values of M (equation 2)."""
+    # Eigenvalues of a symmetric matrix take a third of the time of singular values. Their roots are
+    # as good only where no eigenvalue is near rounding.
     squares = np.linalg.eigvalsh(m @ m.T)
     if (squares > _ABOVE_ROUNDING * squares.max(initial=0)).all():
         return np.sqrt(squares).sum()
@@ -83,6 +85,7 @@ def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if count < 2:
         raise UserError(f"a covariance needs at least 2 examples, there are {count}")
     mean = features.mean(0, dtype=np.float64)
+    # Few examples are a factor of their own covariance, smaller than the covariance itself.
     if count <= dim:
         return mean, (features - mean) / np.sqrt(count - 1)
     scatter = np.zeros((dim, dim))
@@ -93,7 +96,7 @@ def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _factor(sigma: np.ndarray) -> np.ndarray:
-    """F (R, D) with F^T F = sigma, of rank R: eigenvalues that are rounding errors are left out."""
+    """Return F (r, d) with F^T F = sigma, r the number of eigenvalues that are above rounding."""
     try:
         factor = np.linalg.cholesky(sigma, upper=True)
         pivots = np.square(np.diagonal(factor))

@@ -16,22 +16,23 @@ from jaxtyping import Float
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
 
-_ROWS = 1024  # of the kernel matrix, held at a time
+_ROWS = 1024  # rows of the kernel matrix that are held at a time
 
 
 def polynomial_kernel(
     a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]
 ) -> Float[np.ndarray, "n m"]:
-    """k of equation 1 of all pairs. a: (N, D), b: (M, D), any float dtype -> float64 (N, M)."""
+    """Return k of equation 1 of all pairs, float64, from features of any float dtype."""
     k = a.astype(np.float64) @ b.astype(np.float64).T / a.shape[1] + 1
-    return k * k * k  # a power of floats takes ten times as long
+    # NumPy's power of floats takes ten times as long as two products.
+    return k * k * k
 
 
 def kernel_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) -> float:
-    """MMD^2 of equation 2 over all pairs of a (N, D) and b (M, D), any float dtype.
+    """Return MMD^2 of equation 2 over all pairs of two sets of any float dtype.
 
-    Holds O(M D) numbers beside the features. Raises UserError for sets of fewer than two
-    examples, and NotFiniteError.
+    Holds O(m d) numbers beside the features. Raises UserError for sets of fewer than two examples,
+    and NotFiniteError.
     """
     n, m = len(a), len(b)
     if min(n, m) < 2:
@@ -49,11 +50,11 @@ def kernel_distance_of_subsets(
     size: int = 1000,
     seed: int = 2020,
 ) -> tuple[float, float]:
-    """Mean and standard deviation of MMD^2 over random subsets: the KID that papers report.
+    """Return mean and standard deviation of MMD^2 over random subsets: the KID that papers report.
 
-    Each takes `size` examples of a (N, D) and of b (M, D) without replacement; numpy's legacy
-    generator draws them in the order of torch-fidelity, and its numbers come out. The standard
-    deviation is that of the subsets alone (divided by their number).
+    A subset takes `size` examples of each set without replacement. NumPy's legacy generator draws
+    them in the order of torch-fidelity, so that its numbers come out. The standard deviation is
+    that of the subsets alone (divided by their number).
 
     Raises UserError for a set with fewer than `size` examples, and NotFiniteError.
     """
@@ -76,6 +77,7 @@ def _sum_of_pairs(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _mean_of_distinct_pairs(a: np.ndarray) -> float:
+    # The sum over all pairs, less that over i = j, so that the matrix is never held whole.
     norms = np.square(a, dtype=np.float64).sum(1)
     diagonal = ((norms / a.shape[1] + 1) ** 3).sum()
     return (_sum_of_pairs(a, a) - float(diagonal)) / (len(a) * (len(a) - 1))

@@ -1,4 +1,4 @@
-"""Samples of a mixture of Gaussians in the plane: which modes are there, and how sharp they are.
+"""Count the modes of a mixture of Gaussians in samples, and measure how sharp they are.
 
 The Frechet distance of the raw coordinates sees mean and covariance alone: a single broad Gaussian
 with the right moments passes for 25 sharp ones. These numbers tell them apart.
@@ -11,7 +11,7 @@ from jaxtyping import Float
 
 from ddgan_jax.metrics.modes import kl_to_uniform
 
-FAIR_SHARE = 0.05  # part of 1 / (number of modes) that a mode must have to count as covered
+FAIR_SHARE = 0.05  # fraction of 1 / (number of modes) with which a mode counts as covered
 
 
 class MixtureStatistics(NamedTuple):
@@ -27,7 +27,7 @@ class MixtureStatistics(NamedTuple):
 def mixture_statistics(
     samples: Float[np.ndarray, "n d"], centres: Float[np.ndarray, "modes d"], *, radius: float = 1.0
 ) -> MixtureStatistics:
-    """How the samples (N, D) spread over modes at `centres` (M, D), any float dtype.
+    """Return how samples of any float dtype spread over the modes at `centres`.
 
     A sample belongs to the nearest centre; it is of high quality within `radius` of it (1.0 is
     three standard deviations of the 25 Gaussians of SIDDM).
@@ -47,6 +47,7 @@ def mixture_statistics(
     if not np.isfinite(samples).all():
         raise ValueError("the samples hold NaN or infinity")
     num_modes = len(centres)
+    # One centre at a time: all differences at once would take many times the memory of the samples.
     squares = np.stack([np.square(samples - centre).sum(1) for centre in centres])
     mode = squares.argmin(0)
     good = squares.min(0) <= radius**2

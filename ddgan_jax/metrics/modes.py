@@ -1,4 +1,4 @@
-"""Modes of generated images by a classifier's labels: Stacked MNIST, 1000 modes."""
+"""Count the modes of generated images by the labels of a classifier: Stacked MNIST has 1000."""
 
 from typing import NamedTuple
 
@@ -16,9 +16,9 @@ class ModeStatistics(NamedTuple):
 
 
 def mode_statistics(labels: Int[np.ndarray, " n"], num_modes: int) -> ModeStatistics:
-    """How generated images spread over K = num_modes classes that are equally likely in the data.
+    """Return how generated images spread over K = num_modes classes, equally likely in the data.
 
-    labels: int (N,) in 0 .. K - 1, the classifier's; for Stacked MNIST 100 R + 10 G + B.
+    labels: The classifier's, in 0 .. K - 1; for Stacked MNIST 100 R + 10 G + B.
 
     Returns:
       modes: labels seen at least once.
@@ -36,6 +36,7 @@ def mode_statistics(labels: Int[np.ndarray, " n"], num_modes: int) -> ModeStatis
 
 
 def kl_to_uniform(counts: Int[np.ndarray, " modes"]) -> float:
-    """KL(p || uniform) = sum_i p_i ln(K p_i) in nats, p = counts (K,) / their sum."""
+    """Return KL(p || uniform) = sum_i p_i ln(K p_i) in nats, p = counts / their sum."""
+    # 0 ln 0 = 0: classes without an image add nothing.
     p = counts[counts > 0] / counts.sum()
     return float((p * np.log(len(counts) * p)).sum())

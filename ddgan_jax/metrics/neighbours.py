@@ -1,4 +1,4 @@
-"""Precision and recall, density and coverage of generated features among real ones.
+"""Compute precision and recall, density and coverage of generated features among real ones.
 
 r_k(x; X) is the distance from x to its k-th nearest neighbour in X, x itself not counted; the
 balls of these radii around the points of X stand for the support of its distribution.
@@ -24,10 +24,10 @@ from jaxtyping import Float, Int
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
 
-BLOCK = 2048  # a matrix of distances is held in blocks of this many rows and columns
+BLOCK = 2048  # rows and columns of a block, in which matrices of distances are held
 
-# Part of |u|^2 + |v|^2 by which one squared distance may differ between two blocks. Whatever is
-# closer is a tie: equal points, and the same pair seen in both orders.
+# Fraction of |u|^2 + |v|^2 by which one squared distance may differ between two blocks. Distances
+# that are closer than that are a tie: equal points, and the same pair seen in both orders.
 ROUNDING = 1e-12
 
 
@@ -52,9 +52,9 @@ def precision_recall(
     *,
     block: int = BLOCK,
 ) -> PrecisionRecall:
-    """Precision and recall of fake (M, D) among real (N, D), any float dtype.
+    """Return precision and recall of fake features among real ones, of any float dtype.
 
-    Recall depends on the sizes: compare only numbers of the same N and M, customarily 50,000 each.
+    Recall depends on the sizes: compare only numbers of the same n and m, customarily 50,000 each.
     Raises UserError for sets of k or fewer examples, and NotFiniteError.
     """
     require_finite(real=real, fake=fake)
@@ -73,7 +73,7 @@ def density_coverage(
     *,
     block: int = BLOCK,
 ) -> DensityCoverage:
-    """Density and coverage of fake (M, D) among real (N, D), any float dtype.
+    """Return density and coverage of fake features among real ones, of any float dtype.
 
     Raises UserError for k or fewer real examples, and NotFiniteError.
     """
@@ -91,10 +91,11 @@ def neighbour_radii(
     centre: Float[np.ndarray, " d"],
     block: int = BLOCK,
 ) -> Float[np.ndarray, " n"]:
-    """r_k(x; points) of every x in points (N, D), float64 (N,). centre: see `count_in_balls`."""
+    """Return r_k(x; points) of every point x, float64. centre: See `count_in_balls`."""
     if len(points) <= k:
         raise UserError(f"{k} neighbours need more than {k} examples, there are {len(points)}")
-    nearest = np.full((len(points), k + 1), np.inf)  # squared; the smallest is x itself
+    # Squared distances of the k + 1 nearest so far. The point itself is one of them, at distance 0.
+    nearest = np.full((len(points), k + 1), np.inf)
     for rows, _, squares, _ in _blocks(points, points, centre, block):
         candidates = np.concatenate([nearest[rows], squares], axis=1)
         nearest[rows] = np.partition(candidates, k, axis=1)[:, : k + 1]
@@ -110,10 +111,10 @@ def count_in_balls(
     centre: Float[np.ndarray, " d"],
     block: int = BLOCK,
 ) -> tuple[Int[np.ndarray, " m"], Int[np.ndarray, " n"]]:
-    """How many balls hold each point, and how many points each ball holds; int (M,) and (N,).
+    """Return how many balls hold each point, and how many points each ball holds.
 
-    points: (M, D). centres: (N, D), radii: (N,), the balls; `closed` ones hold their surface.
-    centre: (D,), what is subtracted from both before distances are taken.
+    centres, radii: The balls; `closed` ones hold their surface. centre: A point that is subtracted
+    from all others before distances are taken, which keeps digits that would cancel.
     """
     holders = np.zeros(len(points), np.int64)
     held = np.zeros(len(centres), np.int64)
@@ -128,11 +129,12 @@ def count_in_balls(
 def _blocks(
     points: np.ndarray, others: np.ndarray, centre: np.ndarray, block: int
 ) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
-    """(rows, columns, squared distances, their rounding) of the matrix points x others."""
+    """Yield rows, columns, squared distances and their rounding of the matrix points x others."""
     for i in range(0, len(points), block):
         u = points[i : i + block] - centre
         for j in range(0, len(others), block):
             v = others[j : j + block] - centre
             scale = np.square(u).sum(1)[:, None] + np.square(v).sum(1)
+            # Rounding may leave the square of a small distance below zero.
             squares = np.maximum(scale - 2 * (u @ v.T), 0)
             yield slice(i, i + block), slice(j, j + block), squares, ROUNDING * scale

@@ -1,4 +1,4 @@
-"""The Inception Score (Salimans et al. 2016): sure of every image, unsure of the set."""
+"""Compute the Inception Score (Salimans et al. 2016): classes sure for one image, many for all."""
 
 import numpy as np
 from jaxtyping import Float
@@ -10,13 +10,13 @@ from ddgan_jax.metrics.finite import require_finite
 def inception_score(
     logits: Float[np.ndarray, "n classes"], splits: int = 10
 ) -> tuple[float, float]:
-    """Mean and standard deviation over splits of exp E_x KL(p(y | x) || p(y)).
+    """Return mean and standard deviation over splits of exp E_x KL(p(y | x) || p(y)).
 
-    p(y | x) is the softmax of logits (N, C), any float dtype, in float64; p(y) its mean over the
-    split. Split i holds the rows i N // splits .. (i + 1) N // splits - 1: shuffle images that are
-    in an order, of classes for one. The published numbers take all 1008 logits without their bias,
-    and 10 splits; fewer splits read higher. The standard deviation is that of the splits alone
-    (divided by their number).
+    p(y | x) is the softmax of the logits in float64, p(y) its mean over the split. Split i holds
+    the rows i n // splits to (i + 1) n // splits - 1: shuffle images that come in an order, such as
+    that of their classes. The published numbers take all 1008 logits without their bias, and 10
+    splits; fewer splits read higher. The standard deviation is that of the splits alone (divided by
+    their number).
 
     Raises UserError for more splits than images, and NotFiniteError.
     """
@@ -33,10 +33,10 @@ def inception_score(
 def _score(logits: np.ndarray) -> float:
     logits = logits.astype(np.float64)
     shifted = logits - logits.max(1, keepdims=True)
-    # Not the logarithm of a probability, which may have underflowed to 0.
+    # The logarithm is taken before the exponential: a probability may underflow to 0.
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
     p = np.exp(log_p)
     marginal = p.mean(0)
-    # p ln p(y) summed over images is N p(y) ln p(y); a class that no image has adds nothing.
+    # p(y | x) ln p(y) summed over images is n p(y) ln p(y), and 0 ln 0 = 0.
     log_marginal = np.log(np.where(marginal > 0, marginal, 1))
     return float(np.exp((p * log_p).sum(1).mean() - (marginal * log_marginal).sum()))

@@ -1,12 +1,12 @@
-"""Mean and covariance of a set of features that is never held whole, and their files.
+"""Gather mean and covariance of a set of features that is never held whole; read and write them.
 
     stats = empty(2048)
     for features in ...: stats = add(stats, features)     # any split gives the same, to 1e-14
     mu, sigma = mean_and_covariance(stats)
     save("train.npz", stats, Provenance(...))
 
-A file says what its numbers were made from. Two of them can be compared only if the images went
-through the same protocol, weights and preprocessing: `require_comparable` refuses the rest.
+A file says what its numbers were made from. Two files can be compared only if the images went
+through the same protocol, weights and preprocessing; `require_comparable` refuses the others.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from ddgan_jax.files.paths import user_path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FeatureStatistics:
-    """Sums over a set of D-dimensional features, float64."""
+    """Sums over a set of features x, float64."""
 
     count: int
     total: Float[np.ndarray, " d"]  # sum of x
@@ -35,17 +35,17 @@ class FeatureStatistics:
 
 
 class Provenance(NamedTuple):
-    """What statistics were made from."""
+    """The origin of statistics: everything that must agree before two sets are compared."""
 
     protocol: str  # one of metrics.names.PROTOCOLS; "none" for other networks
-    weights_sha256: str  # of the weights, as interop.inception.load gives it
+    weights_sha256: str  # as interop.inception.load gives it
     dataset: str  # free text: data set and split, or run and step
-    preprocessing: str  # what was done to the images before they met the network
+    preprocessing: str  # free text: the way from stored images to the network
     network: str = "inception"  # one of metrics.names.FEATURES
 
 
 class _ProvenanceFields(TypedDict):
-    """`Provenance` as the text in a file: earlier ones do not name the network."""
+    """The provenance as text in a file; files of earlier versions do not name the network."""
 
     protocol: str
     weights_sha256: str
@@ -55,7 +55,7 @@ class _ProvenanceFields(TypedDict):
 
 
 _FORM = ("mu", "sigma", "n", "provenance", "features")  # the arrays of a file
-_LARGEST = 1e100  # of numbers in a file: their squares are finite, too
+_LARGEST = 1e100  # of numbers in a file, so that their squares are finite, too
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,29 +66,29 @@ class SavedStatistics:
     sigma: Float[np.ndarray, "d d"]  # float64, divided by count - 1
     count: int
     provenance: Provenance
-    features: Float[np.ndarray, "kept d"]  # those of a random part of the set; maybe none
+    features: Float[np.ndarray, "kept d"]  # float32, of a random part of the set; kept may be 0
 
 
 def empty(dim: int) -> FeatureStatistics:
-    """The statistics of no features of `dim` dimensions."""
+    """Return the statistics of no features at all, of `dim` dimensions."""
     return FeatureStatistics(0, np.zeros(dim), np.zeros((dim, dim)))
 
 
 def add(stats: FeatureStatistics, features: Float[np.ndarray, "n d"]) -> FeatureStatistics:
-    """`stats` and those of features (N, D), any float dtype, together."""
+    """Return the statistics with further features, of any float dtype, added."""
     x = np.asarray(features, np.float64)
     return merge(stats, FeatureStatistics(len(x), x.sum(0), x.T @ x))
 
 
 def merge(a: FeatureStatistics, b: FeatureStatistics) -> FeatureStatistics:
-    """The statistics of the two sets together."""
+    """Return the statistics of two sets together."""
     return FeatureStatistics(a.count + b.count, a.total + b.total, a.outer + b.outer)
 
 
 def mean_and_covariance(
     stats: FeatureStatistics,
 ) -> tuple[Float[np.ndarray, " d"], Float[np.ndarray, "d d"]]:
-    """mu (D,) and sigma (D, D), divided by N - 1. Raises UserError for fewer than two examples."""
+    """Return mean and covariance (divided by n - 1). Raises UserError for one example or none."""
     if stats.count < 2:
         raise UserError(f"a covariance needs at least 2 examples, there are {stats.count}")
     mu = stats.total / stats.count
@@ -188,6 +188,7 @@ def _problem(found: Mapping[str, np.ndarray]) -> str:
 
 def _covariance_problem(mu: np.ndarray, sigma: np.ndarray) -> str:
     """Return why sigma is no covariance up to the rounding of sums about zero, "" if it is one."""
+    # The covariance is a difference of sums, whose rounding grows with the square of the mean.
     scale = np.abs(sigma).max()
     rounding = 1e-6 * scale + 1e-9 * np.square(mu).max()
     if not np.abs(sigma - sigma.T).max() <= rounding:
@@ -200,7 +201,7 @@ def _covariance_problem(mu: np.ndarray, sigma: np.ndarray) -> str:
 
 
 def require_comparable(a: Provenance, b: Provenance) -> None:
-    """Raises UserError naming network, protocol, weights or preprocessing if they differ."""
+    """Raise UserError for another network, protocol, other weights or preprocessing."""
     compared = ("network", "protocol", "weights_sha256", "preprocessing")
     pairs = [(name, getattr(a, name), getattr(b, name)) for name in compared]
     different = [f"{name} {x} and {y}" for name, x, y in pairs if x != y]
