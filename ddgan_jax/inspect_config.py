@@ -85,7 +85,8 @@ def network_flops(config: ConfigDict) -> dict[str, int]:
 
 def train_step_flops(config: ConfigDict, *, r1: bool) -> float:
     """Return the FLOPs per image of one train step on one device."""
-    batch_size = 4
+    batch_size = 4  # the images of one minibatch standard deviation
+    # One device takes part: the axis that the step averages gradients over has one entry.
     step = jax.vmap(
         build.step(config, r1=r1),
         in_axes=(None, 0, None),
@@ -173,7 +174,8 @@ def _divided(config: ConfigDict, state: TrainState) -> dict[str, int]:
 
 def activation_bytes(config: ConfigDict, state: TrainState) -> int:
     """Return the bytes that the larger backward pass (with R1 if any) keeps for one image."""
-    # What it keeps once, such as parameters in the compute dtype, is the same for any batch.
+    # The difference of two batches leaves out what a backward pass keeps once, whatever the batch,
+    # such as the parameters in the compute dtype.
     few, more = 4, 8
     kept = [_kept_bytes(config, state, batch_size) for batch_size in (few, more)]
     return max(b - a for a, b in zip(*kept, strict=True)) // (more - few)
@@ -193,7 +195,7 @@ def _kept_bytes(config: ConfigDict, state: TrainState, batch_size: int) -> tuple
         def backward(params: Params, *others: Any) -> Any:
             return jax.vjp(lambda p: loss(p, *others), params, has_aux=True)[1]
 
-        # The backward function is a tree whose leaves are what it needs.
+        # The backward function is a pytree: its leaves are the arrays that the forward pass keeps.
         return _bytes(jax.eval_shape(backward, *arguments))
 
     return (
@@ -211,5 +213,6 @@ def _bytes(tree: PyTree) -> int:
     return sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
+        # The size of a random key depends on the generator, and is nothing beside the rest.
         if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     )

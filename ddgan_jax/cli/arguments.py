@@ -77,6 +77,7 @@ def parse_flags(
     """
     values = flags.FlagValues()
     values.set_gnu_getopt(True)
+    # "config.FIELD" stands for all fields of a config, which `parse_config` reads.
     names = [flag.name for flag in known if "." not in flag.name]
     takes_config = len(names) < len(known)
     for flag in known:
@@ -94,6 +95,7 @@ def parse_flags(
         if _OF_ABSL.match(argument):
             _refuse_unknown(argument, names)
     try:
+        # absl returns what it does not know, and its own message would name no nearest flag.
         rest = values([command, *argv], known_only=True)[1:]
     except (flags.Error, ValueError) as error:
         raise UserError(_explain(error, {flag.name: _kind(flag) for flag in known})) from error
@@ -115,6 +117,7 @@ def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
     Raises UserError for a field that does not exist and for a value of another type.
     """
     config = load_config(path)
+    # ml_collections would call an unknown field an unknown flag, and suggest nothing.
     for match in filter(None, map(_OVERRIDE.fullmatch, overrides)):
         _check_field(config, match[1])
     argv = ["config", *overrides]
@@ -257,6 +260,7 @@ def _refuse_positional(arguments: Sequence[str]) -> None:
 
 def _shipped_configs() -> str:
     beside_package = Path(ddgan_jax.__file__).parents[1] / "configs"
+    # In a checkout the path that the user would type; elsewhere the one of the installed package.
     folder = Path("configs") if Path("configs").is_dir() else beside_package
     files = ", ".join(file.name for file in sorted(folder.glob("*.py")))
     return f"choose one in {folder}: {files}" if files else "it names a Python file with get_config"

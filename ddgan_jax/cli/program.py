@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = COMMANDS.get(name)
     program = f"ddgan {name}".rstrip()
     consequence = command.when_interrupted if command else "stopped"
+    # Signals that end the process without an exception print the same words.
     signals.describe(program, consequence)
-
     known = {flag.name for flag in _flags_of(command)} if command else set()
 
     def end(error: BaseException | str, code: int) -> int:
@@ -63,12 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return end(f"interrupted; {consequence}", signals.INTERRUPTED)
     except BrokenPipeError:
+        # A reader such as `head` that has seen enough is no mistake, a pipe inside a command is.
         if not _stdout_is_closed():
             raise
         return PIPE_CLOSED
     except MemoryError:
         return end("this machine's memory is full", USER_ERROR)
     except OSError as error:
+        # Any other error of the system that no command has turned into a UserError is a bug.
         if error.errno not in _SHORTAGES:
             raise
         return end(f"the system refuses to go on: {reason(error)}", USER_ERROR)
@@ -83,6 +85,7 @@ def _without_command(argv: list[str]) -> None:
     elif argv and argv[0] == "--version":
         print(f"ddgan-jax {ddgan_jax.__version__}")
     elif argv:
+        # The names of some commands have two words: the mistake may be in either.
         words = " ".join(word for word in argv[:2] if not word.startswith("-"))
         nearest = did_you_mean(words, COMMANDS) or did_you_mean(argv[0], COMMANDS)
         raise UserError(f"unknown command {argv[0]!r}{nearest or '; see ddgan --help'}")
@@ -94,29 +97,38 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
     if {"-h", "--help"} & set(argv):
         print(help_page(name, command))
         return
+    _check_process()
+    _adapt_libraries()
+    values, overrides = parse_flags(f"ddgan {name}", _flags_of(command), argv)
+    arguments = (parse_config(values.config, overrides),) if command.takes_config else ()
+    compiler.import_jax()  # here a failure becomes one line instead of a traceback
+    command.run(values, *arguments)
+
+
+def _check_process() -> None:
+    """Refuse a process in which libraries would fail later, with a traceback."""
     most_open = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if most_open != resource.RLIM_INFINITY and most_open < FEWEST_OPEN_FILES:
         raise UserError(
             f"a process may open {most_open} files here, and this needs {FEWEST_OPEN_FILES}: "
             f"ulimit -n {FEWEST_OPEN_FILES}"
         )
-    orbax_messages.silence()
     try:
         os.getcwd()
-    except FileNotFoundError as error:  # libraries fail later, with a traceback
+    except FileNotFoundError as error:
         raise UserError(
             "the folder in which this was started is gone: change to another"
         ) from error
+
+
+def _adapt_libraries() -> None:
+    """Change the settings that libraries keep for the whole process; only a program may do that."""
+    orbax_messages.silence()
     # Images are checked for their size before Pillow decodes them, with a message of ours.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     # Grain's workers read absl's own registry of flags, which must be marked as parsed for that.
     # This program defines its flags elsewhere and leaves the registry empty.
     flags.FLAGS.mark_as_parsed()
-    known = _flags_of(command)
-    values, overrides = parse_flags(f"ddgan {name}", known, argv)
-    arguments = (parse_config(values.config, overrides),) if command.takes_config else ()
-    compiler.import_jax()  # here a failure becomes one line instead of a traceback
-    command.run(values, *arguments)
 
 
 def _flags_of(command: Command) -> tuple[Flag, ...]:

@@ -78,6 +78,7 @@ def _learning_rate_rules(optimizer: ConfigDict) -> Rules:
 def _check_evaluation(config: ConfigDict) -> None:
     """Refuse config.eval, if it is switched on, where its numbers could not be computed."""
     wanted = config.eval
+    # What is switched off for one run may keep its other fields, whatever they are.
     if not wanted.every_steps:
         return
     if has_points(config):
@@ -85,6 +86,7 @@ def _check_evaluation(config: ConfigDict) -> None:
     metrics = wanted.metrics.split(",")
     try:
         names.check(metrics, wanted.features)
+        # Numbers during a run are compared with one another, so that any count of images will do.
         names.check_count(metrics, wanted.num_samples, allow_small=True)
     except UserError as error:
         raise UserError(f"eval.metrics={wanted.metrics}: {error}") from error
@@ -105,7 +107,7 @@ def _check_batch(config: ConfigDict, num_devices: int) -> None:
     may_be_smaller = config.discriminator.get("stddev_groups") != "neighbours"
 
     unit = num_devices * parts
-    # The sizes that work are the multiples of a step.
+    # The batch sizes that work are the multiples of a step.
     step = unit if may_be_smaller and batch_size < unit * group else unit * group
     if batch_size % step == 0:
         return
@@ -136,6 +138,7 @@ def _check_effects(config: ConfigDict) -> None:
                     f"{name}.{key}={group[key]} has no effect: it needs {field.needed(group)}; "
                     f"take it back to {field.default}"
                 )
+        # A resolution that no level has would be ignored without a word by the network.
         for key in ("attention_resolutions", "remat_resolutions"):
             there = resolutions(group, config.data.image_size) if key in section else ()
             for pixels in group.get(key, ()):

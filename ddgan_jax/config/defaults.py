@@ -20,21 +20,15 @@ from ddgan_jax.config.schema import (
     Section,
     changeable,
     make,
+    not_negative,
     paths,
+    positive,
 )
 from ddgan_jax.metrics import names
 
 # Toy sets of points in the plane, as images of one pixel and two channels; `data.mixture` makes
 # them.
 POINT_SETS = ("mog25", "mog25_scaled")
-
-
-def _positive(default: Any, sentence: str, unit: str = "", **more: Any) -> Field:
-    return Field(default, sentence, unit, above=0, **more)
-
-
-def _not_negative(default: Any, sentence: str, unit: str = "", **more: Any) -> Field:
-    return Field(default, sentence, unit, at_least=0, **more)
 
 
 def _below_one(default: float, sentence: str) -> Field:
@@ -59,7 +53,7 @@ _DATA = {
         'Folder of the PNG and JPEG files of data.name = "folder", with a sub-folder per class.',
         is_local_path=True,
     ),
-    "image_size": _positive(
+    "image_size": positive(
         32,
         "Width and height of the images: the shorter side of larger ones is resized to it, and "
         "the middle is cut out.",
@@ -67,23 +61,21 @@ _DATA = {
         at_most=LARGEST_IMAGE,
     ),
     "channels": Field(3, "1 for gray images, 3 for RGB, 2 for points, which have one pixel."),
-    "num_classes": _not_negative(
+    "num_classes": not_negative(
         0,
         "Number of classes that the networks are told; 0 trains them without classes.",
         "classes",
         at_most=MOST_CLASSES,
     ),
-    "max_examples": _not_negative(
-        0, "Use only the first so many examples; 0 uses all.", "examples"
-    ),
+    "max_examples": not_negative(0, "Use only the first so many examples; 0 uses all.", "examples"),
     "flip": Field(True, "Mirror each image with probability 1/2, inside the train step."),
-    "memory_limit_mib": _not_negative(
+    "memory_limit_mib": not_negative(
         4096,
         "Sets up to this size are decoded once into memory, larger ones while training.",
         "MiB",
         may_change=True,
     ),
-    "decode_threads": _positive(
+    "decode_threads": positive(
         8,
         "Threads that read and decode a set that is not in memory.",
         "threads",
@@ -99,7 +91,7 @@ _DIFFUSION = {
         '"one_shot", from pure noise in one step.',
         choices=("vp", "geometric", "cosine", "one_shot"),
     ),
-    "num_timesteps": _positive(
+    "num_timesteps": positive(
         4,
         'T, the number of denoising steps; "cosine" trains on steps of length 1 / T.',
         "steps",
@@ -128,10 +120,10 @@ _OBJECTIVE = {
         "Time that the discriminator is told with a continuous schedule.",
         choices=("t", "t+1"),
     ),
-    "adversarial_weight": _not_negative(
+    "adversarial_weight": not_negative(
         1.0, "Weight of the adversarial term in the generator's loss; 0 leaves AFD alone."
     ),
-    "afd_weight": _not_negative(
+    "afd_weight": not_negative(
         0.0, "Weight lambda of auxiliary forward diffusion (AFD); 0 trains without it."
     ),
     "afd_form": Field(
@@ -145,37 +137,37 @@ _OBJECTIVE = {
         'Scaling of AFD; "likelihood" divides it by 2 beta.',
         choices=("none", "likelihood"),
     ),
-    "denoising_weight": _not_negative(
+    "denoising_weight": not_negative(
         0.0, "Weight of the regulariser R, by which the discriminator also denoises real images."
     ),
-    "augmentation_timesteps": _not_negative(
+    "augmentation_timesteps": not_negative(
         0,
         "Levels of noise to which the inputs of the discriminator are diffused, with T = 1; 0 "
         "leaves them as they are.",
         "levels",
         at_most=MOST_TIMESTEPS,
     ),
-    "r1_gamma": _not_negative(
+    "r1_gamma": not_negative(
         0.02, "Weight of the gradient penalty R1 (times 1/2), whatever the interval."
     ),
-    "r1_interval": _positive(15, "Steps between gradient penalties; 1 is every step.", "steps"),
+    "r1_interval": positive(15, "Steps between gradient penalties; 1 is every step.", "steps"),
 }
 
 _OPTIMIZER = {
-    "generator_learning_rate": _positive(1.6e-4, "Learning rate of the generator's Adam."),
-    "discriminator_learning_rate": _positive(1.25e-4, "Learning rate of the discriminator's Adam."),
+    "generator_learning_rate": positive(1.6e-4, "Learning rate of the generator's Adam."),
+    "discriminator_learning_rate": positive(1.25e-4, "Learning rate of the discriminator's Adam."),
     "beta1": _below_one(0.5, "Decay of Adam's first moment, per step."),
     "beta2": _below_one(0.9, "Decay of Adam's second moment, per step."),
-    "decay_steps": _not_negative(
+    "decay_steps": not_negative(
         0,
         "Length of the cosine from the learning rates to the final one, which then stays; 0 keeps "
         "them constant.",
         "steps",
     ),
-    "decay_interval_steps": _positive(
+    "decay_interval_steps": positive(
         1, "The cosine is a staircase with treads of this length.", "steps"
     ),
-    "final_learning_rate": _positive(
+    "final_learning_rate": positive(
         1e-5, "Learning rate of both networks after the decay.", needs={"decay_steps": True}
     ),
     "ema_decay": _below_one(
@@ -184,12 +176,12 @@ _OPTIMIZER = {
 }
 
 _TRAIN = {
-    "batch_size": _positive(256, "Images per step, over all devices.", "images"),
-    "microbatches": _positive(
+    "batch_size": positive(256, "Images per step, over all devices.", "images"),
+    "microbatches": positive(
         1, "Parts of a device's batch whose gradients are added up one after another.", "parts"
     ),
-    "num_steps": _positive(400_000, "Length of the training.", "steps", may_change=True),
-    "seed": _not_negative(0, "Seed of the initial parameters, the data order and the noise."),
+    "num_steps": positive(400_000, "Length of the training.", "steps", may_change=True),
+    "seed": not_negative(0, "Seed of the initial parameters, the data order and the noise."),
     "compute_dtype": Field(
         "float32", "Precision of the activations.", choices=("float32", "bfloat16")
     ),
@@ -205,26 +197,26 @@ _TRAIN = {
 }
 
 _LOG = {
-    "every_steps": _positive(100, "Steps between lines of metrics.", "steps"),
-    "samples_every_steps": _positive(5_000, "Steps between grids of samples.", "steps"),
-    "num_samples": _positive(
+    "every_steps": positive(100, "Steps between lines of metrics.", "steps"),
+    "samples_every_steps": positive(5_000, "Steps between grids of samples.", "steps"),
+    "num_samples": positive(
         64, "Images in a grid, always of the seeds 0, 1, 2, ...", "images", at_most=1_000_000
     ),
 }
 
 _CHECKPOINT = {
-    "save_every_steps": _positive(5_000, "Steps between checkpoints.", "steps"),
-    "keep_latest": _positive(2, "Newest checkpoints that are kept.", "checkpoints"),
-    "keep_every_steps": _not_negative(
+    "save_every_steps": positive(5_000, "Steps between checkpoints.", "steps"),
+    "keep_latest": positive(2, "Newest checkpoints that are kept.", "checkpoints"),
+    "keep_every_steps": not_negative(
         0, "Also keep the checkpoints at multiples of this step; 0 keeps none of them.", "steps"
     ),
 }
 
 _EVAL = {
-    "every_steps": _not_negative(
+    "every_steps": not_negative(
         0, "Steps between evaluations, with one at the end; 0 evaluates never.", "steps"
     ),
-    "num_samples": _positive(
+    "num_samples": positive(
         5_000,
         "Images of each evaluation, always of the seeds 0, 1, 2, ...",
         "images",
@@ -248,13 +240,13 @@ _EVAL = {
 }
 
 _SAMPLING = {
-    "chunk_size": _positive(
+    "chunk_size": positive(
         64,
         "Images per device in one call of the compiled sampler.",
         "images",
         at_most=MOST_IMAGES,
     ),
-    "num_steps": _not_negative(
+    "num_steps": not_negative(
         0,
         "Denoising steps of the sampler; 0 takes diffusion.num_timesteps, other numbers need "
         'diffusion.schedule = "cosine".',

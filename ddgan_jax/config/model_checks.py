@@ -25,6 +25,7 @@ def check_model(config: ConfigDict) -> None:
     For configs that a file brought as well: that of an export does not say where its images lay.
     Takes no more time and memory for one value than for another. Raises UserError as `validate`.
     """
+    # Single fields come first: the rules below compare and divide values without a look at types.
     check_fields(config)
     refuse(_image_rules(config.data))
     if config.train.shard_optimizer and config.train.mapping != "shard_map":
@@ -47,6 +48,7 @@ def check_fields(config: Any, *, complete: bool = True) -> Mapping[str, Section]
     for name in SECTIONS:
         if complete and name not in config:
             raise UserError(f"{name} is missing")
+    # The name of a network decides which fields its group has.
     for role in NETWORKS:
         sections[role] = network_fields(role, config.get(role, {}))
     for name, section in sections.items():
@@ -101,6 +103,7 @@ def _schedule_rules(config: ConfigDict) -> Rules:
             "diffusion.schedule='cosine', where no signal is left; use 'x_0'",
         )
         return
+    # The betas of a discrete schedule belong to its T; only a continuous one has others between.
     yield (
         config.sampling.num_steps not in (0, d.num_timesteps),
         f"sampling.num_steps={config.sampling.num_steps}: diffusion.schedule={d.schedule!r} "
@@ -153,6 +156,7 @@ def _objective_rules(config: ConfigDict) -> Rules:
 
 def _head_rules(config: ConfigDict) -> Rules:
     """Yield the rules of what a network can be asked for: further heads, classes."""
+    # DDGAN's discriminators give one logit for a pair of images; a U-Net has outputs per pixel.
     o, name = config.objective, config.discriminator.name
     heads = {
         "objective.afd_regression": o.afd_weight > 0 and o.afd_regression,
@@ -185,6 +189,7 @@ def _head_rules(config: ConfigDict) -> Rules:
 
 def _check_ncsnpp(config: ConfigDict, role: str) -> None:
     g = config[role]
+    # The taps are divided by their sum.
     if g.fir and not (len(g.fir_kernel) >= 2 and sum(g.fir_kernel)):
         raise UserError(
             f"{role}.fir_kernel={g.fir_kernel} must be at least two taps, of a sum other than 0"

@@ -17,12 +17,9 @@ from ddgan_jax.config.schema import (
     Section,
     check_is_group,
     make,
+    positive,
 )
 from ddgan_jax.errors import UserError
-
-
-def _positive(default: Any, sentence: str, unit: str = "", **more: Any) -> Field:
-    return Field(default, sentence, unit, above=0, **more)
 
 
 def _width(default: int, sentence: str, unit: str = "channels") -> Field:
@@ -49,14 +46,14 @@ def _levels(base: int, multipliers: tuple[int, ...], attention: tuple[int, ...])
     """Return the fields of a U-Net's levels, with these defaults."""
     return {
         "base_channels": _width(base, "Channels of which every level has a multiple."),
-        "channel_multipliers": _positive(
+        "channel_multipliers": positive(
             multipliers,
             "Width of each level in base_channels; each level has half the resolution of the one "
             "before it.",
             at_most=1024,
         ),
-        "num_res_blocks": _positive(2, "Residual blocks per level.", "blocks", at_most=MOST_LAYERS),
-        "attention_resolutions": _positive(
+        "num_res_blocks": positive(2, "Residual blocks per level.", "blocks", at_most=MOST_LAYERS),
+        "attention_resolutions": positive(
             attention, "Resolutions of the levels that have attention.", "pixels"
         ),
     }
@@ -106,7 +103,7 @@ _NCSNPP = _levels(128, (1, 2, 2, 2), (16,)) | {
         'Embedding of the time; "fourier" embeds log(t), which is not defined at t = 0.',
         choices=("positional", "fourier"),
     ),
-    "fourier_scale": _positive(
+    "fourier_scale": positive(
         16.0,
         "Standard deviation of the frequencies of the fourier embedding.",
         needs={"time_embedding": "fourier", "time_conditional": True},
@@ -138,10 +135,10 @@ _CONVOLUTIONAL = {
     ),
 }
 
-# The ADM U-Net, with the widths of SIDDM on CIFAR-10.
+# The ADM U-Net is generator and discriminator of SIDDM. The widths are those of SIDDM on CIFAR-10.
 _UNET = _levels(256, (2, 2, 2), (16, 8)) | {
     "dropout": _dropout(0.1),
-    "num_heads": _positive(
+    "num_heads": positive(
         4,
         "Number of heads of each attention layer.",
         at_most=MOST_CHANNELS,
@@ -167,7 +164,7 @@ _UNET = _levels(256, (2, 2, 2), (16, 8)) | {
         'way up, so that no block runs at full resolution, "adm" the other way round.',
         choices=("adm", "imagen"),
     ),
-    "remat_resolutions": _positive(
+    "remat_resolutions": positive(
         (),
         "Resolutions of the levels whose activations are computed again in the backward pass, "
         "which saves memory.",
@@ -179,7 +176,7 @@ _UNET = _levels(256, (2, 2, 2), (16, 8)) | {
 def _mlp(hidden_layers: int) -> Section:
     return {
         "width": _width(100, "Width of the hidden layers.", "units"),
-        "hidden_layers": _positive(
+        "hidden_layers": positive(
             hidden_layers, "Number of hidden layers.", "layers", at_most=MOST_LAYERS
         ),
         "time_embedding_dim": _embedding(128),

@@ -93,6 +93,7 @@ class Field:
         Takes any value at all, and little time and memory for it. Raises UserError.
         """
         if self.choices:
+            # No type is named here: the list of choices tells more than "is not a string".
             if not isinstance(value, str) or value not in self.choices:
                 nearest = did_you_mean(value, self.choices) if isinstance(value, str) else ""
                 known = ", ".join(self.choices)
@@ -101,6 +102,7 @@ class Field:
         if not _has_type_of(self.default, value):
             example = f" such as {self.default}" if isinstance(self.default, tuple) else ""
             raise UserError(f"{path}={_beginning(value)} is not {self.kind}{example}")
+        # Sizes come first, so that no comparison or message below meets a huge value.
         _check_size(path, value)
         for number in value if isinstance(value, tuple) else (value,):
             if not self._is_in_range(number):
@@ -131,6 +133,16 @@ def _condition(name: str, value: Any, example: Any) -> str:
     if isinstance(value, bool) and not isinstance(example, bool):
         return f"{name} > 0" if value else f"{name}=0"
     return f"{name}={value!r}"
+
+
+def positive(default: Any, sentence: str, unit: str = "", **more: Any) -> Field:
+    """Return a field of a number, or of a tuple of numbers, above 0. more: as of `Field`."""
+    return Field(default, sentence, unit, above=0, **more)
+
+
+def not_negative(default: Any, sentence: str, unit: str = "", **more: Any) -> Field:
+    """Return a field of a number that is 0 or more. more: as of `Field`."""
+    return Field(default, sentence, unit, at_least=0, **more)
 
 
 Section = dict[str, Field]
@@ -194,6 +206,7 @@ def _has_type_of(example: Any, value: Any) -> bool:
     if isinstance(example, tuple):
         entry = example[0] if example else 0
         return isinstance(value, tuple) and all(_has_type_of(entry, v) for v in value)
+    # Types are compared exactly, since True is an int in Python and no number of steps.
     if isinstance(example, float):
         return type(value) in (int, float)
     return type(value) is type(example)

@@ -113,7 +113,9 @@ def ncsnpp_widths(network: Any, base_channels: int) -> Iterator[tuple[str, int]]
 
     base_channels: in the place of the network's own.
     """
-    blocks = min(network.num_res_blocks, 2)  # all further ones are like the second
+    # This follows the network's `_encode` and `_decode`, as a test compares. Every residual block
+    # after the second of a level normalises the same widths as the second.
+    blocks = min(network.num_res_blocks, 2)
     widths = [base_channels * multiplier for multiplier in network.channel_multipliers]
     concatenates = (
         network.progressive_input == "input_skip" and network.progressive_combine == "cat"
@@ -158,6 +160,7 @@ def check_unet(network: Any, image_size: int, *, group: str = "", size: str = ""
             f"channels of every level into {UNET_GROUPS} groups; use "
             f"{nearest_multiples(network.base_channels, UNET_GROUPS)}"
         )
+    # The middle block attends at the deepest level, whatever attention_resolutions says.
     for level, pixels in enumerate(resolutions(network, image_size)):
         if pixels in network.attention_resolutions or level == levels[-1]:
             _check_heads(network, level, group)
