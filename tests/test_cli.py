@@ -1,5 +1,6 @@
 """The command line: what reaches the commands, and what a user reads after a mistake."""
 
+import ast
 import importlib
 import os
 import re
@@ -21,6 +22,7 @@ from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
 
 REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "ddgan_jax"
 DIGITS = str(REPOSITORY / "configs" / "digits_ddgan.py")
 
 pytestmark = pytest.mark.quick
@@ -322,6 +324,23 @@ def test_messages_of_the_library_name_the_flags_of_the_command(name, capsys, mon
     argv += [f"--config={DIGITS}"] if command.takes_config else []
     message = mistake(capsys, *name.split(), *argv)
     assert message == f"ddgan {name}: {', '.join(after for _, after in pairs)}: no"
+
+
+FLAG_IN_TEXT = re.compile(r"(?<![\w-])--[a-z]")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in sorted(PACKAGE.rglob("*.py")) if path.parent.name != "cli"],
+    ids=lambda path: str(path.relative_to(PACKAGE)),
+)
+def test_errors_of_the_library_name_no_flags(path):
+    """Only whole commands, to be copied, may stand in a message outside of the command line."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Raise):
+            texts = (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
+            for text in filter(lambda text: isinstance(text, str), texts):
+                assert "ddgan " in text or not FLAG_IN_TEXT.search(text), (node.lineno, text)
 
 
 def test_lines_of_progress_name_flags(capsys):
