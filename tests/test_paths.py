@@ -36,12 +36,12 @@ def test_home_folders(monkeypatch, tmp_path):
 def test_what_is_no_place(written, message):
     with pytest.raises(UserError, match=message) as caught:
         paths.user_path(written, "workdir")
-    assert str(caught.value).startswith("workdir") and len(str(caught.value)) < 300
+    assert str(caught.value).startswith("`workdir") and len(str(caught.value)) < 300
 
 
 def test_a_bucket_needs_its_package(monkeypatch):
     monkeypatch.setattr(paths.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match="gs://bucket/run needs gcsfs: pip install gcsfs"):
+    with pytest.raises(UserError, match="gs://bucket/run` needs gcsfs: pip install gcsfs"):
         paths.user_path("gs://bucket/run", "workdir")
     monkeypatch.setattr(paths.importlib.util, "find_spec", lambda name: name == "gcsfs")
     assert os.fspath(paths.user_path("gs://bucket/run")) == "gs://bucket/run"

@@ -33,7 +33,7 @@ def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
     """
 
     def held(values: flags.FlagValues) -> None:
-        with output_file(values.out, *suffixes, what="--out") as out:
+        with output_file(values.out, *suffixes) as out:
             run(values, out)
 
     return held

@@ -113,7 +113,7 @@ def _import_inception(values: flags.FlagValues) -> None:
     from ddgan_jax.evaluation.features import default_inception_file
     from ddgan_jax.interop.inception import convert
 
-    with output_file(values.out or default_inception_file(), ".npz", what="--out") as out:
+    with output_file(values.out or default_inception_file(), ".npz") as out:
         convert(getattr(values, "from"), out)
         print(f"the FID Inception network in {out}")
 

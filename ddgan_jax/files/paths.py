@@ -28,51 +28,58 @@ def is_bucket(path: str | os.PathLike) -> bool:
 
 
 def user_path(text: str | os.PathLike, what: str = "the path") -> epath.Path:
-    """Return the place that a person wrote, with ~ and ~user expanded.
+    """Return the path that a person wrote, with ~ and ~user expanded.
 
-    what: how messages call the path, such as "workdir". Whether anything is there is not looked
-    at. Raises UserError for a path that no file system could hold, for a home folder that is not
-    known, and for a URL that this program cannot open.
+    what: the name of the parameter that holds the path, such as "workdir", or words for messages.
+    Whether anything is there does not matter. Raises UserError for a path that no file system could
+    hold, for a home folder that is not known, and for a URL that this program cannot open.
     """
     written = os.fspath(text)
     if not written:
-        raise UserError(f"{what} is empty: name a file or a folder")
+        name = f"`{what}`" if what.isidentifier() else what
+        raise UserError(f"{name} is empty: name a file or a folder")
+    named = _named(what, written)
     if "\0" in written:
-        raise UserError(f"{what}={shown(written)} holds a zero byte, which no name may")
+        raise UserError(f"{named} holds a zero byte, which no name may")
     if scheme := _SCHEME.match(written):
-        _check_bucket(written, scheme[1], what)
+        _check_bucket(scheme[1], named)
         return epath.Path(written)
     path = os.path.expanduser(written)
     if written.startswith("~") and path == written:
         user = written.split("/")[0]
         raise UserError(
-            f"{what}={shown(written)}: the home folder of {shown(user)} is not known; name the "
+            f"{named}: the home folder of {shown(user)} is not known; name the "
             f"folder in full, or ./{shown(user)} if that is its name"
         )
-    _check_length(path, what)
+    _check_length(path, _named(what, path))
     # "a:" may name a folder, and etils takes "://" for object storage wherever it stands.
     return epath.Path(_SLASHES.sub(":/", path))
 
 
-def _check_bucket(url: str, scheme: str, what: str) -> None:
+def _named(what: str, path: str) -> str:
+    """Return how messages name a path: "`workdir=/x`" for a parameter, else "the image /x"."""
+    return f"`{what}={shown(path)}`" if what.isidentifier() else f"{what} {shown(path)}"
+
+
+def _check_bucket(scheme: str, named: str) -> None:
     if scheme not in BUCKETS:
         raise UserError(
-            f"{what}={shown(url)}: {scheme}:// is no place that this program can open; name a "
+            f"{named}: {scheme}:// is no place that this program can open; name a "
             f"folder, or one in {', '.join(f'{known}://' for known in BUCKETS)}"
         )
     if not any(importlib.util.find_spec(package) for package in BUCKETS[scheme]):
         package = BUCKETS[scheme][0]
-        raise UserError(f"{what}={shown(url)} needs {package}: pip install {package}")
+        raise UserError(f"{named} needs {package}: pip install {package}")
 
 
-def _check_length(path: str, what: str) -> None:
+def _check_length(path: str, named: str) -> None:
     try:
         encoded = os.fsencode(path)
     except UnicodeEncodeError as error:
-        raise UserError(f"{what}={shown(path)} holds characters that no name may") from error
+        raise UserError(f"{named} holds characters that no name may") from error
     if len(encoded) > LONGEST_PATH or max(map(len, encoded.split(b"/"))) > LONGEST_NAME:
         raise UserError(
-            f"{what}={shown(path)} is too long: a name has at most {LONGEST_NAME} bytes, a whole "
+            f"{named} is too long: a name has at most {LONGEST_NAME} bytes, a whole "
             f"path {LONGEST_PATH}"
         )
 
@@ -87,14 +94,14 @@ def run_folder_path(text: str | os.PathLike, what: str = "workdir") -> epath.Pat
     whole = os.path.abspath(path) if not is_bucket(path) else os.fspath(path)
     if found := _PATTERN.search(whole):
         raise UserError(
-            f"{what}={shown(whole)} holds {found[0]}, which the checkpoint library takes for a "
+            f"{_named(what, whole)} holds {found[0]}, which the checkpoint library takes for a "
             "pattern: name a run folder without any of [ ] * ?"
         )
     try:
         whole.encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"{what}={shown(whole)} is not UTF-8, as the checkpoint library needs it: name "
+            f"{_named(what, whole)} is not UTF-8, as the checkpoint library needs it: name "
             "another run folder"
         ) from error
     return path
