@@ -74,7 +74,7 @@ def _augmentation_schedule(config: ConfigDict) -> DiscreteSchedule | None:
     return diffusion.discrete_schedule(d.schedule, levels, d.beta_min, d.beta_max)
 
 
-def learning_rate(config: ConfigDict, network: str) -> train_step.Schedule:
+def learning_rate(config: ConfigDict, network: str) -> optax.Schedule:
     """Return the learning rate as a function of the step. network: "generator" or another."""
     o = config.optimizer
     return cosine_staircase(

@@ -49,7 +49,9 @@ noise that is left in the cleanest images that training sees; sampling visits ta
 1/n for any n and returns the last prediction of x_0 itself.
 """
 
+import functools
 import math
+import operator
 from typing import NamedTuple
 
 import jax
@@ -57,8 +59,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ddgan_jax.errors import UserError
-
-Array = jax.Array | np.ndarray
+from ddgan_jax.state import AnyArray as Array
 
 FIRST_TIME = 1e-3  # eps: s_0
 FIRST_BETA = 1e-8  # beta_0
@@ -120,7 +121,7 @@ class DiscreteSchedule(NamedTuple):
 
     def sampling_transitions(self) -> Transition:
         """The T steps of sampling from noise to image, t = T - 1, .., 0; arrays (T,)."""
-        return self.transition(np.arange(self.num_timesteps - 1, -1, -1, dtype=np.int32))
+        return self.transition(jnp.arange(self.num_timesteps - 1, -1, -1, dtype=jnp.int32))
 
     def transition(self, t: Array) -> Transition:
         """Coefficients of the steps between t and t + 1. t: int (B,), 0 .. T - 1."""
@@ -129,7 +130,7 @@ class DiscreteSchedule(NamedTuple):
         std = np.exp(0.5 * self.posterior_log_variance.astype(np.float64)).astype(np.float32)
         std[0] = 0.0
         t_of_both = np.arange(self.num_timesteps, dtype=np.int32)
-        tables = Transition(
+        tables: dict[str, np.ndarray] = dict(
             time=t_of_both,
             next_time=t_of_both,
             signal=self.sqrt_alphas_cumprod[:-1],
@@ -142,7 +143,7 @@ class DiscreteSchedule(NamedTuple):
             posterior_x_tp1=self.posterior_mean_coef2,
             posterior_std=std,
         )
-        return Transition(*(jnp.asarray(table)[t] for table in tables))
+        return Transition(**{name: jnp.asarray(table)[t] for name, table in tables.items()})
 
 
 def vp_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
@@ -287,7 +288,8 @@ def _per_example(coefficient: Array, x: Array) -> Array:
 
 
 def _combine(*terms: tuple[Array, Array]) -> jax.Array:
-    return sum(_per_example(coefficient, x) * x for coefficient, x in terms)
+    products = [_per_example(coefficient, x) * x for coefficient, x in terms]
+    return functools.reduce(operator.add, products)
 
 
 def q_sample(step: Transition, x_0: Array, noise: Array) -> jax.Array:

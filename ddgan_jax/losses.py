@@ -81,6 +81,8 @@ class Chain(NamedTuple):
 def afd_recon(step: Transition, chain: Chain, noise: Images | None) -> PerExample:
     """Return equation 5, the mean over each image's entries. noise: not used."""
     del noise
+    # The checks of a config keep generators that predict x_t away from this form.
+    assert chain.fake_x_0 is not None
     weight = (step.step_signal * step.posterior_x_0) ** 2
     return weight * mean_square(chain.fake_x_0 - chain.x_0)
 

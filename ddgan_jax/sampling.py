@@ -91,7 +91,7 @@ class Sampler:
         variation.x_0, diffused to the level before step `start`. Raises UserError as `denoise`.
         """
         noise = self.noise(seeds)
-        if variation.other_seeds is not None:
+        if variation.other_seeds is not None and variation.weights is not None:
             other = self.noise(variation.other_seeds)
             noise = mix(noise, other, variation.weights, self.latent)
         if variation.latent_seeds is not None:

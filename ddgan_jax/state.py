@@ -8,14 +8,18 @@ Images are channels-last. uint8 images lie in [0, 255], float images in [-1, 1].
 """
 
 import math
-from typing import Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int, Key
 
-# Arrays on a device, tracers inside a compiled function, and arrays on the host.
-AnyArray = jax.Array | np.ndarray
+if TYPE_CHECKING:
+    AnyArray = jax.Array
+else:
+    # The maths takes arrays of devices, tracers, and arrays of the host. To a type checker they are
+    # all JAX's, since numpy's lack a few methods and a union of both would lack them too.
+    AnyArray = jax.Array | np.ndarray
 
 PyTree = Any
 Params = PyTree  # a nested dict of float arrays, the parameters of one network

@@ -12,7 +12,7 @@ gathering the new parameters.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,8 +34,6 @@ from ddgan_jax.state import (
     PyTree,
     TrainState,
 )
-
-Schedule = Callable[[AnyArray | int], AnyArray | float]
 
 
 class Optimizers(NamedTuple):
@@ -99,7 +97,7 @@ class TrainStep:
 
         def loss(params: Params, *examples: PyTree) -> tuple[jax.Array, Metrics]:
             return self.objective.discriminator_loss(
-                params, state.generator.params, *examples, self.r1
+                params, state.generator.params, *examples, r1=self.r1
             )
 
         gradients, metrics = mean_gradient(
@@ -188,9 +186,9 @@ def _adam(
 
 def _moving_average(ema: Params, params: Params, decay: float, step: jax.Array) -> Params:
     # The average starts from the parameters after the first update, not from the initial ones.
-    decay = jnp.where(step == 0, 0.0, decay)
+    d = jnp.where(step == 0, 0.0, decay)
     shards = distributed.shard_like(params, ema)
-    return jax.tree.map(lambda e, p: (decay * e + (1 - decay) * p).astype(p.dtype), ema, shards)
+    return jax.tree.map(lambda e, p: (d * e + (1 - d) * p).astype(p.dtype), ema, shards)
 
 
 def initial_state(
@@ -211,7 +209,9 @@ def initial_state(
     )
 
 
-def cosine_staircase(initial: float, final: float, decay_steps: int, interval: int) -> Schedule:
+def cosine_staircase(
+    initial: float, final: float, decay_steps: int, interval: int
+) -> optax.Schedule:
     """Return the learning rate as a function of the step.
 
     It goes from `initial` to `final` on a cosine over `decay_steps`, held constant for `interval`
@@ -221,7 +221,7 @@ def cosine_staircase(initial: float, final: float, decay_steps: int, interval: i
     if not decay_steps:
         return optax.constant_schedule(initial)
 
-    def cosine(step: AnyArray | int) -> AnyArray:
+    def cosine(step: Any) -> jax.Array:
         tread = step // interval * interval
         fraction = 0.5 * (1 + jnp.cos(jnp.pi * tread / decay_steps))
         rate = final + (initial - final) * fraction

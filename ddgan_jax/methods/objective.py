@@ -149,10 +149,10 @@ class Objective:
         )
         real, fake = x_t, fake_x_t
         time = step.time if self.discriminator_time == "t" else step.next_time
-        if self.judged == "x_0":
+        a = draws.augmentation
+        if self.judged == "x_0" and fake_x_0 is not None:
             real, fake = x_0, fake_x_0
-        elif self.augmentation_schedule is not None:
-            a = draws.augmentation
+        elif self.augmentation_schedule is not None and a is not None:
             level = self.augmentation_schedule.transition(a.t)
             real = diffusion.q_sample(level, x_t, a.noise_real)
             fake = diffusion.q_sample(level, fake_x_t, a.noise_fake)

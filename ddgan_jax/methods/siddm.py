@@ -11,6 +11,7 @@ to 6. The fields are alpha = adversarial_weight, lambda = afd_weight, mu = denoi
 """
 
 import dataclasses
+from typing import cast
 
 import jax
 from jax.nn import softplus
@@ -23,7 +24,10 @@ from ddgan_jax.state import Images, Judgement, Keys, Labels, Metrics, Params
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SIDDM(Objective):
-    """Equations 1 and 2 on given networks; the fields are those of config.objective."""
+    """Equations 1 and 2 on given networks; the fields are those of config.objective.
+
+    `discriminate` must have the heads C and R that the weights ask for.
+    """
 
     afd_weight: float
     afd_form: str
@@ -63,7 +67,7 @@ class SIDDM(Objective):
             metrics["d_regression"] = self._regression(pair, fake)
             loss += self.afd_weight * metrics["d_regression"]
         if self.denoising_weight > 0:
-            metrics["d_denoising"] = losses.denoising_loss(real.denoised, x_0)
+            metrics["d_denoising"] = losses.denoising_loss(cast(jax.Array, real.denoised), x_0)
             loss += self.denoising_weight * metrics["d_denoising"]
         return loss, metrics
 
@@ -96,5 +100,6 @@ class SIDDM(Objective):
 
     def _regression(self, pair: Pair, fake: Judgement) -> jax.Array:
         """Return C's half of A, a scalar."""
-        squares = losses.afd_regression(pair.step, pair.chain.x_tp1, fake.regression)
+        regression = cast(jax.Array, fake.regression)
+        squares = losses.afd_regression(pair.step, pair.chain.x_tp1, regression)
         return (losses.afd_weights(self.afd_scaling, pair.step) * squares).mean()

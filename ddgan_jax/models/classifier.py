@@ -4,11 +4,14 @@ Whatever the size of the images, a first convolution leaves about 16 x 16 places
 takes minutes on a CPU for any of them.
 """
 
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, UInt8
 
-from ddgan_jax.state import Params
+from ddgan_jax.state import AnyArray, Params
 
 NUM_FEATURES = 128
 SIDE = 16  # places that the first convolution leaves, about
@@ -54,8 +57,10 @@ def init_params(key: jax.Array, shape: tuple[int, int, int], num_classes: int) -
     return Classifier(num_classes).init(key, jnp.zeros((1, *shape)))["params"]
 
 
-def classify(params: Params, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(features (B, 128), logits (B, classes)) of uint8 images (B, H, W, C)."""
+def classify(
+    params: Params, images: UInt8[AnyArray, "b h w c"]
+) -> tuple[Float[jax.Array, "b 128"], Float[jax.Array, "b classes"]]:
+    """Return features and logits of uint8 images."""
     num_classes = params["logits"]["bias"].shape[0]
     x = images.astype(jnp.result_type(float)) / 127.5 - 1
-    return Classifier(num_classes).apply({"params": params}, x)
+    return cast(tuple, Classifier(num_classes).apply({"params": params}, x))

@@ -59,7 +59,7 @@ _IMPLEMENTATION = define_prng_impl(
     seed=_seed,
     split=_split,
     random_bits=_random_bits,
-    fold_in=_fold_in,
+    fold_in=_fold_in,  # type: ignore[arg-type]  # JAX says int, and hands over an array
     name="ddgan_jax_hash",
     tag="hash",
 )

@@ -29,7 +29,6 @@ from ddgan_jax.metrics import names
 from ddgan_jax.metrics.statistics import SavedStatistics
 from ddgan_jax.sampling import Sampler
 from ddgan_jax.state import AnyArray, GeneratorState, Params, TrainState
-from ddgan_jax.train_step import Schedule
 from ddgan_jax.training import reporter
 
 PREFIX = "eval/"
@@ -90,7 +89,7 @@ def make_scores(
 
 
 def state_metrics(
-    step: int, generator: GeneratorState, learning_rates: Mapping[str, Schedule]
+    step: int, generator: GeneratorState, learning_rates: Mapping[str, optax.Schedule]
 ) -> dict[str, AnyArray | float]:
     """Return metrics of the state after `step` that the train step does not compute itself.
 
