@@ -16,7 +16,6 @@ from absl import flags
 
 import ddgan_jax
 from benchmarks.measure import Baseline, Report
-from ddgan_jax import compiler
 from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
 from ddgan_jax.cli.program import USER_ERROR
 from ddgan_jax.config import ConfigDict
@@ -75,7 +74,6 @@ def run(
     if {"-h", "--help"} & set(argv):
         print(f"{page.strip()}\n\nFlags:\n{_flag_lines(known)}")
         return 0
-    compiler.use_cpu_flags()
     # Libraries (Grain's workers) ask absl's own registry of flags, which stays empty.
     flags.FLAGS.mark_as_parsed()
 

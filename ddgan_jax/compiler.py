@@ -1,33 +1,29 @@
-"""What JAX's compiler is told before it starts: where to keep programs, how to write for a CPU.
+"""Set JAX's compiler up: where it keeps programs, and its options for the train step on CPUs.
 
-By environment variables, which JAX reads as it is imported or computes for the first time, or by
-its settings where it is imported already. What the user has set stays.
+What the user has set stays. Nothing here writes XLA_FLAGS: an unknown flag there ends any JAX
+program at once, and the flags known change with every version. An option of one program can be
+tried first.
 """
 
+import functools
 import importlib
-import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files.paths import cache_folder, is_bucket
 from ddgan_jax.files.run_folder import RunFolder
 
-# Train step of cifar10_ddgan.py, 4 images, two cores with AVX-512: together 0.87 of the time. The
-# newer convolutions that the second leaves out need 1.6 times as long for weight gradients.
-CPU_FLAGS = {
-    "--xla_cpu_prefer_vector_width": "512",
-    "--xla_cpu_experimental_ynn_fusion_type": "-LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION",
+# Wide vectors, and every use of the YNNPACK library but for convolutions. Together they take 0.87
+# of the time of cifar10_ddgan's train step, 4 images, on an Intel CPU with AVX-512, where YNNPACK
+# needs 1.6 times as long for weight gradients. On an AMD CPU with AVX-512 they change nothing.
+CPU_OPTIONS = {
+    "xla_cpu_prefer_vector_width": "512",
+    "xla_cpu_experimental_ynn_fusion_type": (
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    ),
 }
-
-
-def set_up(workdir: str = "") -> None:
-    """`keep_programs` and `use_cpu_flags`; what every command that computes calls first.
-
-    workdir: of the run, if there is one.
-    """
-    keep_programs(workdir)
-    use_cpu_flags()
 
 
 def import_jax() -> None:
@@ -41,7 +37,7 @@ def import_jax() -> None:
 
 
 def keep_programs(workdir: str = "") -> None:
-    """Let JAX keep compiled programs; call before JAX compiles the first one.
+    """Let JAX keep compiled programs; every command calls this before it compiles the first one.
 
     They lie in $JAX_COMPILATION_CACHE_DIR, by default in ~/.cache/ddgan_jax/jax, and are found
     again by the next run with the same config and devices: it starts in seconds. With a run folder
@@ -76,15 +72,32 @@ def keep_programs(workdir: str = "") -> None:
             sys.modules["jax"].config.update(name, value)
 
 
-def use_cpu_flags() -> None:
-    """Add CPU_FLAGS to $XLA_FLAGS, except those named there; call before JAX's first computation.
+@functools.cache
+def train_step_options(platform: str) -> Mapping[str, str]:
+    """Return the `compiler_options` of the train step's program on a platform, such as "cpu".
 
-    GPUs ignore them. Where libtpu is installed nothing is added: it reads the same variable, and
-    ends the process at a flag that its own version does not know.
+    They are CPU_OPTIONS on CPUs and none elsewhere. An option that the user's XLA_FLAGS name is
+    left to them. One that this version of XLA refuses is left out, and a line says so.
     """
-    if importlib.util.find_spec("libtpu"):
-        return
-    given = os.environ.get("XLA_FLAGS", "").split()
-    names = {flag.partition("=")[0] for flag in given}
-    added = [f"{name}={value}" for name, value in CPU_FLAGS.items() if name not in names]
-    os.environ["XLA_FLAGS"] = " ".join([*given, *added])
+    if platform != "cpu":
+        return {}
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    chosen = {flag.partition("=")[0].removeprefix("--") for flag in flags}
+    return {
+        name: value
+        for name, value in CPU_OPTIONS.items()
+        if name not in chosen and _accepts(name, value)
+    }
+
+
+def _accepts(option: str, value: str) -> bool:
+    """Whether XLA compiles a program with the option."""
+    import jax
+
+    try:
+        # XLA reads the options before it compiles: the smallest program is enough to know.
+        jax.jit(lambda: 0, compiler_options={option: value}).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        print(f"without the compiler's option {option}: {reason(error)}", file=sys.stderr)
+        return False
+    return True

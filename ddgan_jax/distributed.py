@@ -24,6 +24,7 @@ from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from ddgan_jax import compiler
 from ddgan_jax.errors import BusyError, UserError, reason
 from ddgan_jax.state import Batch, Metrics, PyTree, TrainState, may_be_sharded
 
@@ -223,18 +224,20 @@ def map_step(
     mapping: "pmap" or "shard_map". abstract: `abstract_state` of a divided state, with "shard_map"
     alone. The state passed in is donated: use the returned one.
     """
+    options = dict(compiler.train_step_options(devices[0].platform))
     if mapping == "pmap":
-        return _globally(
-            jax.pmap(
-                step,
-                axis_name=AXIS,
-                in_axes=(None, 0, None),
-                out_axes=None,
-                donate_argnums=(0,),
-                devices=devices,
-            ),
-            devices,
+        pmapped = jax.pmap(
+            step,
+            axis_name=AXIS,
+            in_axes=(None, 0, None),
+            out_axes=None,
+            donate_argnums=(0,),
+            devices=devices,
         )
+        if jax.process_count() > 1:
+            return _globally(pmapped, devices)
+        # pmap takes no compiler options; the program around it does.
+        return jax.jit(pmapped, donate_argnums=0, compiler_options=options) if options else pmapped
     everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
     state = everywhere
     if abstract is not None:
@@ -246,13 +249,11 @@ def map_step(
         out_specs=(state, everywhere),
         check_vma=False,
     )
-    return jax.jit(mapped, donate_argnums=0)
+    return jax.jit(mapped, donate_argnums=0, compiler_options=options)
 
 
 def _globally(pmapped: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
     """Across processes, pmap returns arrays of this process's devices: make them global again."""
-    if jax.process_count() == 1:
-        return pmapped
 
     def step(state: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, PyTree]:
         state, metrics = pmapped(state, batch, key)

@@ -10,7 +10,7 @@ from ddgan_jax.errors import UserError, shown
 
 
 def _sample(values: flags.FlagValues) -> None:
-    compiler.set_up()
+    compiler.keep_programs()
     if values.num is not None and values["seeds"].present:
         raise UserError("--num=N is short for --seeds=0-(N-1): give one of them")
     seeds = parse_seeds(values.seeds) if values.num is None else range(values.num)
@@ -36,7 +36,7 @@ def _sample(values: flags.FlagValues) -> None:
 
 
 def _export(values: flags.FlagValues) -> None:
-    compiler.set_up()
+    compiler.keep_programs()
     seeds = parse_seeds(values.seeds, most=10_000)
     (kind,) = parse_names("weights", values.weights, ("ema", "raw"))
     from ddgan_jax.inference import export, requests
@@ -56,7 +56,7 @@ def _export(values: flags.FlagValues) -> None:
 
 
 def _import_nvlabs(values: flags.FlagValues) -> None:
-    compiler.set_up()
+    compiler.keep_programs()
     from ddgan_jax.interop.nvlabs_checkpoints import import_command
 
     import_command(

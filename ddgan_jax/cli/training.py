@@ -10,7 +10,7 @@ from ddgan_jax.config import ConfigDict
 
 
 def _train(values: flags.FlagValues, config: ConfigDict) -> None:
-    compiler.set_up(values.workdir)
+    compiler.keep_programs(values.workdir)
     from ddgan_jax.training import hosts
 
     hosts.join(
@@ -54,7 +54,7 @@ def _prepare(values: flags.FlagValues) -> None:
 
 
 def _mog25(values: flags.FlagValues) -> None:
-    compiler.set_up()
+    compiler.keep_programs()
     from ddgan_jax.experiments import mog25, mog25_cells
 
     mog25.run(
