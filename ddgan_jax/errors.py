@@ -1,4 +1,4 @@
-"""The exceptions that a user is meant to read, and how text from outside is shown."""
+"""Exceptions that are written for the user, and the parts of their messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,29 +8,31 @@ LONGEST_WORD = 200  # characters that are compared with what is known, which tak
 
 
 class UserError(Exception):
-    """Something the user can mend: a setting, a path, a file on disk.
+    """A mistake that the user can mend: in a setting, a path, a file on disk.
 
-    The message is one line that says what is wrong and what to do. The command line prints it
-    without a traceback and exits with code 2; everything else is a bug and keeps its traceback.
+    The message is one line that says what is wrong and what to do. It names parameters in
+    backticks, `step=7`, which the command line prints as flags, and fields of a config plainly,
+    train.seed=0. The command line exits with code 2. Any other exception is a bug and keeps its
+    traceback.
     """
 
 
 class BusyError(UserError):
-    """A place that another process holds now: the same command will do later.
+    """Another process is writing the place that this one needs; later the command will work.
 
-    The command line exits with code 75, upon which launchers start the command again.
+    The command line exits with code 75, and launchers start the same command again.
     """
 
 
 class NotFiniteError(UserError):
-    """Numbers that should be finite and are not: a model that has diverged."""
+    """A number that should be finite is not, since the model has diverged."""
 
 
 def printable(text: str) -> str:
-    r"""Return the text with control characters and bytes that are no text as escapes, "\x1b".
+    r"""Return the text with escapes such as "\x1b" for control characters and undecodable bytes.
 
-    Names of files come from anybody, and a terminal obeys the control characters in them. Line
-    ends, tabs and the carriage returns of progress bars stay.
+    The names of files may come from anybody, and a terminal obeys the control characters in them.
+    Line ends, tabs and the carriage returns of progress bars stay.
     """
     if text.isprintable():
         return text
@@ -38,16 +40,16 @@ def printable(text: str) -> str:
 
 
 def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
-    """Return a value for a message: in one line, printable, and cut to `longest` characters."""
+    """Return the text of a value for a message: printable, in one line of `longest` characters."""
     try:
         text = printable(" ".join(str(value).split()))
-    except Exception:  # no integer of over 4,300 digits has a text, nor has what holds one
+    except Exception:  # str() raises ValueError for integers of more than 4,300 digits
         text = f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def reason(error: BaseException) -> str:
-    """Return what an exception says, for the end of a message: its first line, or its name."""
+    """Return the first line of an exception's message, or its name, for the end of a message."""
     text = getattr(error, "strerror", None) or str(error)
     lines = [line for line in str(text).splitlines() if line.strip()]
     return shown(lines[0], 200) if lines else type(error).__name__
@@ -61,6 +63,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name that is no UTF-8, as Python holds it
+    # Python represents a byte that is not UTF-8 in the name of a file as one of these code points.
+    if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,7 +1,6 @@
-"""Which fields go together: `validate` refuses other configs before anything is compiled.
+"""The check of a config before anything is compiled: `validate`.
 
-What a model needs is in `model_checks`, and what a single field may hold is said where it is
-declared; here are the rules of what training needs besides.
+`model_checks` has the rules for the model; the rules here are what training needs besides.
 """
 
 from ml_collections import ConfigDict
@@ -29,10 +28,9 @@ __all__ = ["check_model", "check_time_embedding", "validate"]
 def validate(config: ConfigDict, num_devices: int | None = None, *, resumed: bool = False) -> None:
     """Refuse a config that cannot be trained.
 
-    num_devices: how many accelerators share the batch, over all hosts; None: not known yet.
-    resumed: whether the run exists already; then fields without effect stay as they are, since a
-    run goes on with its own config alone. Raises UserError naming the first field that is wrong,
-    and what would work.
+    num_devices: the number of accelerators that share the batch, over all hosts; None if it is not
+    known yet. resumed: accept fields without effect, since a run resumes only with the config that
+    it has. Raises UserError, which names the first wrong field and values that would work.
     """
     check_model(config)
     refuse(_data_set_rules(config.data))
@@ -76,9 +74,9 @@ def _learning_rate_rules(optimizer: ConfigDict) -> Rules:
 
 
 def _check_evaluation(config: ConfigDict) -> None:
-    """Refuse config.eval, if it is switched on, where its numbers could not be computed."""
+    """Refuse config.eval if its numbers cannot be computed."""
     wanted = config.eval
-    # What is switched off for one run may keep its other fields, whatever they are.
+    # Evaluation is often switched off for one run, without a change to its other fields.
     if not wanted.every_steps:
         return
     if has_points(config):
@@ -126,9 +124,8 @@ def _check_batch(config: ConfigDict, num_devices: int) -> None:
 def _check_effects(config: ConfigDict) -> None:
     """Refuse fields that nothing would read, unless they have their defaults.
 
-    What is often switched off for one run on the command line keeps its other fields without a
-    word: R1, the evaluation during a run, AFD. Resolutions must be those of some level even by
-    default.
+    R1, AFD and the evaluation are often switched off for one run, so their other fields are always
+    accepted. Resolutions must occur at some level even if they are the defaults.
     """
     for name, section in check_fields(config).items():
         group = config[name]

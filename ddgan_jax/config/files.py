@@ -1,4 +1,4 @@
-"""Config files and JSON: reading a config, writing it down, naming its fields."""
+"""Configs as Python files and as JSON, and the full names of their fields."""
 
 import json
 import os
@@ -14,15 +14,15 @@ from ddgan_jax.files.foreign import read_bytes
 from ddgan_jax.files.paths import entries, user_path
 
 LARGEST_FILE = 2**20  # bytes of a config file
-DEEPEST = 20  # groups within one another
+DEEPEST = 20  # levels of groups within groups
 
 
 def load_config(path: str) -> ConfigDict:
     """Return the config that a Python file's `get_config` returns, locked against new fields.
 
     path: "configs/x.py", or "configs/x.py:argument" for `get_config("argument")`. The file is code
-    of the user: it runs with all that this process may do. Raises UserError if there is no such
-    file, for whatever it raises, and if it does not yield a ConfigDict.
+    of the user and runs with the rights of this process. Raises UserError if there is no such
+    file, if the file raises anything, and if it does not return a ConfigDict.
     """
     file, arguments = _split(path)
     source = read_bytes(user_path(file, "config"), "config file", most=LARGEST_FILE)
@@ -31,10 +31,10 @@ def load_config(path: str) -> ConfigDict:
         exec(compile(source, file, "exec"), namespace)
         config = namespace["get_config"](*arguments)
         if isinstance(config, ConfigDict):
-            list(leaves(config))  # a group that holds itself has no end
+            list(leaves(config))  # raises RecursionError for a group that contains itself
     except (UserError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # even its sys.exit() is for the user to read
+    except BaseException as error:  # also SystemExit: a config file must not end the program
         raise UserError(f"config file {shown(file, 300)}: {_describe(error, file)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"config file {shown(file, 300)}: get_config must return a ConfigDict")
@@ -60,7 +60,7 @@ def _split(path: str) -> tuple[str, list[str]]:
         known = (os.fspath(other) for other in entries(place.parent, after=".py"))
         message = f"config file {shown(file, 300)} cannot be read ({error.strerror})"
         raise UserError(message + did_you_mean(file, known)) from error
-    return file, []  # it appeared this moment
+    return file, []  # the file has appeared since the loop above
 
 
 def to_json(config: ConfigDict) -> str:
@@ -72,22 +72,36 @@ def from_json(text: str) -> ConfigDict:
     """Return the locked config that `to_json` wrote. Raises UserError if it is not one."""
     try:
         tree = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # a ValueError also for 5,000 digits
+    except (ValueError, RecursionError) as error:  # ValueError also for numbers of 5,000 digits
         raise UserError(f"this is not a config in JSON ({reason(error)})") from error
     return from_dict(tree)
 
 
 def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
-    """Return the locked config of a tree that JSON gave back, whose sequences are lists.
+    """Return the locked config of a tree as `json.loads` gives it, with lists for tuples.
 
-    Raises UserError for what is no tree of named fields.
+    Raises UserError if it is not a tree of named fields.
     """
     if not isinstance(tree, Mapping):
         raise UserError("this is not a config in JSON (it has no fields)")
     try:
-        return ConfigDict(_lists_to_tuples(tree)).lock()
-    except Exception as error:  # names that a ConfigDict has for itself, say, or nesting too deep
+        return ConfigDict(lists_to_tuples(tree)).lock()
+    except Exception as error:  # e.g. for the names of ConfigDict's methods, or too many levels
         raise UserError(f"this is not a config in JSON ({reason(error)})") from error
+
+
+def lists_to_tuples(tree: Any, depth: int = 0) -> Any:
+    """Return the tree with tuples for its lists: JSON has only lists, and configs only tuples.
+
+    Raises ValueError for more than DEEPEST levels.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+    if isinstance(tree, Mapping):
+        return {key: lists_to_tuples(value, depth + 1) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return tuple(lists_to_tuples(value, depth + 1) for value in tree)
+    return tree
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -97,17 +111,6 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value
-
-
-def _lists_to_tuples(tree: Any, depth: int = 0) -> Any:
-    # JSON knows one kind of sequence, configs use the other.
-    if depth > DEEPEST:
-        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
-    if isinstance(tree, Mapping):
-        return {key: _lists_to_tuples(value, depth + 1) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return tuple(_lists_to_tuples(value, depth + 1) for value in tree)
-    return tree
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -124,7 +127,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _describe(error: BaseException, file: str) -> str:
-    """Return what went wrong in a user's file, with the line."""
+    """Return the error of a user's file for a message, with its line."""
     if isinstance(error, KeyError) and error.args == ("get_config",):
         return "it does not define get_config"
     if isinstance(error, SyntaxError):

@@ -1,8 +1,7 @@
-"""Which fields make a model that can be: the rules that every config must pass.
+"""The rules between fields that every config must pass: its model can be built.
 
-What a single field may hold is said where it is declared, in `defaults` and `networks`; here and in
-`checks` are the rules between fields. A function of rules yields pairs: whether the config breaks
-the rule, and the message that says so.
+The values that a single field may have are declared with it, in `defaults` and `networks`. A
+function of rules yields pairs: whether the config breaks the rule, and the message that says so.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,12 +19,12 @@ Rules = Iterator[tuple[Any, str]]
 
 
 def check_model(config: ConfigDict) -> None:
-    """Refuse a config with fields that are none, or whose model cannot be.
+    """Refuse unknown fields, values that a field cannot have, and models that cannot be built.
 
-    For configs that a file brought as well: that of an export does not say where its images lay.
-    Takes no more time and memory for one value than for another. Raises UserError as `validate`.
+    This is the check of configs that come with an export, which name no data set. It takes the same
+    time and memory whatever the values are. Raises UserError as `validate` does.
     """
-    # Single fields come first: the rules below compare and divide values without a look at types.
+    # Single fields come first: the rules below rely on the types and ranges of the values.
     check_fields(config)
     refuse(_image_rules(config.data))
     if config.train.shard_optimizer and config.train.mapping != "shard_map":
@@ -38,10 +37,10 @@ def check_model(config: ConfigDict) -> None:
 
 
 def check_fields(config: Any, *, complete: bool = True) -> Mapping[str, Section]:
-    """Return the sections of a config; refuse unknown fields, and values that they cannot have.
+    """Return the sections of a config, whose fields are known and have values that they may have.
 
-    config: anything at all. complete: also refuse a config that lacks sections or fields; its
-    networks must have their names in any case. Raises UserError.
+    config: anything at all. complete: also refuse a config that lacks sections or fields; the names
+    of its networks are needed in any case. Raises UserError.
     """
     sections = dict(SECTIONS)
     check_names("", config, {**SECTIONS, **NETWORKS})
@@ -60,7 +59,7 @@ def check_fields(config: Any, *, complete: bool = True) -> Mapping[str, Section]
 def check_time_embedding(config: ConfigDict) -> None:
     """Refuse an embedding that is not defined at t = 0.
 
-    There are published networks with it, which can be imported, but neither trained nor drawn from.
+    Published networks with such an embedding can be imported, but neither trained nor sampled.
     """
     d, g = config.diffusion, config.generator
     embeds_logarithm = g.get("time_embedding") == "fourier" and g.get("time_conditional", True)
@@ -103,7 +102,7 @@ def _schedule_rules(config: ConfigDict) -> Rules:
             "diffusion.schedule='cosine', where no signal is left; use 'x_0'",
         )
         return
-    # The betas of a discrete schedule belong to its T; only a continuous one has others between.
+    # A discrete schedule has betas for its T steps and for no other number of steps.
     yield (
         config.sampling.num_steps not in (0, d.num_timesteps),
         f"sampling.num_steps={config.sampling.num_steps}: diffusion.schedule={d.schedule!r} "
