@@ -7,13 +7,14 @@ from pathlib import Path
 import jax
 import pytest
 
-from ddgan_jax import models
+from ddgan_jax import losses, models
 from ddgan_jax.config import POINT_SETS, checks, reference
 from ddgan_jax.config.defaults import SECTIONS
 from ddgan_jax.config.files import from_json, leaves, load_config, to_json
 from ddgan_jax.config.networks import NETWORKS
 from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError
+from ddgan_jax.models import registry
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.py"))
@@ -106,8 +107,11 @@ def test_the_reference_of_the_fields_is_current():
     assert page == reference.page(), "python -m ddgan_jax.config.reference > docs/config.md"
 
 
-def test_the_names_of_the_point_sets():
+def test_choices_are_what_the_code_knows():
     assert tuple(mixture.SETS) == POINT_SETS
+    assert set(SECTIONS["objective"]["afd_form"].choices) == losses.AFD_FORMS.keys()
+    assert NETWORKS["generator"].keys() == registry._GENERATORS.keys()
+    assert NETWORKS["discriminator"].keys() == registry._DISCRIMINATORS.keys()
 
 
 def write(tmp_path: Path, text: str) -> str:

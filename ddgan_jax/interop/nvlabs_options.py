@@ -1,4 +1,4 @@
-"""The options of the published DDGAN code in our terms: each with its type, range and default."""
+"""Convert the options of the published DDGAN code, each with its type, range and default."""
 
 import re
 from collections.abc import Mapping
@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddgan_jax.config import LARGEST, LARGEST_IMAGE, MOST_TIMESTEPS, base_config, checks
+from ddgan_jax.config.networks import NETWORKS
 from ddgan_jax.config.schema import MOST_CHANNELS, MOST_LAYERS
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import options
@@ -28,6 +29,12 @@ _WEIGHT = options.number(0, LARGEST)
 _STEPS = options.optional(options.integer(0, LARGEST))
 _SWITCH = options.optional(options.boolean)
 
+
+def _choice(field: str) -> options.Reader:
+    """Return the reader of the values that this field of our NCSN++ may have."""
+    return options.choice(*NETWORKS["generator"]["ncsnpp"][field].choices)
+
+
 # Official options that are one field of ours: the field, the official default, what is possible.
 _FIELDS: Mapping[str, tuple[str, Any, options.Reader]] = {
     "image_size": ("data.image_size", 32, options.integer(1, LARGEST_IMAGE)),
@@ -46,34 +53,14 @@ _FIELDS: Mapping[str, tuple[str, Any, options.Reader]] = {
     ),
     "fir_kernel": ("generator.fir_kernel", (1, 3, 3, 1), options.sequence(options.number(), 2)),
     "dropout": ("generator.dropout", 0.0, _RATE),
-    "resblock_type": (
-        "generator.resblock",
-        "biggan",
-        options.choice("ddpm", "biggan", "biggan_oneadagn"),
-    ),
-    "progressive": (
-        "generator.progressive",
-        "none",
-        options.choice("none", "output_skip", "residual"),
-    ),
-    "progressive_input": (
-        "generator.progressive_input",
-        "residual",
-        options.choice("none", "input_skip", "residual"),
-    ),
-    "progressive_combine": (
-        "generator.progressive_combine",
-        "sum",
-        options.choice("sum", "cat"),
-    ),
+    "resblock_type": ("generator.resblock", "biggan", _choice("resblock")),
+    "progressive": ("generator.progressive", "none", _choice("progressive")),
+    "progressive_input": ("generator.progressive_input", "residual", _choice("progressive_input")),
+    "progressive_combine": ("generator.progressive_combine", "sum", _choice("progressive_combine")),
     "resamp_with_conv": ("generator.resample_with_conv", True, options.boolean),
     "fir": ("generator.fir", True, options.boolean),
     "skip_rescale": ("generator.skip_rescale", True, options.boolean),
-    "embedding_type": (
-        "generator.time_embedding",
-        "positional",
-        options.choice("positional", "fourier"),
-    ),
+    "embedding_type": ("generator.time_embedding", "positional", _choice("time_embedding")),
     "fourier_scale": ("generator.fourier_scale", 16.0, _WEIGHT),
     "conditional": ("generator.time_conditional", True, options.boolean),
     "centered": ("generator.centered", True, options.boolean),
@@ -88,7 +75,7 @@ _FIELDS: Mapping[str, tuple[str, Any, options.Reader]] = {
     "beta2": ("optimizer.beta2", 0.9, _RATE),
     "seed": ("train.seed", 1024, options.integer(0, LARGEST)),
 }
-# Those that decide something else.
+# Official options that decide more than the value of one field.
 _OTHERS: Mapping[str, tuple[Any, options.Reader]] = {
     "not_use_tanh": (False, _SWITCH),
     "use_geometric": (False, _SWITCH),
@@ -108,8 +95,8 @@ _OTHERS: Mapping[str, tuple[Any, options.Reader]] = {
 def read_options(args: Any) -> dict[str, Any]:
     """Return every official option that is known here, in our types; unknown ones are left out.
 
-    args: a mapping or argparse namespace with the official names; what is missing takes the
-    official default. Raises UserError for values that are not possible, naming the option.
+    args: A mapping or argparse namespace with the official names. A missing option takes the
+    official default. Raises UserError that names the option for values that are not possible.
     """
     known = {option: default for option, (_, default, _) in _FIELDS.items()}
     known |= {option: default for option, (default, _) in _OTHERS.items()}
@@ -122,7 +109,7 @@ def read_options(args: Any) -> dict[str, Any]:
 def config_from_args(args: Any) -> ConfigDict:
     """Return our config for the official command-line arguments.
 
-    args: as of `read_options`. Without `dataset` the discriminator is chosen by image size (large
+    args: As for `read_options`. Without `dataset` the discriminator is chosen by image size (large
     from 64 pixels on); `discriminator` = "small" or "large" overrides. Raises UserError for values
     that are not possible.
     """
