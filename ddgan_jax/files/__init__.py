@@ -1,6 +1,7 @@
-"""Files as this program meets them: paths that people write, bytes of others, our own writing.
+"""Files and folders: how they are named, read, written and locked, without knowing any model.
 
-`paths` turns what a person wrote into a place. `foreign` reads bytes that this process did not
-write, and is the only way in for them. `atomic` writes files and folders whole or not at all.
-`locks` holds a place against a second writer.
+`paths` checks the paths that people write. `foreign` reads bytes that this process did not write,
+and every such file is read through it; `arrays` and `pickle_machine` do so for NumPy's files and
+for pickles. `atomic` writes files and folders whole or not at all. `locks` keeps a second process
+from writing to the same path. `run_folder` knows the files of a run, and `progress` measures speed.
 """

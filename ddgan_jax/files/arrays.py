@@ -1,8 +1,8 @@
-"""NumPy's files, .npy and .npz, that this process did not write: see `foreign`.
+"""Reading NumPy's files, .npy and .npz, that this process did not write: see `foreign`.
 
-What a file is, its content says and not its name. Each array's size is compared with the bytes that
-are there before anything is allocated, only plain numbers and text are read, and the checksums of
-the archive are compared. Objects, which NumPy would unpickle, are refused.
+The content of a file decides which kind it is, not its name. Before anything is allocated, the size
+that an array claims is compared with the bytes that are there. Only plain numbers and text are
+read, and the archive's checksums are compared. Objects, which NumPy would unpickle, are refused.
 """
 
 import contextlib
@@ -41,9 +41,9 @@ class Form(NamedTuple):
 
 
 class ArrayFile(NamedTuple):
-    """The arrays of a file, by name, and the way to read one of them.
+    """The arrays of a file: their forms, which are known, and methods that read them.
 
-    forms: of an .npz by name; of an .npy one array under the name "". path: for messages.
+    forms: by the names of the arrays. An .npy file has a single one, under the name "".
     """
 
     path: str | os.PathLike
@@ -62,13 +62,14 @@ class ArrayFile(NamedTuple):
         return {name: self.load(name) for name in self.forms}
 
     def mapped(self, name: str) -> np.ndarray:
-        """Return an array that stays on the disk until its parts are read, where that can be.
+        """Return an array that stays on the disk until its parts are read, if that is possible.
 
-        That is an .npy file outside of buckets; others are read whole. Raises UserError as `load`.
+        It is for an .npy file outside of buckets; other arrays are read whole. Raises UserError as
+        `load`.
         """
         if self._is_archive or is_bucket(self.path):
             return self.load(name)
-        with _opened(self.path):  # refuses what is no regular file
+        with _opened(self.path):  # which refuses all but regular files
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def __str__(self) -> str:
@@ -81,10 +82,10 @@ class ArrayFile(NamedTuple):
 
 
 def open_arrays(path: str | os.PathLike) -> ArrayFile:
-    """Return the arrays of an .npy or .npz file, looked at but not read.
+    """Return an .npy or .npz file of which only the headers have been read.
 
-    Raises UserError for a file that is missing or damaged, that is something else, or that would
-    unfold to more than half of this machine's memory.
+    Raises UserError for a file that is missing or damaged, that is something else, or whose arrays
+    would take more than half of this machine's memory.
     """
     with _opened(path) as file:
         start = file.read(len(_MAGIC))
@@ -104,13 +105,13 @@ def read_arrays(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def text_of(arrays: Mapping[str, np.ndarray], name: str, source: str | os.PathLike) -> str:
-    """Return a single text among the arrays. Raises UserError if there is none of that name."""
+    """Return the text that the array `name` holds. Raises UserError if there is no such text."""
     array = arrays.get(name)
     if array is None or array.shape != () or array.dtype.kind != "U":
         raise UserError(f"{shown(source, 300)} has no text {name!r}")
     with foreign.reading(source, "file of ours"):
         text = str(array)
-        text.encode()  # numbers in NumPy's text need not be characters
+        text.encode()  # NumPy's text may hold numbers that are no characters
     return text
 
 
@@ -135,7 +136,8 @@ def _read_entry(archive: zipfile.ZipFile, name: str, path: str | os.PathLike) ->
     entry = archive.getinfo(name)
     with _opened_entry(archive, entry) as stream:
         array = _read_array(stream, entry.file_size, path)
-        if stream.read(1):  # reaching the end compares the checksum
+        # zipfile compares the checksum when the end is reached.
+        if stream.read(1):
             raise UserError(f"{shown(path, 300)} is damaged: {shown(name)} is longer than it says")
     return array
 
@@ -145,9 +147,9 @@ def _opened_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BufferedI
 
 
 def _read_form(stream: BufferedIOBase, size: int, path: str | os.PathLike) -> Form:
-    """Return what an array's header says, of a stream of `size` bytes, which it leaves behind it.
+    """Read an array's header from a stream of `size` bytes; return the form that it states.
 
-    Raises UserError unless plain values of that form fill the rest exactly.
+    Raises UserError unless plain values of that form fill the rest of the stream exactly.
     """
     return _read_header(stream, size, path)[0]
 
@@ -155,7 +157,7 @@ def _read_form(stream: BufferedIOBase, size: int, path: str | os.PathLike) -> Fo
 def _read_header(
     stream: BufferedIOBase, size: int, path: str | os.PathLike
 ) -> tuple[Form, bool, int]:
-    """Return the form, whether the first index runs fastest, and the number of bytes."""
+    """Return the form, whether the first index runs fastest, and the number of bytes of values."""
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise UserError(f"{shown(path, 300)} holds an array of the unknown version {version}")

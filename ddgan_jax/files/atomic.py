@@ -1,8 +1,8 @@
 """Writing files and folders whole or not at all.
 
-What is written lies beside its place, under a name that no other process has, until all of it is on
-the disk; then it is renamed. A kill at any instant leaves the old content or the new one, and two
-writers of one place never see each other's halves. An object in a bucket appears whole anyway.
+New content is written beside its path, under a name that no other process uses, and is renamed when
+all of it is on the disk. A kill at any instant therefore leaves the old content or the new one, and
+two writers of one path never mix their halves. An object in a bucket appears whole anyway.
 """
 
 import contextlib
@@ -17,15 +17,16 @@ from etils import epath
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files.paths import is_bucket
 
-UNFINISHED = ".unfinished-"  # names of what is being written begin so
+UNFINISHED = ".unfinished-"  # the beginning of the names of unfinished files
 
-# What this process has not finished, for an end that no `finally` sees.
+# Unfinished files of this process. A signal ends it without running any `finally`, and the thread
+# that handles signals removes them then.
 _unfinished: set[str] = set()
 
 
 @contextlib.contextmanager
 def write_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turn a failed write to `path` inside the context into a UserError that says why."""
+    """Turn an OSError of a write to `path` inside the context into a UserError with the reason."""
     try:
         yield
     except OSError as error:
@@ -33,9 +34,9 @@ def write_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def write_atomically(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file in place of what was there.
+    """Write a file, replacing one that was there.
 
-    Folders above it are made. Raises UserError if it cannot be written.
+    Missing parent folders are made. Raises UserError if it cannot be written.
     """
     with replacing(path) as unfinished:
         unfinished.write_bytes(content)
@@ -43,9 +44,9 @@ def write_atomically(path: str | os.PathLike, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
-    """Give a file to write, which takes the place of `path` when the context ends without an error.
+    """Yield a path for a file, which replaces `path` when the context ends without an error.
 
-    Folders above it are made. Raises UserError for an OSError inside.
+    Missing parent folders are made. Raises UserError for an OSError inside the context.
     """
     path = epath.Path(path)
     with write_errors(path):
@@ -67,16 +68,18 @@ def whole_folder(
     replace: Callable[[epath.Path], bool] | None = None,
     remedy: str = "name another folder",
 ) -> Iterator[epath.Path]:
-    """Give a folder to fill, which becomes `out` when the context ends without an error.
+    """Yield a folder to fill, which becomes `out` when the context ends without an error.
 
-    replace: whether what is at `out` may go; None: nothing may. remedy: what to do then, for the
-    message. Another process must not write the same folder meanwhile: see `locks.only_writer`.
-    Raises UserError if something is there that stays, or the folder cannot be written.
+    replace: decides whether the folder at `out` may be replaced; None: nothing may be. remedy: what
+    the user can do then, for the message. Another process must not write the same folder meanwhile:
+    see `locks.only_writer`. Raises UserError if `out` exists and may not be replaced, or if it
+    cannot be written.
     """
     out = epath.Path(out)
     old = out.parent / f"{UNFINISHED}old-{out.name}"[:200]
     with write_errors(out):
-        if old.exists() and not out.exists():  # a kill between the two renamings below
+        # A kill between the two renamings below leaves the old folder under its other name.
+        if old.exists() and not out.exists():
             old.rename(out)
         if os.path.lexists(out) and replace is None:
             raise UserError(f"{shown(out, 300)} exists already: {remedy}")
@@ -100,30 +103,32 @@ def whole_folder(
 
 
 def append_line(path: str | os.PathLike, line: str) -> None:
-    """Add a line to a text file; a kill may tear it, but none before or after it.
+    """Append a line to a text file. A kill may tear this line, but none before or after it.
 
     Raises OSError.
     """
     path = epath.Path(path)
-    if is_bucket(path):  # objects cannot grow: written anew, small as these files are
+    if is_bucket(path):
+        # Objects cannot grow. The file is written anew, which its size allows.
         before = path.read_text() if path.exists() else ""
         path.write_text(f"{before}{line}\n")
         return
     with open(path, "ab+", buffering=0) as file:
+        # A line that a kill has torn has no end. This one must not be glued to it.
         end = file.seek(0, os.SEEK_END)
         torn = bool(end) and (file.seek(end - 1), file.read(1))[1] != b"\n"
         file.write(f"{chr(10) * torn}{line}\n".encode())
 
 
 def remove_unfinished() -> None:
-    """Remove what this process has begun and not finished; the process ends after it."""
+    """Remove the unfinished files of this process, which is about to end."""
     for name in list(_unfinished):
         _remove(Path(name))
 
 
 @contextlib.contextmanager
 def removed_at_the_end(path: str | os.PathLike) -> Iterator[Path]:
-    """Give the path, and remove what lies there when the context ends, whatever ends it."""
+    """Yield the path; remove the file or folder there when the context ends, however it ends."""
     name = os.path.abspath(path)
     _unfinished.add(name)
     try:
@@ -134,7 +139,7 @@ def removed_at_the_end(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def _unfinished_beside(path: epath.Path) -> contextlib.AbstractContextManager[Path]:
-    """Give a name in the same folder that is ours alone; what lies there at the end is removed."""
+    """Yield an unused path in the same folder; what is left there is removed at the end."""
     name = f"{UNFINISHED}{os.getpid()}-{secrets.token_hex(8)}"
     return removed_at_the_end(Path(path.parent) / name)
 
@@ -148,11 +153,9 @@ def _remove(path: str | os.PathLike) -> None:
 
 
 def _to_disk(path: str | os.PathLike) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk.
-
-    Raises OSError for a file. Not every file system knows this for folders, nor lets everybody
-    open one: there the order in which the system writes must do.
-    """
+    """Wait until a file, or a folder's list of names, is on the disk. Raises OSError for a file."""
+    # Not every file system can do this for folders, nor lets everybody open one. There we rely on
+    # the order in which the system writes.
     forgiven = (OSError,) if os.path.isdir(path) else ()
     with contextlib.suppress(*forgiven):
         number = os.open(path, os.O_RDONLY)

@@ -1,12 +1,12 @@
-"""Bytes that this process did not write: the one way in.
+"""Reading files that this process did not write; every such file is read through this module.
 
-A file may be damaged, may come from a stranger, or may be something else than its name says. Its
-readers go through here, and by that
+A file may be damaged, may come from a stranger, or may be something else than its name says. This
+module therefore sees to it that
 
 - only regular files are opened, never a pipe or a device, and never one that a file names by a
   path: `member` takes plain names inside a folder;
 - sizes are bounded before anything is allocated;
-- whatever a reader raises becomes one UserError with the file's name and what is wrong;
+- any exception of a reader becomes one UserError with the file's name and the fault;
 - types and ranges of values are checked against a declared type, and JSON has no NaN.
 
 Nothing that a file holds is called, imported or unpickled.
@@ -39,11 +39,10 @@ MOST_NAMED = 3  # lines of a log that are named as skipped
 
 @contextlib.contextmanager
 def reading(source: str | os.PathLike, what: str) -> Iterator[None]:
-    """Turn whatever goes wrong inside the context into a UserError that names the file.
+    """Turn any exception inside the context into a UserError that names the file.
 
-    what: what the file should be, for "x.npz is damaged, or no file of statistics". To be put
-    around the decoding of foreign bytes and nothing else: a bug of ours inside would be taken for
-    damage.
+    what: the kind of file that is expected, for "x.npz is damaged, or no file of statistics". Put
+    only the decoding of foreign bytes into the context: a bug of ours in it would look like damage.
     """
     try:
         yield
@@ -64,7 +63,7 @@ def reading(source: str | os.PathLike, what: str) -> Iterator[None]:
 
 
 def half_of_memory() -> int:
-    """Return half of this machine's memory in bytes: the most that one file may unfold to."""
+    """Return half of this machine's memory in bytes: the most that a file's content may take."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
@@ -75,11 +74,10 @@ def half_of_memory() -> int:
 def open_regular(path: str | os.PathLike, what: str = "file") -> Iterator[BufferedReader]:
     """Open a regular file for reading; raise UserError for a folder, a pipe or a device.
 
-    An OSError inside the context, and whatever else goes wrong there, becomes a UserError as in
-    `reading`.
+    Any exception inside the context becomes a UserError, as in `reading`.
     """
     with reading(path, what):
-        # Opening a pipe would wait for a writer.
+        # Without O_NONBLOCK, opening a pipe would wait for a writer.
         number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         mode = os.fstat(number).st_mode
         if not stat.S_ISREG(mode):
@@ -93,7 +91,8 @@ def open_regular(path: str | os.PathLike, what: str = "file") -> Iterator[Buffer
 def read_bytes(path: str | os.PathLike, what: str = "file", *, most: int | None = None) -> bytes:
     """Return the content of a regular file, or of an object in a bucket.
 
-    most: bytes, None: `half_of_memory`. Raises UserError for what cannot be read, and for more.
+    most: the largest size in bytes; None: `half_of_memory`. Raises UserError for a larger file, and
+    for one that cannot be read.
     """
     most = half_of_memory() if most is None else most
     if is_bucket(path):
@@ -104,8 +103,10 @@ def read_bytes(path: str | os.PathLike, what: str = "file", *, most: int | None 
     with open_regular(path, what) as file:
         size = os.fstat(file.fileno()).st_size
         _check_size(path, size, most)
-        content = file.read(size + 1)  # what is asked for is allocated
-        while more := file.read(2**16):  # files of the system have no size and yet an end
+        # `read` allocates as much as it is asked for, so this asks for the file's size. Files of
+        # the system (/proc) claim to be empty, and files grow: the rest comes in small parts.
+        content = file.read(size + 1)
+        while more := file.read(2**16):
             content += more
             _check_size(path, len(content), most)
         return content
@@ -117,9 +118,9 @@ def _check_size(path: str | os.PathLike, size: int, most: int) -> None:
 
 
 def member(folder: str | os.PathLike, name: str) -> epath.Path:
-    """Return the file of that name inside a folder, where the name comes from a file.
+    """Return the path of a file inside a folder, where the name comes from another file.
 
-    Raises UserError for anything but a plain name: no path, no parent folder.
+    Raises UserError for anything but a plain name, such as a path or the parent folder.
     """
     plain = isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
     if not plain:
@@ -133,9 +134,9 @@ def member(folder: str | os.PathLike, name: str) -> epath.Path:
 def decode_json(
     content: bytes, kind: Callable[..., T] | Any = dict[str, Any], *, source: str | os.PathLike
 ) -> T:
-    """Return the value that JSON bytes hold, of the type `kind`: a msgspec type.
+    """Decode JSON into a value of the msgspec type `kind`, whose numbers are finite.
 
-    Numbers are finite. Raises UserError, naming `source` and the place in it, for anything else.
+    Raises UserError, naming `source` and the place in it, for anything else.
     """
     with reading(source, "JSON"):
         _check_size(source, len(content), LARGEST_JSON)
@@ -148,12 +149,12 @@ def decode_json(
 
 
 def read_json(path: str | os.PathLike, kind: Callable[..., T] | Any = dict[str, Any]) -> T:
-    """Return what a JSON file holds; see `decode_json`. Raises UserError also if it is missing."""
+    """Decode a JSON file; see `decode_json`. Raises UserError also if it is missing."""
     return decode_json(read_bytes(path, "JSON file", most=LARGEST_JSON), kind, source=path)
 
 
 def convert(value: Any, kind: Callable[..., T] | Any, *, source: str | os.PathLike) -> T:
-    """Return a value that some file held as the msgspec type `kind`.
+    """Convert a value that came from a file to the msgspec type `kind`.
 
     Raises UserError, naming `source` and the place in it, for a value of another type or range.
     """
@@ -165,10 +166,8 @@ def convert(value: Any, kind: Callable[..., T] | Any, *, source: str | os.PathLi
 
 
 def _finite(value: T, source: str | os.PathLike) -> T:
-    """Return the value; refuse numbers that are not finite, and nesting that nobody means.
-
-    JSON has no infinity, but a type such as `float` takes an integer too large for one as such.
-    """
+    """Return the value. Raises UserError for numbers that are not finite and for deep nesting."""
+    # JSON has no infinity, but an integer that is too large for a float becomes one.
     waiting: list[tuple[Any, int]] = [([value], 0)]
     while waiting:
         node, depth = waiting.pop()
@@ -192,11 +191,12 @@ def read_log(
     make: Callable[[Any], T] = lambda value: value,
     report: Callable[[str], None],
 ) -> list[T]:
-    """Return the lines of a log, one JSON value of the type `kind` each; a missing log has none.
+    """Return the lines of a log, of which each is a JSON value of the type `kind`.
 
-    A log never blocks anybody: lines that a kill has torn, or that are no such value, are left
-    out, and one line to `report` names them. So is a log that cannot be read at all. make: what
-    the list holds, from a value; it raises UserError for a line to leave out.
+    A missing log has no lines. A log never blocks anybody: lines that a kill has torn, or that hold
+    something else, are left out, and one line to `report` names them; the same for a log that
+    cannot be read at all. make: turns a value into the item for the list; it raises UserError for a
+    line that is to be left out.
     """
     try:
         content = read_bytes(path, "log") if epath.Path(path).exists() else b""
@@ -215,7 +215,7 @@ def log_lines(
     source: str | os.PathLike,
     report: Callable[[str], None],
 ) -> list[tuple[bytes, T]]:
-    """Return the lines of a log as they stand there, each with its value; see `read_log`."""
+    """Return the lines of a log as bytes, each with its value; see `read_log`."""
     found, skipped = [], []
     decode = msgspec.json.Decoder(kind).decode
     for number, line in enumerate(content.split(b"\n"), 1):
@@ -225,7 +225,8 @@ def log_lines(
             _check_size("the line", len(line), LARGEST_LINE)
             try:
                 value = _finite(decode(line), source)
-            except (ValueError, RecursionError):  # for once the slower way, which says what it is
+            except (ValueError, RecursionError):
+                # The slower way, which says what is wrong with the line.
                 value = decode_json(line, kind, source=source)
             found.append((line, make(value)))
         except UserError as error:

@@ -1,7 +1,7 @@
-"""Holding a place against a second process that would write there.
+"""Locks, which keep a second process from writing to the same path.
 
-Buckets (gs://...) have no locks: there it is the launcher's business. Some file systems have none
-either, such as Lustre without the option `flock`: there the program goes on and says so.
+Buckets (gs://...) have no locks; there the launcher must start a run only once. Some file systems
+have none either, such as Lustre without the option `flock`; there the program warns and goes on.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from ddgan_jax.files.atomic import removed_at_the_end, write_errors
 from ddgan_jax.files.paths import LONGEST_NAME, is_bucket, user_path
 
 PATIENCE = 2.0  # seconds to wait for a process that is just ending
-# How a file system without locks answers.
+# The errors of a file system that has no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
 
@@ -33,12 +33,12 @@ def only_writer(
     lock: str | os.PathLike | None = None,
     patience: float | None = None,
 ) -> Iterator[None]:
-    """Hold a file's or a folder's place, whose parents are made, against a second process.
+    """Lock the path of a file or a folder inside the context; missing parent folders are made.
 
-    The system releases it when this process ends, however it ends. lock: a file to lock that stays
-    there, whose folder is made; None: one beside the place, which is removed at the end. patience:
-    seconds to wait for another process, None: PATIENCE. Raises BusyError if another process holds
-    the place, UserError if the lock cannot be written.
+    The system releases the lock when this process ends, however it ends. lock: a file to lock that
+    stays there, whose folder is made; None: a file beside `place`, which is removed at the end.
+    patience: seconds to wait for another process, None: PATIENCE. Raises BusyError if another
+    process has locked it, UserError if the lock file cannot be written.
     """
     if is_bucket(place):
         yield
@@ -58,16 +58,16 @@ def only_writer(
 def output_file(
     text: str | os.PathLike, *suffixes: str, what: str = "out", new: bool = False
 ) -> Iterator[epath.Path]:
-    """Give the place of a file that a person named for what is about to be made, and hold it.
+    """Yield the path of a file that a person named for a result, locked inside the context.
 
-    That it can be written is known before anything long begins. suffixes: with which its name may
-    end; none: any. what: how messages call the path. new: nothing may be there yet. Raises
-    UserError, and BusyError as `only_writer`.
+    This finds out whether the file can be written before the long work on its content begins.
+    suffixes: the endings that its name may have; none: any. what: the parameter's name, as in
+    `user_path`. new: refuse a file that exists. Raises UserError, and BusyError as `only_writer`.
     """
     path = user_path(text, what)
     if suffixes and not path.name.lower().endswith(suffixes):
         raise UserError(f"cannot write {shown(path, 300)}: name an {' or '.join(suffixes)}")
-    # A pipe or a device would go, and the file come. (epath calls them files.)
+    # Renaming would replace a pipe or a device by a file. (epath calls them files.)
     if not is_bucket(path) and os.path.exists(path) and not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "no regular file"
         raise UserError(f"cannot write {shown(path, 300)}: it is {kind}")
@@ -78,7 +78,7 @@ def output_file(
 
 
 def is_held(lock: str | os.PathLike) -> bool:
-    """Return whether another process holds this lock file; False where nobody can tell."""
+    """Return whether another process has locked this file; False where nobody can tell."""
     if is_bucket(lock):
         return False
     try:
@@ -93,7 +93,7 @@ def is_held(lock: str | os.PathLike) -> bool:
 
 @contextlib.contextmanager
 def _held(lock: Path, place: str | os.PathLike, patience: float) -> Iterator[IO | None]:
-    """Give the locked file; None where the file system has no locks."""
+    """Yield the locked file; None where the file system has no locks."""
     end = time.monotonic() + patience
     while True:
         with write_errors(place):
@@ -122,11 +122,12 @@ def _held(lock: Path, place: str | os.PathLike, patience: float) -> Iterator[IO 
             if _still_there(file, lock):
                 yield file
                 return
-            # The process before us removed the file between our opening and our locking of it.
+            # Another process removed the file after we opened it and before we locked it. That lock
+            # protects nothing, so try again.
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open a lock file; a pipe of that name, in somebody's folder, must not make us wait."""
+    # A pipe of that name, in somebody's folder, must not make us wait for its reader.
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 

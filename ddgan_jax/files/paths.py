@@ -9,7 +9,7 @@ from etils import epath
 
 from ddgan_jax.errors import UserError, shown
 
-# Object storage that etils can open, with the packages one of which it needs for that.
+# Object storage that etils can open, each with the packages of which it needs one.
 BUCKETS = {
     "gs": ("gcsfs", "tensorflow"),
     "s3": ("s3fs", "tensorflow"),
@@ -52,7 +52,7 @@ def user_path(text: str | os.PathLike, what: str = "the path") -> epath.Path:
             f"folder in full, or ./{shown(user)} if that is its name"
         )
     _check_length(path, _named(what, path))
-    # "a:" may name a folder, and etils takes "://" for object storage wherever it stands.
+    # "a:" may be the name of a folder, and etils takes "://" for object storage wherever it stands.
     return epath.Path(_SLASHES.sub(":/", path))
 
 
@@ -85,10 +85,10 @@ def _check_length(path: str, named: str) -> None:
 
 
 def run_folder_path(text: str | os.PathLike, what: str = "workdir") -> epath.Path:
-    """Return the place of a run folder as `user_path` does.
+    """Return the path of a run folder as `user_path` does.
 
-    The checkpoint library takes the path of a run for a pattern and for UTF-8. Raises UserError
-    where that would go wrong: what it wrote there, it could not find again.
+    The checkpoint library takes the path of a run for a pattern, and for UTF-8. Raises UserError
+    for paths under which it could not find again what it has written.
     """
     path = user_path(text, what)
     whole = os.path.abspath(path) if not is_bucket(path) else os.fspath(path)
@@ -108,10 +108,10 @@ def run_folder_path(text: str | os.PathLike, what: str = "workdir") -> epath.Pat
 
 
 def entries(folder: str | os.PathLike, before: str = "", after: str = "") -> list[epath.Path]:
-    """Return what a folder holds under names that begin and end so, sorted by name.
+    """Return the entries of a folder whose names begin and end as given, sorted by name.
 
-    Names are compared and never taken for patterns. A folder that is missing, or that may not be
-    read, holds nothing.
+    Names are compared and never taken for patterns. For a folder that is missing, or that may not
+    be read, the list is empty.
     """
     folder = epath.Path(folder)
     try:
@@ -129,10 +129,10 @@ def entries(folder: str | os.PathLike, before: str = "", after: str = "") -> lis
 
 
 def cache_folder() -> Path | None:
-    """Return the folder for what is made once and kept; it need not exist.
+    """Return the folder for files that are made once and kept for later; it need not exist.
 
-    It is $XDG_CACHE_HOME/ddgan_jax, by default ~/.cache/ddgan_jax, and None where there is no home
-    folder: then nothing is kept. Names that are not absolute count for nothing, as XDG wants it.
+    It is $XDG_CACHE_HOME/ddgan_jax, by default ~/.cache/ddgan_jax, or None where there is no home
+    folder: nothing is kept then. A path that is not absolute is ignored, as XDG demands.
     """
     if os.path.isabs(home := os.environ.get("XDG_CACHE_HOME", "")):
         return Path(home) / "ddgan_jax"

@@ -1,14 +1,14 @@
 """Reading pickles without unpickling them.
 
-A pickle is a program for a stack machine, which may name any function of Python and have it called.
-`Machine` is another machine for the same programs: it builds dicts, lists, tuples, numbers, text
-and bytes. A name is a mark to it; nothing is imported and nothing is called. What a call of a name
-stands for, a subclass says for the few names that its kind of file needs; the rest is refused.
+A pickle is a program for a stack machine, and the program may name any function of Python and have
+it called. `Machine` is another machine for the same programs. It builds dicts, lists, tuples,
+numbers, text and bytes, but imports and calls nothing: a name stays a mark. A subclass decides what
+a call of a name stands for, for the few names that its kind of file needs; all others are refused.
 
-Each instruction adds at most one place to the stack or to a container, and bytes are those of the
-file. Calls may copy what they are given, and values may share their parts, so that what all calls
-are given is counted. Memory and time are by that bounded by the size of the file, whatever numbers
-are in it. No value is walked through, hashed or printed as a whole: it may hold itself.
+Memory and time are bounded by the size of the file, whatever numbers it holds. Each instruction
+adds at most one item to the stack or to a container, and bytes are copied from the file. Calls may
+copy their arguments, and values may share their parts; so the sizes of all arguments are counted.
+No value is walked through, hashed or printed as a whole, since it may contain itself.
 """
 
 import os
@@ -25,19 +25,20 @@ _PYTHON_2_TEXT = ("STRING", "BINSTRING", "SHORT_BINSTRING")
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _SIZED = (str, bytes, bytearray, tuple, list, dict)
-# Calls are given each part of a file once, as a rule, and a few short texts again and again.
-_MOST_GIVEN, _LEAST_GIVEN = 4, 10_000  # times the bytes of the file, and at least so much
+# The arguments of all calls may take this many times the bytes of the file, and always this much.
+# As a rule each part of a file is an argument once, and a few short texts are again and again.
+_MOST_GIVEN, _LEAST_GIVEN = 4, 10_000
 _LONGEST_NAME = 200  # characters
 
 
 class Name(NamedTuple):
-    """A name in a pickle, such as "torch._utils._rebuild_tensor_v2": a mark, not what it names."""
+    """A name in a pickle, such as "torch._utils._rebuild_tensor_v2"; the object is not imported."""
 
     text: str
 
 
 class Machine:
-    """The stack machine of pickles for plain containers; subclasses know names beside them."""
+    """The stack machine of pickles that hold plain containers; subclasses add names and calls."""
 
     most_instructions = 1_000_000
 
@@ -45,10 +46,10 @@ class Machine:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []  # the stacks under the marks
         self.memo: dict[int, Any] = {}
-        self._left = 0  # of what calls may be given
+        self._left = 0  # items and bytes that the arguments of calls may still take
 
     def run(self, file: BinaryIO) -> Any:
-        """Return what the program that begins here leaves behind; the file is then after it.
+        """Return the value of the program that begins at the file's position, and read past it.
 
         Raises ValueError, or another exception where a program breaks the machine's rules.
         """
@@ -64,38 +65,39 @@ class Machine:
             self._step(opcode.name, argument)
         raise ValueError("it has no end")
 
-    # ---- what subclasses know
+    # ---- for subclasses
 
     def named(self, name: str) -> Any:
-        """Return the mark for a name, such as "collections.OrderedDict". Raises if it is refused.
+        """Return the mark for a name, such as "collections.OrderedDict".
 
-        Here all are.
+        Raises ValueError if the name is refused, as this class refuses all.
         """
         raise ValueError(f"it names {name}")
 
     def reduced(self, function: Any, arguments: tuple[Any, ...]) -> Any:
-        """Return what a call stands for, of a new object too. Raises ValueError if it is none."""
+        """Return the value of a call, or of a new object. Raises ValueError if it is refused."""
         _refuse("call")
 
     def build(self, target: Any, state: Any) -> None:
-        """Give an object its state. Raises ValueError if it takes none."""
+        """Set the state of an object. Raises ValueError if it takes none."""
         _refuse("state")
 
     def persistent(self, identity: Any) -> Any:
-        """Return what the file keeps outside of the pickle. Raises ValueError if it does not."""
+        """Return an object that the file keeps outside of the pickle. Raises ValueError if none."""
         _refuse("persistent object")
 
     # ---- the machine
 
     def _push(self, value: Any) -> None:
-        """Put a value on the stack as it is by now: taking what was marked has changed it."""
+        # `_marked` replaces the stack, so callers must not look it up before they have the value.
         self.stack.append(value)
 
     def _step(self, name: str, argument: Any) -> None:
         if name in _PLAIN:
             self.stack.append(argument)
         elif name in _PYTHON_2_TEXT:
-            self.stack.append(argument.encode("latin1"))  # bytes, as which it may be an array's
+            # Text of Python 2 may be the bytes of an array.
+            self.stack.append(argument.encode("latin1"))
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
         elif name in _NO_EFFECT or self._remember(name, argument) or self._contain(name):
@@ -114,7 +116,7 @@ class Machine:
             _refuse(f"instruction {name}")
 
     def _given(self) -> Any:
-        """Take what a call is given from the stack, and count it."""
+        """Take the arguments of a call from the stack, and count their size."""
         value = self.stack.pop()
         self._count(value, 2)
         return value
@@ -139,9 +141,10 @@ class Machine:
         return f"{module}.{name}"
 
     def _remember(self, name: str, argument: int) -> bool:
-        """Follow an instruction for the memo or the stack itself; return whether it was one."""
+        """Execute an instruction for the memo or the stack itself; return whether it was one."""
         if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            if abs(argument) >= 2**32:  # larger ones could all have one hash
+            # Larger numbers could be chosen to have the same hash, which makes a dict slow.
+            if abs(argument) >= 2**32:
                 raise ValueError("a number of the memo is too large")
             self.memo[argument] = self.stack[-1]
         elif name == "MEMOIZE":
@@ -162,7 +165,7 @@ class Machine:
         return True
 
     def _contain(self, name: str) -> bool:
-        """Follow an instruction for dicts, lists and tuples; return whether it was one."""
+        """Execute an instruction for dicts, lists and tuples; return whether it was one."""
         if name in ("EMPTY_LIST", "LIST"):
             self._push(self._marked() if name == "LIST" else [])
         elif name in ("EMPTY_TUPLE", "TUPLE"):
@@ -183,23 +186,23 @@ class Machine:
         return True
 
     def _marked(self) -> list[Any]:
-        """Return what lies above the last mark, which goes with it."""
+        """Take the last mark and the values above it from the stack; return the values."""
         items, self.stack = self.stack, self.below.pop()
         return items
 
 
 def paired(items: list[Any]) -> dict[Any, Any]:
-    """Return the dict of keys and values in turn. Raises ValueError for keys that are not plain."""
+    """Return the dict of alternating keys and values. Raises ValueError for refused keys."""
     keys, values = items[::2], items[1::2]
-    # Nothing else is a key: the hash of a tuple walks through all that it holds, and any number of
-    # large integers could have one hash.
+    # Other keys are refused: hashing a tuple walks through everything in it, and any number of
+    # large integers could be chosen to have the same hash.
     if not all(type(k) in (str, bytes) or (type(k) is int and abs(k) < 2**60) for k in keys):
         raise ValueError("a key of a dict is neither text nor an integer of ordinary size")
     return dict(zip(keys, values, strict=True))
 
 
 def of_type(value: Any, kind: type) -> Any:
-    """Return the value. Raises ValueError if it is not of exactly that type."""
+    """Return the value unchanged. Raises ValueError if it is not of exactly that type."""
     if type(value) is not kind:
         raise ValueError(f"a {type(value).__name__} is where a {kind.__name__} must be")
     return value

@@ -1,23 +1,24 @@
-"""Speed and time left of long work, and times as people read them."""
+"""Speed and remaining time of long work, and durations as people read them."""
 
 
 class Pace:
-    """Speed and time left, from the moments at which steps are known to be done.
+    """Computes speed and remaining time from the times at which steps are known to be done.
 
-    The first moment only starts the clock, so that compiling does not count.
+    The first time only starts the clock, so that compiling does not count.
     """
 
     def __init__(self, num_steps: int, batch_size: int):
-        """num_steps: of the whole run. batch_size: images per step."""
+        """Take the number of steps of the whole run, and the number of images in each step."""
         self._num_steps = num_steps
         self._batch_size = batch_size
         self._first: tuple[int, float] | None = None
         self._last: tuple[int, float] | None = None
 
     def mark(self, step: int, now: float) -> tuple[float, float] | None:
-        """(images per second since the last mark, seconds left at the average since the first).
+        """Return the images per second since the last mark, and the seconds that are left.
 
-        step: done by now. now: seconds on any clock that only goes forward. None at the first mark.
+        step: steps done by now. now: seconds on any clock that only goes forward. The seconds left
+        follow from the average speed since the first mark, for which this returns None.
         """
         self._first = self._first or (step, now)
         last, self._last = self._last, (step, now)
@@ -29,7 +30,7 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the two units that matter: "35 s", "12 min", "3 h 20 min", "2 d 4 h"."""
+    """Return a duration in its largest units: "35 s", "12 min", "3 h 20 min", "2 d 4 h"."""
     minutes = round(seconds / 60)
     if seconds < 100:
         return f"{seconds:.0f} s"
