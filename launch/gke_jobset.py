@@ -39,14 +39,14 @@ TRAIN_FLAG = re.compile(r"--(config|workdir|config\.[^=]+)=.*", re.DOTALL)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are one line."""
+    """An argparse parser that reports a mistake of the user in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USER_ERROR, f"{self.prog}: {message}; see --help\n")
 
 
 def parser() -> Parser:
-    """The flags of every verb."""
+    """Return the parser of the flags of all verbs."""
     result = Parser(
         prog="gke_jobset.py",
         description=__doc__,
@@ -70,9 +70,9 @@ def parser() -> Parser:
 
 
 def manifest(options: argparse.Namespace, arguments: Sequence[str]) -> str:
-    """The template filled in. arguments: of `ddgan train`, as they were typed.
+    """Return the filled template. arguments: of `ddgan train`, as they were typed.
 
-    Values stand there as JSON, which is YAML, so that no character of theirs needs care.
+    Values are inserted as JSON, which is also YAML, so that none of their characters needs care.
     """
     chips = math.prod(int(side) for side in options.topology.split("x"))
     selector = {
@@ -98,7 +98,7 @@ def manifest(options: argparse.Namespace, arguments: Sequence[str]) -> str:
 
 
 def command(options: argparse.Namespace) -> list[str]:
-    """What kubectl is told for a verb."""
+    """Return the kubectl command for a verb."""
     name, worker = options.name, options.worker
     label = f"jobset.sigs.k8s.io/jobset-name={name}"
     pod = f"{label},batch.kubernetes.io/job-completion-index={worker}"
@@ -114,7 +114,7 @@ def command(options: argparse.Namespace) -> list[str]:
 
 
 def check(parsed: Parser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
-    """Ends the program with one line about the first mistake of the user."""
+    """End the program with one line about the first mistake of the user, if there is one."""
     renders = options.verb in ("render", "train")
     for argument in arguments:
         if not renders or not TRAIN_FLAG.fullmatch(argument):
@@ -136,7 +136,7 @@ def check(parsed: Parser, options: argparse.Namespace, arguments: Sequence[str])
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs one verb and returns the exit code. argv: without the program's name."""
+    """Run one verb and return the exit code. argv: without the program's name."""
     parsed = parser()
     options, arguments = parsed.parse_known_args(argv)
     check(parsed, options, arguments)

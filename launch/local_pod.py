@@ -33,23 +33,23 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose mistakes are one line."""
+    """An argparse parser that reports a mistake of the user in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(USER_ERROR, f"{self.prog}: {message}; see --help\n")
 
 
-# --------------------------------------------------------------------------- what each one runs
+# ------------------------------------------------------------------- the command of each process
 
 
 def command(arguments: Sequence[str], address: str, count: int, index: int) -> list[str]:
-    """The command of process `index` of `count`, whose first process listens at `address`."""
+    """Return the command of process `index` of `count`; process 0 listens at `address`."""
     peers = [f"--coordinator={address}", f"--num_processes={count}", f"--process_id={index}"]
     return [sys.executable, "-m", "ddgan_jax", *arguments, *peers]
 
 
 def variables(devices: int, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables that give a process `devices` devices on the CPU."""
+    """Return the environment variables that give a process `devices` devices on the CPU."""
     flags = {
         "--xla_force_host_platform_device_count": devices,
         # Many devices on few cores reach a collective minutes apart; XLA would abort after 40 s.
@@ -62,7 +62,7 @@ def variables(devices: int, inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens at."""
+    """Return a port of the loopback interface at which nobody listens."""
     with socket.socket() as listener:
         listener.bind((LOOPBACK, 0))
         return listener.getsockname()[1]
@@ -72,7 +72,7 @@ def free_port() -> int:
 
 
 def start(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen:
-    """Starts a process in a session of its own, so that Ctrl-C reaches it only through us."""
+    """Start a process in a session of its own, so that Ctrl-C reaches it only through us."""
     return subprocess.Popen(
         argv,
         env=environment,
@@ -85,19 +85,20 @@ def start(argv: Sequence[str], environment: Mapping[str, str]) -> subprocess.Pop
 
 
 def _die_with(parent: int) -> Callable[[], None]:
-    """What a new process does first so that it cannot outlive the process `parent`."""
+    """Return a function that a new process calls first, so that it cannot outlive `parent`."""
     libc = ctypes.CDLL(None)
 
     def ask_kernel() -> None:
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the kernel knew
+        # The parent may have died before the kernel knew of this.
+        if os.getppid() != parent:
             os._exit(1)
 
     return ask_kernel
 
 
 class Lines:
-    """What one process prints, passed on in whole lines behind its number."""
+    """Prints the output of one process in whole lines, each after the process's number."""
 
     def __init__(self, index: int, pipe: int) -> None:
         self.mark = b"[%d] " % index
@@ -105,7 +106,7 @@ class Lines:
         self.rest = b""
 
     def pass_on(self) -> bool:
-        """Prints what has arrived; False at the end of the stream."""
+        """Print the output that has arrived; return False at the end of the stream."""
         chunk = os.read(self.pipe, 1 << 16)
         *lines, self.rest = (self.rest + chunk).split(b"\n")
         if not chunk and self.rest:
@@ -116,7 +117,7 @@ class Lines:
 
 
 def pass_on(selector: selectors.BaseSelector, seconds: float) -> bool:
-    """Prints what arrives first within so many seconds; False if nothing does."""
+    """Wait up to so many seconds for output and print it; return False if there is none."""
     ready = selector.select(seconds)
     for key, _ in ready:
         if not key.data.pass_on():
@@ -125,13 +126,14 @@ def pass_on(selector: selectors.BaseSelector, seconds: float) -> bool:
 
 
 def supervise(pod: Sequence[subprocess.Popen], grace: float, signals: list[int]) -> list[int]:
-    """Waits for all processes; their exit codes in the order in which they ended.
+    """Wait for all processes; return their exit codes in the order in which they ended.
 
-    grace: seconds from the end of the first to the killing of the others. signals: those that
-    arrive are appended there by the handlers, and are sent on from here.
+    grace: seconds after the end of the first process until the others are killed. signals: the
+    handlers append the signals that arrive, and this function sends them on to the processes.
     """
     selector = selectors.DefaultSelector()
     for index, process in enumerate(pod):
+        assert process.stdout is not None  # `start` asks for a pipe
         lines = Lines(index, process.stdout.fileno())
         selector.register(process.stdout, selectors.EVENT_READ, lines)
     alive, codes, deadline = list(enumerate(pod)), [], None
@@ -153,7 +155,7 @@ def supervise(pod: Sequence[subprocess.Popen], grace: float, signals: list[int])
                 )
                 os.killpg(process.pid, signal.SIGKILL)
             deadline = float("inf")
-    # Not to the end of the streams: a process that they left behind may hold them open.
+    # This does not wait for the end of the streams, which a process left behind may hold open.
     while pass_on(selector, 0):
         pass
     return codes
@@ -164,7 +166,7 @@ def _exit_code(process: subprocess.Popen) -> int:
 
 
 def verdict(codes: Sequence[int]) -> int:
-    """One exit code for the pod. codes: of its processes, in the order in which they ended."""
+    """Return one exit code for the pod. codes: of its processes, in the order of their ends."""
     for decisive in (USER_ERROR, RUN_AGAIN):
         if decisive in codes:
             return decisive
@@ -181,7 +183,7 @@ def _number(text: str) -> int:
 
 
 def parser() -> Parser:
-    """The flags of the launcher; the command's own follow them."""
+    """Return the parser of the launcher's flags, after which the command's own follow."""
     result = Parser(
         prog="local_pod.py",
         description=__doc__,
@@ -200,7 +202,7 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the pod and returns its exit code. argv: without the program's name."""
+    """Run the pod and return its exit code. argv: without the program's name."""
     parsed = parser()
     options = parsed.parse_args(argv)
     if not options.arguments or options.arguments[0].startswith("-"):
