@@ -1,12 +1,13 @@
-"""Signals of the program `ddgan`: noticed at once, by a thread that does nothing else.
+"""Signals of the program `ddgan`, handled at once by a thread that does nothing else.
 
-Python runs a signal's handler between two instructions of the main thread. Compiling takes minutes
-within one instruction, and an exception raised in between may strike a callback whose caller drops
-it. So the handlers here do nothing. The system's own part of them writes the signal's number into a
-pipe, and the thread at its other end acts: it ends the process, or, where training asked for that,
-it passes the request on. Ending in any place is safe, since files appear whole or not at all.
+Python runs a signal's handler between two instructions of the main thread. That is too late while
+JAX compiles, which takes minutes within one instruction; and an exception that a handler raises may
+strike a callback whose caller drops it. So the handlers here do nothing. The interpreter also
+writes the signal's number into a pipe, and the thread at its other end acts: it ends the process,
+or passes the request on to a training run that asked for it. The process may end anywhere, since
+files appear whole or not at all.
 
-Signals that were ignored when the program began stay ignored, as `nohup` and shells want it.
+Signals that were ignored when the program began stay ignored, as `nohup` and shells expect.
 """
 
 import contextlib
@@ -17,25 +18,25 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-RUN_AGAIN = 75  # exit code (EX_TEMPFAIL): stopped early, the same command goes on
-INTERRUPTED = 128 + signal.SIGINT  # what shells report after Ctrl-C
+RUN_AGAIN = 75  # exit code (EX_TEMPFAIL): stopped early, and the same command continues
+INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells report after Ctrl-C
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 Ask = Callable[[int], None]
 
 
 class _Listener:
-    """The program's state as far as signals are concerned; there is one of it."""
+    """The state of the program that concerns signals; there is one instance."""
 
     def __init__(self) -> None:
         self.program = "ddgan"
-        self.consequence = "stopped"  # what an end in this place means, in words
-        self.ask: Ask | None = None  # where the first signal goes instead of ending the process
-        self.doing = ""  # what is finished after it
-        self.terminals: list[int] = []  # standard output and error, as far as they are terminals
+        self.consequence = "stopped"  # for messages: what an end at this point means
+        self.ask: Ask | None = None  # is called for the first signal instead of ending the process
+        self.doing = ""  # for messages: the work that is finished after that signal
+        self.terminals: list[int] = []  # those of standard output and error that are terminals
 
     def notice(self, number: int) -> None:
-        """Act upon a signal."""
+        """Pass a signal on to a training run that asked for it, or end the process."""
         if number == signal.SIGHUP:
             self._leave_terminals()
         ask, self.ask = self.ask, None
@@ -48,7 +49,8 @@ class _Listener:
     def _end(self, number: int) -> NoReturn:
         word = "interrupted" if number == signal.SIGINT else f"ended by {_name(number)}"
         self._say(f"{word}; {self.consequence}")
-        # A main thread that waits for its output's reader would hold up a flush for ever.
+        # The main thread may hold the stream's lock while it waits for a reader. A flush would then
+        # wait for ever, so it gets a thread of its own and half a second.
         flush = threading.Thread(target=_flush, daemon=True)
         flush.start()
         flush.join(0.5)
@@ -57,14 +59,14 @@ class _Listener:
         os._exit(INTERRUPTED if number == signal.SIGINT else RUN_AGAIN)
 
     def _say(self, text: str) -> None:
-        # Not through sys.stderr, in the middle of whose work the main thread may be. On a terminal
-        # a progress bar may stand in the line.
+        # The main thread may be writing to sys.stderr just now, so this writes to the descriptor.
+        # On a terminal there may be a progress bar in the line.
         start = "\r\n" if 2 in self.terminals else ""
         with contextlib.suppress(OSError):
             os.write(2, f"{start}{self.program}: {text}\n".encode(errors="backslashreplace"))
 
     def _leave_terminals(self) -> None:
-        """Send output that went to a terminal nowhere: it is gone, and writing would fail."""
+        """Discard further output to terminals: after SIGHUP they are gone, and writing fails."""
         for descriptor in self.terminals:
             with contextlib.suppress(OSError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -77,9 +79,9 @@ _listener = _Listener()
 
 
 def listen() -> None:
-    """Begin to notice signals; what the program does first.
+    """Start the thread that handles signals; the program calls this first, in its main thread.
 
-    It changes the whole process and must run in the main thread: it is for programs alone.
+    It changes the whole process, so no library function may call it.
     """
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -99,9 +101,9 @@ def listen() -> None:
 
 
 def reclaim() -> None:
-    """Notice again the signals that a library has taken since `listen`; in the main thread.
+    """Install the handlers again that a library has replaced since `listen`; in the main thread.
 
-    JAX takes SIGTERM when it joins a job, also one of a single process.
+    JAX handles SIGTERM itself once it has joined a job, even a job of a single process.
     """
     for number in WATCHED:
         if signal.getsignal(number) is _do_nothing:
@@ -109,16 +111,16 @@ def reclaim() -> None:
 
 
 def describe(program: str, consequence: str) -> None:
-    """Say what the lines about signals begin with, and what an end means for the user's work."""
+    """Set the program's name, and what an end means for the user's work, for messages."""
     _listener.program, _listener.consequence = program, consequence
 
 
 @contextlib.contextmanager
 def ask_first(ask: Ask, doing: str) -> Iterator[None]:
-    """Pass the first signal within the context on, as ask(number), instead of ending the process.
+    """Call ask(number) for the first signal inside the context instead of ending the process.
 
-    doing: what will be finished then, for the line that says that the signal was noticed. The
-    second signal ends the process. Does nothing unless `listen` was called.
+    A second signal ends it. doing: the work that will be finished, for the message about the first
+    signal. This has no effect unless `listen` was called.
     """
     _listener.doing, _listener.ask = doing, ask
     try:
@@ -128,7 +130,7 @@ def ask_first(ask: Ask, doing: str) -> Iterator[None]:
 
 
 def _do_nothing(number: int, frame: object) -> None:
-    """Stand in for a handler, so that Python tells the pipe and does nothing else."""
+    """Handle a signal, so that Python writes its number into the pipe and does nothing else."""
 
 
 def _name(number: int) -> str:

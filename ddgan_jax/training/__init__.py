@@ -1,1 +1,1 @@
-"""Training: the loop, what it reports, keeps and evaluates, and the hosts that share it."""
+"""Training: the loop, its reports and checkpoints, and the processes of a job that share it."""
