@@ -116,6 +116,7 @@ def text_of(arrays: Mapping[str, np.ndarray], name: str, source: str | os.PathLi
 
 
 def _forms(archive: zipfile.ZipFile, path: str | os.PathLike) -> Iterator[tuple[str, Form]]:
+    # A small archive may claim, or unfold to, any number of bytes. Its own list is checked first.
     entries = archive.infolist()
     total = sum(entry.file_size for entry in entries)
     if len(entries) > MOST_ENTRIES or total > foreign.half_of_memory():
@@ -123,6 +124,7 @@ def _forms(archive: zipfile.ZipFile, path: str | os.PathLike) -> Iterator[tuple[
             f"{shown(path, 300)} unfolds to {len(entries):,} entries of {total:,} bytes, more "
             "than this machine can hold"
         )
+    # Readers would disagree on which of the two counts.
     if len({entry.filename for entry in entries}) < len(entries):
         raise UserError(f"{shown(path, 300)} holds two arrays of one name")
     for entry in entries:
@@ -170,6 +172,7 @@ def _read_header(
         )
     if len(shape) > MOST_DIMENSIONS or any(length < 0 for length in shape):
         raise UserError(f"{shown(path, 300)} holds an array of the impossible shape {shown(shape)}")
+    # Python's integers do not overflow, so a product of lengths cannot come out small.
     wanted, there = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if wanted != there:
         raise UserError(
@@ -186,6 +189,7 @@ def _read_array(stream: BufferedIOBase, size: int, path: str | os.PathLike) -> n
     content = np.empty(length, np.uint8)
     view, done = content.data, 0
     while done < length:
+        # In parts, because a stream of an archive may deliver less than it is asked for.
         count = stream.readinto(view[done : done + 2**24])
         if not count:
             raise UserError(f"{shown(path, 300)} is damaged: it ends too early")

@@ -34,6 +34,8 @@ def user_path(text: str | os.PathLike, what: str = "the path") -> epath.Path:
     Whether anything is there does not matter. Raises UserError for a path that no file system could
     hold, for a home folder that is not known, and for a URL that this program cannot open.
     """
+    # The system would report most of these mistakes late and in its own words, or, for an empty
+    # path, take the current folder.
     written = os.fspath(text)
     if not written:
         name = f"`{what}`" if what.isidentifier() else what
@@ -92,6 +94,7 @@ def run_folder_path(text: str | os.PathLike, what: str = "workdir") -> epath.Pat
     """
     path = user_path(text, what)
     whole = os.path.abspath(path) if not is_bucket(path) else os.fspath(path)
+    # The folders above the run count, too, since the library resolves the path.
     if found := _PATTERN.search(whole):
         raise UserError(
             f"{_named(what, whole)} holds {found[0]}, which the checkpoint library takes for a "

@@ -177,6 +177,7 @@ class RunFolder:
             return kept
 
     def _config_of_newest_checkpoint(self, parse: Callable[[str], T]) -> T | None:
+        # Each checkpoint has a copy of the config. The newest one may be damaged as well.
         for folder in reversed(self.checkpoint_folders().values()):
             with contextlib.suppress(UserError):
                 return _read_config(folder / "config" / "metadata", parse)  # Orbax's name for JSON
@@ -215,6 +216,7 @@ class RunFolder:
         content = foreign.read_bytes(path, "log")
         lines = foreign.log_lines(content, make=_metrics_line, source=path, report=report)
         kept = b"".join(line + b"\n" for line, found in lines if found.step < step)
+        # Usually nothing changes, and then nothing needs to be written.
         if kept != content:
             write_atomically(path, kept)
 
@@ -277,11 +279,13 @@ def _numbered(folder: epath.Path, before: str = "", after: str = "") -> dict[int
 
 
 def _metrics_line(values: dict[str, Any]) -> MetricsLine:
+    # `True` is an integer to Python, but no step.
     step, time = values.pop("step", None), _number(values.pop("time", None))
     if type(step) is not int or not 0 <= step <= MOST_STEPS:
         raise UserError("it has no step")
     if time is not None and not 0 <= time < YEAR_10000:
         time = None
+    # Names head the columns of reports. Ours are short, and a longer one comes from elsewhere.
     numbers = (
         (name, _number(value)) for name, value in values.items() if len(name) <= LONGEST_NAME
     )

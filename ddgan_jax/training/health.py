@@ -62,6 +62,7 @@ def check_space(folder: str | os.PathLike, state: PyTree) -> None:
 
     folder: exists. state: arrays or their shapes. Raises UserError.
     """
+    # A bucket has no limit. On a disk the first checkpoint would fail after hours of training.
     if is_bucket(folder):
         return
     needed = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
@@ -81,11 +82,13 @@ def _is_drawable(ema_params: Params, draw: drawing.Draw, request: drawing.Reques
     return bool(np.isfinite(first).all())
 
 
+# One program for all arrays: a single number has to be fetched from the devices.
 @jax.jit
 def _finite(leaves: list[jax.Array]) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]))
 
 
 def _all_finite(tree: PyTree) -> bool:
+    # Integers, such as the step and Adam's counters, cannot be infinite.
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return bool(_finite(floats))

@@ -96,6 +96,7 @@ def state_metrics(
     ema_distance: |averaged - raw| / |raw| over all parameters of the generator together.
     X_learning_rate: the rate with which this step was made, for each network X of learning_rates.
     """
+    # How far the average lags behind the raw parameters, which it follows slowly.
     distance = _relative_distance(generator.ema_params, generator.params)
     rates = {f"{name}_learning_rate": rate(step - 1) for name, rate in learning_rates.items()}
     return {"ema_distance": distance, **rates}
@@ -116,6 +117,7 @@ def make_step_picture(
     """
     if images.are_points(sampler.image_shape) or sampler.prediction == "x_t":
         return None
+    # A program of its own for a few images, since a chunk of trajectories is large.
     chunk_size = -(-NUM_TRAJECTORIES // len(devices))
     draw = drawing.make_drawer(sampler, devices, chunk_size, trajectory=True)
     first = drawing.Request(*(part[:NUM_TRAJECTORIES] for part in request))
@@ -164,6 +166,7 @@ class Best(AbstractContextManager):
         better = bool(scores) and names.is_better(
             self._config.eval.best, scores[self._name], self._best
         )
+        # Saving is a joint work of all processes, so they must agree.
         if not distributed.from_first_process(better):
             return False
         self._best = scores.get(self._name)

@@ -42,11 +42,13 @@ def join(
     """
     job = _given_job(coordinator, num_processes, process_id) or clusters.find_job(os.environ)
     if job is None or job.num_processes == 1:
+        # Somebody who forgot srun would train the same run alone, with a fraction of the devices.
         if tasks := clusters.unused_tasks(os.environ):
             _say(
                 f"this Slurm job has {tasks} tasks, and this process runs alone; srun starts one "
                 "each"
             )
+        # Without a job JAX is asked below, for it alone recognises TPU pods.
         if job:
             return
     elif job.process_id == 0:
@@ -139,6 +141,7 @@ def _within(seconds: float, call: Callable[[], None]) -> None:
 
     After a TimeoutError the call still goes on, in a thread that ends with the process.
     """
+    # JAX waits for the other processes in C++, where no exception of Python reaches it.
     raised: list[BaseException] = []
 
     def run() -> None:

@@ -23,6 +23,7 @@ def check_same_data(folder: RunFolder, fingerprint: str, *, allow_changed: bool 
 
     fingerprint: made by `data.fingerprint`. allow_changed: warn instead. Raises UserError.
     """
+    # Versions before the fingerprint recorded no data set: there is nothing to compare with.
     known = [start.data for start in folder.read_starts(report=warn) if start.data]
     if not known or known[-1] == fingerprint:
         return
@@ -48,6 +49,7 @@ def describe(step: int, fingerprint: str = "") -> dict[str, Any]:
         "platform": devices[0].platform,
         "processes": jax.process_count(),
         "cores": os.cpu_count(),  # of the main process's host
+        # The settings that decide which image a seed gives.
         "randomness": randomness.about(),
         "data": fingerprint,
         "jax": jax.__version__,

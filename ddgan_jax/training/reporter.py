@@ -60,6 +60,7 @@ class Reporter(AbstractContextManager):
                 if not is_bucket(folder.path):
                     self._events = EventFile(folder.path, steps_done + 1)
         self._pace = Pace(num_steps, batch_size)
+        # In a log file a bar would be a long line of control characters.
         self._bar = tqdm(
             total=num_steps,
             initial=steps_done,
@@ -81,6 +82,7 @@ class Reporter(AbstractContextManager):
         """
         scalars = {name: float(value) for name, value in metrics.items()}
         shown = [f"{name} {v:.3g}" for name, v in scalars.items() if name not in _ONLY_IN_FILES]
+        # The time of day may be set back; this clock is not.
         pace = self._pace.mark(step, time.monotonic())
         if pace:
             scalars[SPEED], seconds_left = pace
@@ -91,6 +93,7 @@ class Reporter(AbstractContextManager):
                 self._folder.append_metrics(step, scalars)
                 if self._events:
                     self._events.write_scalars(step, scalars)
+                    # Lines are minutes apart, so a flush costs nothing, and a kill loses none.
                     self._events.flush()
         if self._bar.disable:
             self.message("  ".join([f"step {step}/{self._bar.total}", *shown]))

@@ -35,6 +35,8 @@ class StopRequest:
 
     def leave(self) -> None:
         """End the process: KeyboardInterrupt for Ctrl-C, else exit with signals.RUN_AGAIN."""
+        # A person at the keyboard wants the prompt back. Everything else is a preemption, after
+        # which a launcher starts the run again.
         if self.signal_number == signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(signals.RUN_AGAIN)
@@ -49,6 +51,7 @@ class SignalledStop(StopRequest):
 
     def accepted(self) -> AbstractContextManager:
         """Return the context in which the first signal is a request; a second one ends at once."""
+        # JAX has replaced the handler of SIGTERM if it joined a job, even of a single process.
         if jax.process_count() == 1:
             signals.reclaim()
         return signals.ask_first(self._ask, "finishing this step and saving a checkpoint")
