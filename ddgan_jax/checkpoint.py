@@ -185,7 +185,7 @@ class Checkpoints(AbstractContextManager):
         names = (f"{step}.damaged{number or ''}" for number in itertools.count())
         aside = next(p for p in (self._directory / name for name in names) if not p.exists())
         ocp.multihost.sync_global_processes(f"all_found_{step}_damaged")
-        if distributed.is_first_process():
+        if distributed.is_main_process():
             (self._directory / str(step)).rename(aside)
         ocp.multihost.sync_global_processes(f"set_aside_{step}")
         self._manager.reload()

@@ -1,35 +1,32 @@
-"""Devices, and nothing else knows them: placement of values and the mapping of a step.
+"""The devices: placement of values, and the mapping of a step. Nothing else knows devices.
 
-A step is written for one device. Here it is mapped over all of them: the state is replicated
-(an ordinary array without a leading device axis) or, as far as it may, divided; the batch is split
-along its first axis, and inside the step the devices are the axis "data".
+A step is written for one device. Here it is mapped over all of them. The state is replicated (an
+ordinary array without a leading device axis) or, as far as it may be, sharded; the batch is sharded
+along its first axis, and inside the step the devices are the axis AXIS.
 
 On several hosts each process feeds its own devices and holds its own copies; `devices` is always
-the list of all of them, in the same order on every process.
-
-Two mappings give the same result: `jax.pmap` with unstacked state, and `jax.shard_map`.
-`check_vma=False` keeps the meaning of pmap for gradients: of the local loss, averaged by the
-step's own pmean. With the check on, gradients of replicated parameters would arrive already
-summed, that is, too large by the number of devices.
+the list of all devices of the job, in the same order on every process.
 """
 
 import operator
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from ddgan_jax import compiler
 from ddgan_jax.errors import BusyError, UserError, reason
 from ddgan_jax.state import Batch, Metrics, PyTree, TrainState, may_be_sharded
 
 AXIS = "data"  # the name of the devices inside a step
-Devices = Sequence[jax.Device]
+Device = Any  # a jax.Device, which is no type to a checker
+Devices = Sequence[Device]
 Step = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
 
 # What drivers say of a device that another process holds now, and may not hold later.
@@ -40,7 +37,7 @@ _BUSY = re.compile(
 )
 
 
-def all_devices() -> list[jax.Device]:
+def all_devices() -> list[Device]:
     """Return the devices of all processes of the job.
 
     Raises UserError if JAX cannot open the platform that $JAX_PLATFORMS or an installed plugin
@@ -49,17 +46,17 @@ def all_devices() -> list[jax.Device]:
     return _open(jax.devices)
 
 
-def local_devices() -> list[jax.Device]:
+def local_devices() -> list[Device]:
     """Return the devices of this process. Raises UserError and BusyError as `all_devices`."""
     return _open(jax.local_devices)
 
 
-def _open(devices: Callable[[], list[jax.Device]]) -> list[jax.Device]:
+def _open(devices: Callable[[], list[Device]]) -> list[Device]:
     try:
         return devices()
-    except (RuntimeError, AssertionError) as error:  # the latter for cuda where there is none
+    except (RuntimeError, AssertionError) as error:  # an assertion for cuda where there is none
         cause = reason(error).partition(" (set JAX_PLATFORMS")[0]
-        platforms = jax.config.jax_platforms
+        platforms = jax.config.read("jax_platforms")
         where = f"JAX_PLATFORMS={platforms}: " if platforms else ""
         if _BUSY.search(str(error)):
             raise BusyError(f"{where}the devices are busy: {cause}") from error
@@ -71,73 +68,74 @@ def _open(devices: Callable[[], list[jax.Device]]) -> list[jax.Device]:
 
 
 def mesh(devices: Devices) -> Mesh:
-    """The one-dimensional mesh of the given devices."""
+    """Return the one-dimensional mesh of the devices."""
     return Mesh(np.array(devices), (AXIS,))
 
 
 def replicated(devices: Devices) -> NamedSharding:
-    """The layout of values of which every device holds a whole copy."""
+    """Return the sharding of values of which every device holds a whole copy."""
     return NamedSharding(mesh(devices), PartitionSpec())
 
 
 def split(devices: Devices) -> NamedSharding:
-    """The layout of arrays whose first axis is divided among the devices."""
+    """Return the sharding of arrays whose first axis is divided among the devices."""
     return NamedSharding(mesh(devices), PartitionSpec(AXIS))
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that writes logs, grids and the config."""
+def is_main_process() -> bool:
+    """Return whether this process is the one that writes logs, grids and the config."""
     return jax.process_index() == 0
 
 
-def local(devices: Devices) -> list[jax.Device]:
-    """Those of the devices that this process feeds, in their order."""
+def local(devices: Devices) -> list[Device]:
+    """Return the devices that this process feeds, in their order."""
     return [device for device in devices if device.process_index == jax.process_index()]
 
 
-def local_rows(batch_size: int, devices: Devices) -> np.ndarray:
-    """Which examples of a global batch this process's devices work on, int64, in their order.
+def local_rows(batch_size: int, devices: Devices) -> Int[np.ndarray, " rows"]:
+    """Return the positions in a global batch of this process's examples, in their order.
 
-    Example i is that of device i // (batch_size / number of devices), on whatever host it is.
+    Device i // (batch_size / number of devices) works on example i, on whatever host it is.
     """
     rows = np.arange(batch_size).reshape(len(devices), -1)
-    mine = [device.process_index == jax.process_index() for device in devices]
-    return rows[mine].reshape(-1)
+    is_local = [device.process_index == jax.process_index() for device in devices]
+    return rows[is_local].reshape(-1)
 
 
 def local_copy(tree: PyTree, devices: Devices) -> PyTree:
-    """Replicated values as arrays of this process's devices alone; nothing is copied."""
-    return _rewrap(tree, replicated(local(devices)))
+    """Return replicated values as arrays of this process's devices alone; nothing is copied."""
+    return _rewrap(tree, local(devices))
 
 
-def _rewrap(tree: PyTree, layout: NamedSharding) -> PyTree:
-    """The replicated values that lie on this process's devices, seen as arrays of `layout`."""
+def _rewrap(tree: PyTree, devices: Devices) -> PyTree:
+    """Return the copies on this process's devices as arrays that are replicated over `devices`."""
+    layout = replicated(devices)
 
     def rewrap(x: jax.Array) -> jax.Array:
         copies = {shard.device: shard.data for shard in x.addressable_shards}
-        mine = [copies[device] for device in layout.mesh.devices.flat if device in copies]
-        return jax.make_array_from_single_device_arrays(x.shape, layout, mine)
+        local_copies = [copies[device] for device in devices if device in copies]
+        return jax.make_array_from_single_device_arrays(x.shape, layout, local_copies)
 
     return jax.tree.map(rewrap, tree)
 
 
 def create_replicated(create: Callable[[], PyTree], devices: Devices) -> PyTree:
-    """The result of create(), made directly on all devices by one compiled program."""
+    """Return create(), made directly on all devices by one compiled program."""
     return jax.jit(create, out_shardings=replicated(devices))()
 
 
 def abstract_state(
-    create: Callable[[], TrainState], devices: Devices, *, divided: bool = False
+    create: Callable[[], TrainState], devices: Devices, *, sharded: bool = False
 ) -> TrainState:
-    """Shapes, dtypes and layouts of the state create() on all devices, without computing it.
+    """Return shapes, dtypes and shardings of the state create(), without computing it.
 
-    divided: each device keeps its part of those arrays that `may_be_sharded`, along
-    their first axis whose size allows it; otherwise every device has all.
+    sharded: each device keeps a shard of the arrays that `may_be_sharded` names, along their first
+    axis whose size allows it; otherwise every device has all.
     """
 
-    def place(x: jax.ShapeDtypeStruct, may_be_divided: bool) -> jax.ShapeDtypeStruct:
+    def place(x: jax.ShapeDtypeStruct, may_be: bool) -> jax.ShapeDtypeStruct:
         axes = [axis for axis, size in enumerate(x.shape) if size % len(devices) == 0]
-        spec = (None,) * axes[0] + (AXIS,) if divided and may_be_divided and axes else ()
+        spec = (None,) * axes[0] + (AXIS,) if sharded and may_be and axes else ()
         layout = NamedSharding(mesh(devices), PartitionSpec(*spec))
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=layout)
 
@@ -146,12 +144,12 @@ def abstract_state(
 
 
 def create_state(create: Callable[[], TrainState], abstract: TrainState) -> TrainState:
-    """The result of create(), made directly in its layouts by one compiled program."""
+    """Return create(), made directly in its shardings by one compiled program."""
     return jax.jit(create, out_shardings=jax.tree.map(lambda x: x.sharding, abstract))()
 
 
-def whole(tree: PyTree, devices: Devices) -> PyTree:
-    """Arrays of any layout as arrays of which each of this process's devices has all.
+def gathered(tree: PyTree, devices: Devices) -> PyTree:
+    """Return arrays of any sharding as arrays of which each of this process's devices has all.
 
     All processes must call this. Nothing is copied where every device has all already.
     """
@@ -161,7 +159,7 @@ def whole(tree: PyTree, devices: Devices) -> PyTree:
 
 
 def to_host(tree: PyTree) -> PyTree:
-    """Arrays of any layout as numpy arrays, on every process; all of them must call this."""
+    """Return arrays of any sharding as numpy arrays. All processes must call this."""
 
     def fetch(x: Any) -> np.ndarray:
         if not isinstance(x, jax.Array) or x.is_fully_addressable or x.is_fully_replicated:
@@ -219,10 +217,11 @@ def _sharded_axis(whole: jax.Array, shard: jax.Array) -> int | None:
 def map_step(
     step: Step, mapping: str, devices: Devices, abstract: TrainState | None = None
 ) -> Callable[..., Any]:
-    """The step over all devices: (state, placed batch, key) -> (state, metrics).
+    """Return the step over all devices: (state, placed batch, key) -> (state, metrics).
 
-    mapping: "pmap" or "shard_map". abstract: `abstract_state` of a divided state, with "shard_map"
-    alone. The state passed in is donated: use the returned one.
+    mapping: "pmap" with an unstacked state, or "shard_map"; both give the same result. abstract:
+    the `abstract_state` of a sharded state, for "shard_map" alone. The state passed in is donated:
+    use the returned one.
     """
     options = dict(compiler.train_step_options(devices[0].platform))
     if mapping == "pmap":
@@ -238,51 +237,57 @@ def map_step(
             return _globally(pmapped, devices)
         # pmap takes no compiler options; the program around it does.
         return jax.jit(pmapped, donate_argnums=0, compiler_options=options) if options else pmapped
-    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
-    state = everywhere
+    whole, shards = PartitionSpec(), PartitionSpec(AXIS)
+    state = whole
     if abstract is not None:
         state = jax.tree.map(lambda x: x.sharding.spec, abstract)
     mapped = jax.shard_map(
         step,
         mesh=mesh(devices),
-        in_specs=(state, divided, everywhere),
-        out_specs=(state, everywhere),
+        in_specs=(state, shards, whole),
+        out_specs=(state, whole),
+        # Gradients keep the meaning that they have under pmap: of the local loss, to be averaged by
+        # the step. With the check on, those of replicated parameters would arrive already summed,
+        # too large by the number of devices.
         check_vma=False,
     )
     return jax.jit(mapped, donate_argnums=0, compiler_options=options)
 
 
 def _globally(pmapped: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
-    """Across processes, pmap returns arrays of this process's devices: make them global again."""
+    """Return the step with a state that is global again: pmap returns arrays of its own devices."""
 
     def step(state: PyTree, batch: Batch, key: jax.Array) -> tuple[PyTree, PyTree]:
         state, metrics = pmapped(state, batch, key)
-        return _rewrap(state, replicated(devices)), metrics
+        return _rewrap(state, devices), metrics
 
     return step
 
 
 def place_batch(batch: Batch, mapping: str, devices: Devices) -> Batch:
-    """The `local_rows` of a batch on this process's devices, in the form that `map_step` takes."""
-    mine = local(devices)
-    if mapping == "pmap":
-        count = len(mine)
-        batch = {k: v.reshape(count, len(v) // count, *v.shape[1:]) for k, v in batch.items()}
-        return jax.device_put(batch, split(mine))
-    return {k: jax.make_array_from_process_local_data(split(devices), v) for k, v in batch.items()}
+    """Return the `local_rows` of a batch on this process's devices, as `map_step` takes them."""
+
+    def place(x: np.ndarray) -> jax.Array:
+        if mapping != "pmap":
+            return jax.make_array_from_process_local_data(split(devices), x)
+        targets = local(devices)
+        count = len(targets)
+        return jax.device_put(x.reshape(count, len(x) // count, *x.shape[1:]), split(targets))
+
+    return cast(Batch, jax.tree.map(place, dict(batch)))
 
 
 def map_examples(function: Callable[..., Any], devices: Devices) -> Callable[..., Any]:
-    """function(params, xs) -> ys over all devices, xs and ys divided along their first axis.
+    """Return function(params, xs) -> ys over all devices, for examples that exchange nothing.
 
-    For work without any exchange between examples, such as sampling. params are replicated.
+    xs and ys are sharded along their first axis, params are replicated.
     """
-    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+    whole, shards = PartitionSpec(), PartitionSpec(AXIS)
     mapped = jax.shard_map(
         function,
         mesh=mesh(devices),
-        in_specs=(everywhere, divided),
-        out_specs=divided,
+        in_specs=(whole, shards),
+        out_specs=shards,
         check_vma=False,
     )
     return jax.jit(mapped)
@@ -291,10 +296,10 @@ def map_examples(function: Callable[..., Any], devices: Devices) -> Callable[...
 def in_batches(
     call: Callable[[np.ndarray], PyTree], examples: np.ndarray, batch_size: int
 ) -> PyTree:
-    """call(examples) on the host, for any number N >= 1 of them, `batch_size` at a time.
+    """Return call(examples) on the host, for N >= 1 examples, `batch_size` at a time.
 
-    The last batch is filled up with repetitions, whose results are thrown away. call: one that
-    `map_examples` made, with its parameters; batch_size: a multiple of its number of devices.
+    The last batch is filled up with repetitions, whose results are thrown away. call: made by
+    `map_examples`, with its parameters. batch_size: a multiple of its number of devices.
     """
     parts = []
     for start in range(0, len(examples), batch_size):
@@ -305,8 +310,8 @@ def in_batches(
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
-def from_first_process(value: bool) -> bool:
-    """The first process's value, on every process; all of them must call this."""
+def from_main_process(value: bool) -> bool:
+    """Return the main process's value on every process. All processes must call this."""
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))

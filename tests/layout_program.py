@@ -67,7 +67,7 @@ def main(out, config):
         return distributed.place_batch(batch, config.train.mapping, devices)
 
     divided = config.train.shard_optimizer
-    layout = distributed.abstract_state(create_state, devices, divided=divided)
+    layout = distributed.abstract_state(create_state, devices, sharded=divided)
 
     def mapped(step):
         return distributed.map_step(
@@ -87,7 +87,7 @@ def main(out, config):
     batches.close()
     state = distributed.to_host(state)
 
-    if distributed.is_first_process():
+    if distributed.is_main_process():
         draw = drawing.make_drawer(
             build.sampler(config), distributed.local(devices), config.sampling.chunk_size
         )

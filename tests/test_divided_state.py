@@ -64,7 +64,7 @@ def step(state, batch, key):
 
 
 def run(divided, num_steps=5):
-    abstract = distributed.abstract_state(create, DEVICES, divided=divided)
+    abstract = distributed.abstract_state(create, DEVICES, sharded=divided)
     state = distributed.create_state(create, abstract)
     program = distributed.map_step(step, "shard_map", DEVICES, abstract if divided else None)
     batch = distributed.place_batch({"index": np.arange(8)}, "shard_map", DEVICES)
@@ -110,7 +110,7 @@ def test_what_may_be_divided_is_what_only_adam_and_the_average_see():
 
 def test_whole_again(divided):
     state = divided[1]
-    whole = distributed.whole(state, DEVICES)
+    whole = distributed.gathered(state, DEVICES)
     assert all(array.is_fully_replicated for array in jax.tree.leaves(whole))
     assert_equal(whole, state)
 
@@ -121,7 +121,7 @@ def test_checkpoint_goes_to_any_layout(divided, target, tmp_path):
     with Checkpoints(tmp_path, keep_latest=1, keep_every_steps=0) as checkpoints:
         checkpoints.save(5, state, {})
         checkpoints.wait()
-        like = distributed.abstract_state(create, DEVICES[:target], divided=target > 1)
+        like = distributed.abstract_state(create, DEVICES[:target], sharded=target > 1)
         step, restored = checkpoints.restore(like, report=print)
     assert step == 5
     assert_equal(restored, state)
@@ -138,7 +138,7 @@ def test_networks_of_a_config_have_the_arrays_to_divide():
     """More than nine tenths of SIDDM's moments and averages for CIFAR-10, on four devices."""
     config = load_config(f"{ROOT}/configs/cifar10_siddm.py")
     create = functools.partial(build.initial_state, config, jax.random.key(0))
-    abstract = distributed.abstract_state(create, DEVICES, divided=True)
+    abstract = distributed.abstract_state(create, DEVICES, sharded=True)
     sizes = {True: 0, False: 0}
     marked = may_be_sharded(abstract)
     for array, may in zip(jax.tree.leaves(abstract), jax.tree.leaves(marked), strict=True):

@@ -34,7 +34,7 @@ def check_state(
     if not where:
         where = "" if _is_drawable(ema_params, draw, request) else "the images drawn from them"
     # The main process decides: if only some went on, they would wait for the others for ever.
-    if distributed.from_first_process(bool(where)):
+    if distributed.from_main_process(bool(where)):
         raise UserError(
             f"step {step}: {where or 'parameters or images'} are not finite; no checkpoint was "
             "written, and those so far are untouched; lower learning rates or "

@@ -167,11 +167,11 @@ class Best(AbstractContextManager):
             self._config.eval.best, scores[self._name], self._best
         )
         # Saving is a joint work of all processes, so they must agree.
-        if not distributed.from_first_process(better):
+        if not distributed.from_main_process(better):
             return False
         self._best = scores.get(self._name)
         if step >= (self._checkpoints.latest_step() or 0):
-            if distributed.is_first_process():
+            if distributed.is_main_process():
                 run_config.write_config(self.folder, self._config)
             self._checkpoints.save(step, state, self._config.to_dict())
         return True

@@ -9,20 +9,21 @@ from the last checkpoint and ends with the same parameters, bit by bit, as if it
 import functools
 import os
 import shlex
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, closing
 
 import jax
 from ml_collections import ConfigDict
 
-from ddgan_jax import build, data, distributed, images, randomness
+from ddgan_jax import build, data, distributed, randomness
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import run_config
 from ddgan_jax.config.checks import validate
 from ddgan_jax.files.paths import run_folder_path
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.inference import drawing
-from ddgan_jax.state import TrainState, num_parameters
+from ddgan_jax.state import Batch, Metrics, TrainState
 from ddgan_jax.training import health, hooks, hosts, machine, reporter
+from ddgan_jax.training.observer import Observer, due
 from ddgan_jax.training.stopping import StopRequest
 
 
@@ -41,141 +42,64 @@ def train(
     final state. Raises UserError for everything a user can mend; KeyboardInterrupt or SystemExit,
     with a checkpoint saved, if the process is asked to stop.
     """
-    # ------------------------------------------------------------------ config
     folder, stop = RunFolder(run_folder_path(workdir)), stop or StopRequest()
     devices = distributed.all_devices()
-    validate(config, len(devices), resumed=folder.config.exists())
-    run_config.check_same_run(folder, config, report=reporter.warn)
-    dataset = data.open_dataset(config)
-    fingerprint = data.fingerprint(dataset)
-    machine.check_same_data(folder, fingerprint, allow_changed=allow_changed_data)
-    num_steps, batch_size = config.train.num_steps, config.train.batch_size
-    first_process = distributed.is_first_process()
+    dataset, fingerprint = _check(config, folder, len(devices), allow_changed_data)
+    num_steps, main = config.train.num_steps, distributed.is_main_process()
 
     with ExitStack() as stack:
         stack.enter_context(hosts.lost_peers_end_the_process())
-        if first_process:
+        if main:
             stack.enter_context(folder.only_writer())
             run_config.write_config(folder, config)
-        # -------------------------------------------------------------- state
+
+        # --------------------------------------------------------------- state
         key = randomness.run_key(config.train.seed)
         create_state = functools.partial(build.initial_state, config, key)
-        checkpoints = stack.enter_context(
-            Checkpoints(
-                folder.checkpoints,
-                keep_latest=config.checkpoint.keep_latest,
-                keep_every_steps=config.checkpoint.keep_every_steps,
-            )
+        layout = distributed.abstract_state(
+            create_state, devices, sharded=config.train.shard_optimizer
         )
+        checkpoints = stack.enter_context(_checkpoints(config, folder))
         best = stack.enter_context(hooks.Best(folder, config))
-        divided = config.train.shard_optimizer
-        layout = distributed.abstract_state(create_state, devices, divided=divided)
         restored = checkpoints.restore(layout, report=print)
-        step, state = restored or (0, distributed.create_state(create_state, layout))
-        if first_process:
+        first, state = restored or (0, distributed.create_state(create_state, layout))
+        if main:
             health.check_space(folder.path, state)
-            machine.record(folder, step, fingerprint)
+            machine.record(folder, first, fingerprint)
 
-        # -------------------------------------------------------------- steps
-        map_step = functools.partial(
-            distributed.map_step,
-            mapping=config.train.mapping,
-            devices=devices,
-            abstract=layout if divided else None,
-        )
-        # Two programs without a branch; each is compiled when it is first called.
-        programs = {r1: map_step(build.step(config, r1=r1)) for r1 in (True, False)}
-        draw = drawing.make_drawer(
-            build.sampler(config), distributed.local(devices), config.sampling.chunk_size
-        )
-        shown = drawing.overview(config)
-        picture_steps = hooks.make_step_picture(
-            build.sampler(config), shown, distributed.local(devices)
-        )
-        learning_rates = {
-            "g": build.learning_rate(config, "generator"),
-            "d": build.learning_rate(config, "discriminator"),
-        }
-        batches = stack.enter_context(
-            closing(
-                data.batches(
-                    dataset,
-                    batch_size=batch_size,
-                    seed=config.train.seed,
-                    start_step=step,
-                    positions=distributed.local_rows(batch_size, devices),
-                )
-            )
-        )
-        out = stack.enter_context(
-            reporter.Reporter(
-                folder,
-                steps_done=step,
-                num_steps=num_steps,
-                batch_size=batch_size,
-                active=first_process,
-            )
-        )
-        out.message(_introduction(config, dataset.info, state, devices, step))
-        # What will be needed in an hour is compiled and tried now.
-        ema_params = distributed.whole(state.generator._replace(opt_state=()), devices).ema_params
-        health.check_state(step, state, ema_params, draw, shown)
-        if picture_steps and first_process:
-            picture_steps(ema_params)
-        evaluate = None
-        if config.eval.every_steps and first_process and step < num_steps:
-            evaluate = hooks.make_scores(config, dataset, draw, out.message)
+        # --------------------------------------------------------------- steps
+        programs = _programs(config, devices, layout)
+        batches = stack.enter_context(closing(_batches(config, dataset, devices, first)))
+        out = stack.enter_context(_reporter(config, folder, first))
+        observer = Observer(config, dataset, devices, out)
+        observer.start(first, state)
 
-        # --------------------------------------------------------------- loop
-        metrics, unchecked, accepted = {}, {}, False
+        # ---------------------------------------------------------------- loop
+        step = first
         while step < num_steps:
             batch = distributed.place_batch(next(batches), config.train.mapping, devices)
-            program = programs[build.r1_is_due(config, step)]
-            state, step_metrics = program(state, batch, key)
+            state, metrics = programs[build.r1_is_due(config, step)](state, batch, key)
             step += 1
             out.step(step)
-            if not accepted:  # before this step a stop has nothing to save
-                jax.block_until_ready(step_metrics)
+            if step == first + 1:
+                # Before the first step is done a stop has nothing to save.
+                jax.block_until_ready(metrics)
                 stack.enter_context(stop.accepted())
-                accepted = True
-
-            # Metrics stay on the devices until a line is due: fetching them waits for the step.
-            metrics |= step_metrics
-            unchecked[step] = step_metrics
             stopping = stop.at(step)
-            last = step == num_steps or stopping
-            save_now = last or step % config.checkpoint.save_every_steps == 0
-            eval_now = hooks.is_due(step, config.eval.every_steps, num_steps)
-            log_now = save_now or eval_now or step % config.log.every_steps == 0
-            sample_now = step == num_steps or step % config.log.samples_every_steps == 0
-            if log_now or sample_now:
-                generator = distributed.whole(state.generator._replace(opt_state=()), devices)
-            scores = {}
-            if log_now:
-                health.check_metrics(jax.device_get(unchecked))
-                unchecked.clear()
-                if save_now or eval_now:
-                    health.check_state(step, state, generator.ema_params, draw, shown)
-                if eval_now and evaluate:
-                    scores = evaluate(generator.ema_params)
-                line = metrics | hooks.state_metrics(step, generator, learning_rates) | scores
-                out.metrics(step, {name: float(value) for name, value in line.items()})
-            if eval_now and best.save_if_better(step, scores, state):
+            now = due(config, step, stopping=stopping)
+            scores = observer.after(step, state, metrics, now)
+            if now.evaluate and best.save_if_better(step, scores, state):
                 out.message(f"step {step} is the best so far, kept in {best.folder.path}")
-            if sample_now and first_process:
-                drawn = drawing.draw_all(draw, generator.ema_params, shown)
-                out.samples(step, images.picture(drawn))
-                if picture_steps:
-                    out.trajectory(step, picture_steps(generator.ema_params))
-            if save_now:
-                best.wait()  # so that a run that goes on from here finds it whole
+            if now.save:
+                # The best checkpoint is whole before a newer one lets the run resume from there.
+                best.wait()
                 checkpoints.save(step, state, config.to_dict())
             if stopping:
                 break
 
-        # ---------------------------------------------------------------- end
+        # ----------------------------------------------------------------- end
         checkpoints.wait()
-        checkpoints.check_drawable(step)  # what the run promises is there
+        checkpoints.check_drawable(step)
         if step < num_steps:
             out.message(f"stopped at step {step}, checkpoint saved")
             stop.leave()
@@ -183,16 +107,64 @@ def train(
     return state
 
 
-def _introduction(config, info, state: TrainState, devices, step: int) -> str:
-    generator, discriminator = (
-        num_parameters(network.params) / 1e6 for network in (state.generator, state.discriminator)
+def _check(
+    config: ConfigDict, folder: RunFolder, num_devices: int, allow_changed_data: bool
+) -> tuple[data.Dataset, str]:
+    """Return the data set and its fingerprint. Raises UserError if the run cannot begin or resume.
+
+    Nothing is written, and nothing is compiled, before this has passed.
+    """
+    validate(config, num_devices, resumed=folder.config.exists())
+    run_config.check_same_run(folder, config, report=reporter.warn)
+    dataset = data.open_dataset(config)
+    fingerprint = data.fingerprint(dataset)
+    machine.check_same_data(folder, fingerprint, allow_changed=allow_changed_data)
+    return dataset, fingerprint
+
+
+def _checkpoints(config: ConfigDict, folder: RunFolder) -> Checkpoints:
+    return Checkpoints(
+        folder.checkpoints,
+        keep_latest=config.checkpoint.keep_latest,
+        keep_every_steps=config.checkpoint.keep_every_steps,
     )
-    return (
-        f"{info.num_examples:,} images of {info.name}, {info.image_size} pixels; "
-        f"generator {generator:.2f} M, discriminator {discriminator:.2f} M parameters; "
-        f"{len(devices)} x {devices[0].device_kind}\n"
-        f"{'continuing after' if step else 'starting at'} step {step} of {config.train.num_steps}; "
-        "the first step compiles the program"
+
+
+def _programs(
+    config: ConfigDict, devices: distributed.Devices, layout: TrainState
+) -> dict[bool, Callable[..., tuple[TrainState, Metrics]]]:
+    """Return the step over all devices, with the R1 penalty and without.
+
+    Two programs without a branch; each is compiled when it is first called.
+    """
+    abstract = layout if config.train.shard_optimizer else None
+    return {
+        r1: distributed.map_step(build.step(config, r1=r1), config.train.mapping, devices, abstract)
+        for r1 in (True, False)
+    }
+
+
+def _batches(
+    config: ConfigDict, dataset: data.Dataset, devices: distributed.Devices, start_step: int
+) -> Generator[Batch, None, None]:
+    """Return this process's part of the batches of all steps from `start_step` on."""
+    batch_size = config.train.batch_size
+    return data.batches(
+        dataset,
+        batch_size=batch_size,
+        seed=config.train.seed,
+        start_step=start_step,
+        positions=distributed.local_rows(batch_size, devices),
+    )
+
+
+def _reporter(config: ConfigDict, folder: RunFolder, steps_done: int) -> reporter.Reporter:
+    return reporter.Reporter(
+        folder,
+        steps_done=steps_done,
+        num_steps=config.train.num_steps,
+        batch_size=config.train.batch_size,
+        active=distributed.is_main_process(),
     )
 
 
