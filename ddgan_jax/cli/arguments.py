@@ -104,6 +104,7 @@ def parse_flags(
             _refuse_unknown(argument, names)
     if not takes_config:
         _refuse_positional(rest)
+    # absl's own check of required flags would come before the one for unknown flags.
     for flag in known:
         if flag.required and not values[flag.name].value:
             remedy = _shipped_configs() if flag.name == "config" else f"see {command} --help"
@@ -120,6 +121,7 @@ def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
     # ml_collections would call an unknown field an unknown flag, and suggest nothing.
     for match in filter(None, map(_OVERRIDE.fullmatch, overrides)):
         _check_field(config, match[1])
+    # ml_collections looks for the fields among the arguments before absl parses them.
     argv = ["config", *overrides]
     values = flags.FlagValues()
     values.set_gnu_getopt(True)

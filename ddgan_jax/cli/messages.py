@@ -25,6 +25,7 @@ def with_flags(message: str, known: Container[str]) -> str:
 
     def spell(match: re.Match[str]) -> str:
         name, value = match.groups()
+        # A flag of the parameter's own name comes first, even if another flag could stand for it.
         flag = name if name in known else FLAG_OF_PARAMETER.get(name)
         return f"--{flag}{value}" if flag is not None and flag in known else match[0]
 

@@ -58,6 +58,7 @@ def _data_set_rules(data: ConfigDict) -> Rules:
 
 
 def _learning_rate_rules(optimizer: ConfigDict) -> Rules:
+    # A constant rate has neither treads nor an end.
     if not optimizer.decay_steps:
         return
     yield (
@@ -90,6 +91,7 @@ def _check_evaluation(config: ConfigDict) -> None:
         raise UserError(f"eval.metrics={wanted.metrics}: {error}") from error
     if "modes" in metrics and config.data.name != "stacked_mnist":
         raise UserError("eval.metrics: modes are counted on data.name='stacked_mnist'")
+    # `best` is a plain name such as "fid", whatever features and count the number is of.
     numbers = names.value_names(metrics, wanted.features, wanted.num_samples)
     if wanted.best and wanted.best not in numbers:
         raise UserError(
@@ -104,6 +106,7 @@ def _check_batch(config: ConfigDict, num_devices: int) -> None:
     # Smaller groups, where a device sees fewer images, would depend on the number of devices.
     may_be_smaller = config.discriminator.get("stddev_groups") != "neighbours"
 
+    # A device takes its images in `parts` microbatches, and each must hold whole groups.
     unit = num_devices * parts
     # The batch sizes that work are the multiples of a step.
     step = unit if may_be_smaller and batch_size < unit * group else unit * group

@@ -81,6 +81,7 @@ def refuse(rules: Iterable[tuple[Any, str]]) -> None:
 
 
 def _image_rules(data: ConfigDict) -> Rules:
+    # Points are stored as images of one pixel whose two channels are the coordinates.
     points = data.name in POINT_SETS
     yield (
         points and (data.image_size, data.channels) != (1, 2),
@@ -101,6 +102,7 @@ def _schedule_rules(config: ConfigDict) -> Rules:
             "objective.prediction='noise' cannot tell x_0 at the noisy end of "
             "diffusion.schedule='cosine', where no signal is left; use 'x_0'",
         )
+        # It has no betas, and it is defined between its steps, so that any number can be sampled.
         return
     # A discrete schedule has betas for its T steps and for no other number of steps.
     yield (
@@ -126,6 +128,7 @@ def _schedule_rules(config: ConfigDict) -> Rules:
 
 def _objective_rules(config: ConfigDict) -> Rules:
     o, d = config.objective, config.diffusion
+    # Augmentation noises x_0 by a further discrete schedule, in the place of the chain's own steps.
     augmentation = f"objective.augmentation_timesteps={o.augmentation_timesteps} needs"
     yield (
         o.prediction != "x_0" and config.generator.get("output_tanh"),

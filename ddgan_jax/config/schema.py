@@ -100,6 +100,7 @@ class Field:
                 raise UserError(f"{path}={_beginning(value)} is not one of {known}{nearest}")
             return
         if not _has_type_of(self.default, value):
+            # People write a list or a single number where a tuple is needed; an example shows one.
             example = f" such as {self.default}" if isinstance(self.default, tuple) else ""
             raise UserError(f"{path}={_beginning(value)} is not {self.kind}{example}")
         # Sizes come first, so that no comparison or message below meets a huge value.
@@ -130,6 +131,7 @@ class Field:
 
 
 def _condition(name: str, value: Any, example: Any) -> str:
+    # In `needs` True and False also stand for numbers above 0 and for 0.
     if isinstance(value, bool) and not isinstance(example, bool):
         return f"{name} > 0" if value else f"{name}=0"
     return f"{name}={value!r}"
@@ -204,6 +206,7 @@ def check_is_group(prefix: str, fields: Any) -> None:
 
 def _has_type_of(example: Any, value: Any) -> bool:
     if isinstance(example, tuple):
+        # The tuples that are empty by default hold resolutions, which are integers.
         entry = example[0] if example else 0
         return isinstance(value, tuple) and all(_has_type_of(entry, v) for v in value)
     # Types are compared exactly, since True is an int in Python and no number of steps.
