@@ -18,6 +18,6 @@ def load(path: "str | os.PathLike", *, num_steps: int = 0) -> "Model":
     num_steps: denoising steps, 0: those of the config. Raises errors.UserError if there is none to
     read. JAX is imported here, not with the package.
     """
-    from ddgan_jax.inference import export
+    from ddgan_jax.inference import load as models
 
-    return export.load(path, num_steps=num_steps)
+    return models.load(path, num_steps=num_steps)

@@ -21,8 +21,8 @@ from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.evaluation import classifier, given
 from ddgan_jax.files import run_folder
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.inference import export, given_image, weights
-from ddgan_jax.inference.model import Model, from_run
+from ddgan_jax.inference import export, given_image, load, weights
+from ddgan_jax.inference.model import Model
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
 from ddgan_jax.metrics import statistics
 from ddgan_jax.models.classifier import init_params
@@ -182,7 +182,7 @@ def _runs(folder: Path) -> Iterator[Reader]:
 
     yield Reader("metrics at a resume", run / run_folder.METRICS, resume, LINES)
     for name, damage in ((run_folder.ORIGIN, JSON), (run_folder.METRICS, LINES)):
-        yield Reader(f"model, {name}", run / name, lambda: from_run(run, **silent), damage)
+        yield Reader(f"model, {name}", run / name, lambda: load.from_run(run, **silent), damage)
 
 
 def _exports(folder: Path) -> Iterator[Reader]:
@@ -193,7 +193,7 @@ def _exports(folder: Path) -> Iterator[Reader]:
     export.write(Model(config, params, 5, "ema", about), out, grid_seeds=range(4))
 
     def read() -> None:
-        export.load(out)
+        load.load(out)
 
     yield Reader("config.json of an export", out / "config.json", read, JSON)
     yield Reader("model.safetensors", out / "model.safetensors", read, BINARY)
@@ -207,7 +207,7 @@ def _exports(folder: Path) -> Iterator[Reader]:
         content = (other / "model.safetensors").read_bytes()
         about["sha256"]["model.safetensors"] = export.sha256(content)
         (other / "config.json").write_text(json.dumps(about))
-        export.load(other)
+        load.load(other)
 
     yield Reader("signed safetensors", other / "model.safetensors", read_signed, BINARY)
     alone = folder / "config only.json"
@@ -227,7 +227,7 @@ def _exports(folder: Path) -> Iterator[Reader]:
             return
         about["sha256"]["config"] = export.config_sha256(about["config"])
         (other / "config.json").write_text(json.dumps(about))
-        export.load(other)
+        load.load(other)
 
     yield Reader("a signed config", alone, read_signed_config, JSON)
     content = (out / "model.safetensors").read_bytes()

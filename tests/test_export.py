@@ -270,7 +270,7 @@ BAD = [
     (
         "config.json",
         change(format=None),
-        "is not that of an export; for a run folder use --workdir",
+        "is not that of an export; for a run folder use `workdir`",
     ),
     ("config.json", of_another_network, r"of another network than its config: .* and \d+ more dif"),
 ]

@@ -183,7 +183,7 @@ def test_the_nearest_image_of_a_training_image_is_itself_at_distance_zero():
 
 
 def test_a_set_smaller_than_the_number_of_neighbours_is_said():
-    with pytest.raises(UserError, match="noise has 3 images: --neighbours=4 is more"):
+    with pytest.raises(UserError, match="noise has 3 images: `neighbours=4` is more"):
         neighbours.nearest(dataset(noise(3, 2, 2, 1)), noise(1, 2, 2, 1), 4)
 
 
@@ -209,7 +209,7 @@ def test_an_edit_is_the_chain_entered_so_many_steps_before_its_end(believing):
 
 @pytest.mark.parametrize("step", [0, -1, STEPS + 1])
 def test_a_step_that_the_model_does_not_have(believing, step):
-    with pytest.raises(UserError, match=f"--from-step={step}: the model has the steps 1 to 3"):
+    with pytest.raises(UserError, match=f"`from_step={step}`: the model has the steps 1 to 3"):
         edit(believing, IMAGE, SEEDS, from_step=step)
 
 
@@ -263,7 +263,7 @@ def test_an_image_is_read_as_for_training(tmp_path):
 @pytest.fixture
 def command(believing, monkeypatch, tmp_path):
     """Runs a figure's command in an empty folder, on the model and on a set of noise."""
-    monkeypatch.setattr("ddgan_jax.inference.requests.open_model", lambda *args: believing)
+    monkeypatch.setattr("ddgan_jax.inference.load.open_model", lambda *args: believing)
     monkeypatch.setattr(data, "open_dataset", lambda config: dataset(noise(20, 8, 8, 1)), False)
     monkeypatch.chdir(tmp_path)
     Image.fromarray(IMAGE[..., 0]).save("given.png")
@@ -300,12 +300,12 @@ def test_a_command_writes_its_picture_and_prints_its_numbers(
     [
         (["edit", "--workdir=w", "--input=none.png"], "none.png: there is no such file"),
         (["edit", "--workdir=w", "--input=a.txt"], "a.txt is damaged, or no PNG, JPEG"),
-        (["edit", "--workdir=w", "--input=given.png", "--from-step=4"], "--from-step=4: the model"),
+        (["edit", "--workdir=w", "--input=given.png", "--from-step=4"], "--from_step=4: the model"),
         (["edit", "--workdir=w", "--input=given.png", "--strokes=1"], "--strokes=1: a painting"),
         (["edit", "--workdir=w"], "--input is missing"),
         (["denoising", "--workdir=w", "--draws=1"], "--draws=1 is not an integer from 2"),
         (["denoising", "--workdir=w", "--example=20"], "has the examples 0 to 19"),
-        (["denoising", "--workdir=w", "--label=10"], "labels: 10 does not lie between 0 and 9"),
+        (["denoising", "--workdir=w", "--label=10"], "`labels`: 10 does not lie between 0 and 9"),
         (["denoising", "--workdir=w", "--posterior-noise=no"], "'no' is not known; known: own"),
         (["neighbours", "--workdir=w", "--neighbours=0"], "--neighbours=0 is not an integer"),
         (["neighbours", "--workdir=w", "--neighbours=21"], "has 20 images: --neighbours=21"),

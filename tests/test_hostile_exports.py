@@ -22,7 +22,7 @@ from ddgan_jax import cli, models
 from ddgan_jax.config import LOCAL_PATHS
 from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.files import locks
-from ddgan_jax.inference import export, model_card
+from ddgan_jax.inference import export, load, model_card
 from ddgan_jax.inference.model import Model
 from tests.methods import ROOT, config_of, random_params
 
@@ -179,7 +179,7 @@ def test_images_that_are_not_finite_are_one_line(copied, tmp_path, capsys):
     write_about(copied, json.loads((copied / "config.json").read_text()))
     line = r"step 7 of \S*x draws images that are not finite: take an earlier checkpoint"
     with pytest.raises(NotFiniteError, match=line):
-        export.load(copied).sample([0])
+        load.load(copied).sample([0])
     for command in ("sample", "export"):
         out = tmp_path / command
         assert cli.main([command, f"--export={copied}", f"--out={out}", "--seeds=0"]) == 2
@@ -193,7 +193,7 @@ def test_places_that_an_export_names_are_forgotten(copied):
         section, field = path.split(".")
         about["config"][section][field] = "/etc"
     write_about(copied, about)
-    config = export.load(copied).config
+    config = load.load(copied).config
     assert all(not config[s][f] for s, f in (path.split(".") for path in LOCAL_PATHS))
 
 
@@ -402,33 +402,39 @@ def test_repository_names():
         "u/" + "a" * 999,
     ):
         with pytest.raises(UserError, match="is no repository: write hf://user/name"):
-            export.load(f"hf://{name}")
+            load.load(f"hf://{name}")
 
 
 # ------------------------------------------------------------------------------------ requests
 
 
 REQUESTS = {
-    "negative seed": (lambda m: m.sample([-1]), "^seeds: -1 does not lie between 0 and 4294967295"),
-    "large seed": (lambda m: m.sample([2**32]), "^seeds: "),
-    "huge seed": (lambda m: m.sample([10**30]), "^seeds: "),
-    "a float": (lambda m: m.sample([1.5]), "^seeds: .* is no list of integers"),
-    "no seed": (lambda m: m.sample([]), "^seeds: "),
-    "a number": (lambda m: m.sample(3), "^seeds: "),
-    "two axes": (lambda m: m.sample([[1, 2]]), "^seeds: "),
-    "ragged": (lambda m: m.sample([1, [2]]), "^seeds: "),
-    "text": (lambda m: m.sample("12"), "^seeds: "),
-    "a trillion": (lambda m: m.sample(range(10**12)), "^seeds: 1,000,000,000,000 of them"),
-    "latent": (lambda m: m.sample([0], latent_seed=-1), "^latent_seed: "),
-    "latent text": (lambda m: m.sample([0], latent_seed="x"), "^latent_seed: "),
-    "labels": (lambda m: m.sample([0], labels=[0]), "^labels: this model was trained without"),
-    "start": (lambda m: m.sample([0], start="x"), "^start: "),
-    "start -1": (lambda m: m.sample([0], start=-1), "^start: "),
-    "NaN image": (lambda m: m.sample([0], images=np.full((1, 8, 8, 1), np.nan)), "^images are not"),
-    "image text": (lambda m: m.sample([0], images=[["x"]]), "^images are "),
-    "count 0": (lambda m: m.interpolate(0, 1, 0), "^count: 0 does not lie between 1"),
-    "count": (lambda m: m.interpolate(0, 1, 10**12), "^count: "),
-    "last": (lambda m: m.interpolate(0, -1, 2), "^first and last: "),
+    "negative seed": (
+        lambda m: m.sample([-1]),
+        "^`seeds`: -1 does not lie between 0 and 4294967295",
+    ),
+    "large seed": (lambda m: m.sample([2**32]), "^`seeds`: "),
+    "huge seed": (lambda m: m.sample([10**30]), "^`seeds`: "),
+    "a float": (lambda m: m.sample([1.5]), "^`seeds`: .* is no list of integers"),
+    "no seed": (lambda m: m.sample([]), "^`seeds`: "),
+    "a number": (lambda m: m.sample(3), "^`seeds`: "),
+    "two axes": (lambda m: m.sample([[1, 2]]), "^`seeds`: "),
+    "ragged": (lambda m: m.sample([1, [2]]), "^`seeds`: "),
+    "text": (lambda m: m.sample("12"), "^`seeds`: "),
+    "a trillion": (lambda m: m.sample(range(10**12)), "^`seeds`: 1,000,000,000,000 of them"),
+    "latent": (lambda m: m.sample([0], latent_seed=-1), "^`latent_seed`: "),
+    "latent text": (lambda m: m.sample([0], latent_seed="x"), "^`latent_seed`: "),
+    "labels": (lambda m: m.sample([0], labels=[0]), "^`labels`: this model was trained without"),
+    "start": (lambda m: m.sample([0], start="x"), "^`start`: "),
+    "start -1": (lambda m: m.sample([0], start=-1), "^`start`: "),
+    "NaN image": (
+        lambda m: m.sample([0], images=np.full((1, 8, 8, 1), np.nan)),
+        "^`images` are not",
+    ),
+    "image text": (lambda m: m.sample([0], images=[["x"]]), "^`images` are "),
+    "count 0": (lambda m: m.interpolate(0, 1, 0), "^`count`: 0 does not lie between 1"),
+    "count": (lambda m: m.interpolate(0, 1, 10**12), "^`count`: "),
+    "last": (lambda m: m.interpolate(0, -1, 2), "^`last`: "),
     "steps": (lambda m: m.in_steps("x"), "sampling.num_steps="),
     "steps -1": (lambda m: m.in_steps(-1), "sampling.num_steps="),
 }
@@ -449,5 +455,5 @@ def test_requests_name_the_argument_that_is_wrong(kind):
 def test_labels_that_a_model_does_not_know(labels):
     config = config_of("siddm")
     made = Model(config, {}, 0, "ema", {})
-    with pytest.raises(UserError, match="^labels: "):
+    with pytest.raises(UserError, match="^`labels`: "):
         made.sample([1, 2], labels)

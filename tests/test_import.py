@@ -17,7 +17,7 @@ from ddgan_jax.config import run_config
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.inference import export, model
+from ddgan_jax.inference import export, load
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
 from ddgan_jax.interop.nvlabs_checkpoints import import_content
 from tests import golden_cases as golden
@@ -273,9 +273,9 @@ def test_imported_run_folder_is_one_from_which_training_goes_on(run, tmp_path, c
     assert f"--config={out}/config.py --workdir={out}" in capsys.readouterr().out
     config = load_config(f"{out}/config.py")
     run_config.check_same_run(RunFolder.at(out), config, report=print)
-    brought = model.from_run(out, report=print)
+    brought = load.from_run(out, report=print)
     assert brought.step == run.num_steps
-    raw = model.from_run(out, kind="raw", report=print)
+    raw = load.from_run(out, kind="raw", report=print)
     state = import_content(pytorch_files.read(CONTENT), run.config).generator
     for ours, expected in ((brought.params, state.ema_params), (raw.params, state.params)):
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, ours, expected)))

@@ -88,7 +88,7 @@ def test_the_papers_numbers_stand_only_beside_their_like(tmp_path, change, messa
         (b"\xff{", "a.json is not JSON"),
         (b"[1]", "a.json: Expected `object`, got `array`"),
         (b"{}", "a.json: Object missing required field `metrics`"),
-        (b'{"metrics": {"is": 9.0}}', "has no metric 'fid'; --metric: is"),
+        (b'{"metrics": {"is": 9.0}}', "has no metric 'fid'; `metric`: is"),
         (b'{"metrics": {"fid": 9.0}, "sampling": null}', "has no sampling time"),
     ],
 )

@@ -165,16 +165,16 @@ def test_the_later_an_image_enters_the_less_it_changes(model, monkeypatch):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m: m.sample(SEEDS, start=1), "start=1: only a given image can enter the chain"),
+        (lambda m: m.sample(SEEDS, start=1), "`start=1`: only a given image can enter the chain"),
         (
             lambda m: m.sample(SEEDS, images=np.zeros((3, 8, 8, 1)), start=3),
-            "start=3: the steps are 0 to 2",
+            "`start=3`: the steps are 0 to 2",
         ),
         (
             lambda m: m.sample(SEEDS, images=np.zeros((2, 8, 8, 1)), start=1),
-            r"images of shape \(2, 8, 8, 1\), the model wants \(3, 8, 8, 1\)",
+            r"`images` of shape \(2, 8, 8, 1\), the model wants \(3, 8, 8, 1\)",
         ),
-        (lambda m: m.sample(SEEDS, labels=10), "^labels: "),
+        (lambda m: m.sample(SEEDS, labels=10), "^`labels`: "),
     ],
 )
 def test_what_a_model_cannot_do(model, call, message):

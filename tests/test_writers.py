@@ -22,7 +22,7 @@ from PIL import Image
 from ddgan_jax import cli, models
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import locks
-from ddgan_jax.inference import requests, writers
+from ddgan_jax.inference import formats, progress, requests, writers
 from ddgan_jax.inference.model import Model
 from ddgan_jax.inference.requests import Options, make_job
 from ddgan_jax.inference.writers import Job
@@ -53,7 +53,7 @@ class Drawing:
     def job(self, **what):
         return Job(
             what={"model": "a"} | what,
-            count=self.count,
+            num_images=self.count,
             names=lambda: [f"{100 + i:06d}" for i in range(self.count)],
             facts={"seeds": np.arange(100, 100 + self.count, dtype=np.uint32)},
             draw=self.draw,
@@ -129,13 +129,13 @@ def test_killed_process_goes_on(tmp_path, out):
     program = f"""
         import time
         from tests import test_writers
-        from ddgan_jax import streaming
+        from ddgan_jax.inference import writers
         drawing = test_writers.Drawing(400)
         def slowly(positions):
             for chunk in drawing.draw(positions):
                 time.sleep(0.005)
                 yield chunk
-        streaming.write(drawing.job()._replace(draw=slowly), {str(tmp_path / out)!r})
+        writers.write(drawing.job()._replace(draw=slowly), {str(tmp_path / out)!r})
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT)
     started = tmp_path / (out + ".parts" if "." in out else out)
@@ -155,15 +155,15 @@ def test_killed_process_goes_on(tmp_path, out):
 def test_killed_while_joining(tmp_path, monkeypatch, out):
     """All parts are there; the half file is written anew, and nothing is drawn."""
 
-    def dies(job, chunks, path):
+    def dies(path, count, facts, chunks):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    whole = writers._FORMATS[f".{out[2:]}"]
-    monkeypatch.setitem(writers._FORMATS, f".{out[2:]}", dies)
+    whole = formats.FORMATS[f".{out[2:]}"]
+    monkeypatch.setitem(formats.FORMATS, f".{out[2:]}", whole._replace(write=dies))
     with pytest.raises(KeyboardInterrupt):
         writers.write(Drawing().job(), tmp_path / out)
-    monkeypatch.setitem(writers._FORMATS, f".{out[2:]}", whole)
+    monkeypatch.setitem(formats.FORMATS, f".{out[2:]}", whole)
     again = Drawing()
     writers.write(again.job(), tmp_path / out)
     check(tmp_path / out, again)
@@ -399,11 +399,11 @@ def test_memory_does_not_grow(tmp_path, out):
 
 def test_progress(tmp_path, monkeypatch, capsys):
     """Speed and time left, and where a job goes on."""
-    monkeypatch.setattr(writers, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
     interrupt(Drawing(fails_after=3).job(), tmp_path / "x")
     capsys.readouterr()
     clock = itertools.count()
-    monkeypatch.setattr(writers.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     writers.write(Drawing().job(), tmp_path / "x")
     start, *lines = capsys.readouterr().err.splitlines()
     assert start == "12 of 23 images are there"
@@ -434,14 +434,14 @@ def test_any_part_of_a_job_is_that_part_of_the_whole(model):
 
 def test_between_neighbours(model):
     job = make_job(model, [3, 7, 9], Options(interpolate=2))
-    assert job.count == 8
+    assert job.num_images == 8
     assert job.facts["seeds"].tolist() == [3] * 4 + [7] * 4
     assert job.facts["other_seeds"].tolist() == [7] * 4 + [9] * 4
     np.testing.assert_allclose(job.facts["weights"], [0, 1 / 3, 2 / 3, 1] * 2, rtol=1e-6)
     assert len(set(job.names())) == 8
     expected = [model.interpolate(a, b, 4) for a, b in ((3, 7), (7, 9))]
     np.testing.assert_array_equal(drawn(job, range(8)), np.concatenate(expected))
-    with pytest.raises(UserError, match="--interpolate needs two seeds"):
+    with pytest.raises(UserError, match="`interpolate` needs two seeds"):
         make_job(model, [3], Options(interpolate=2))
 
 

@@ -23,9 +23,9 @@ def _open(values: flags.FlagValues, count: int) -> "Model":
     """Return the model that the flags name, with chunks of no more than `count` images."""
     compiler.keep_programs()
     from ddgan_jax import distributed
-    from ddgan_jax.inference import requests
+    from ddgan_jax.inference.load import open_model
 
-    model = requests.open_model(values.workdir, values.export, values.step)
+    model = open_model(values.workdir, values.export, values.step)
     model = model.in_steps(values.denoising_steps)
     if has_points(model.config):
         raise UserError("this model draws points, and the figures are of images")

@@ -39,13 +39,14 @@ def _export(values: flags.FlagValues) -> None:
     compiler.keep_programs()
     seeds = parse_seeds(values.seeds, most=10_000)
     (kind,) = parse_names("weights", values.weights, ("ema", "raw"))
-    from ddgan_jax.inference import export, requests
+    from ddgan_jax.inference import export
+    from ddgan_jax.inference.load import open_model
 
-    model = requests.open_model(values.workdir, values.export, values.step, kind)
+    model = open_model(values.workdir, values.export, values.step, kind)
     export.write(
         model.with_sampling(chunk_size=values.chunk_size) if values.chunk_size else model,
         values.out,
-        dtype=export.dtype_name(values.dtype),
+        dtype=values.dtype,
         sampler_weights=values.sampler_weights,
         grid_seeds=seeds,
         licence=values.licence,

@@ -13,7 +13,6 @@ which is written here and never run. A folder appears whole or not at all.
 import json
 import math
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,11 +23,10 @@ from etils import epath
 import ddgan_jax
 from ddgan_jax import images, randomness
 from ddgan_jax.config import empty_local_paths, has_points
-from ddgan_jax.errors import UserError, reason, shown
-from ddgan_jax.files import foreign, locks
+from ddgan_jax.errors import UserError, shown
+from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import whole_folder
 from ddgan_jax.files.paths import user_path
-from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import model_card, stablehlo, weights
 from ddgan_jax.inference.export_format import (
     FORMAT,
@@ -39,14 +37,12 @@ from ddgan_jax.inference.export_format import (
     read,
     sha256,
 )
-from ddgan_jax.inference.model import Model, from_run
+from ddgan_jax.inference.model import Model
 from ddgan_jax.models import parameters
 from ddgan_jax.state import num_parameters
 
 LARGEST_INSIDE = 64 * 2**20  # bytes of parameters that the sampler holds unless told otherwise
-HUB = "hf://"
 UNKNOWN_LICENCE = "not stated"
-_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?", re.ASCII)
 
 
 def write(
@@ -68,7 +64,7 @@ def write(
     if `out` exists, or cannot be written; BusyError if another process is writing it.
     """
     out = user_path(out, "out")
-    remedy = "name another folder, or use --force"
+    remedy = "name another folder, or use `force`"
     with (
         locks.only_writer(out),
         whole_folder(out, replace=is_export if force else None, remedy=remedy) as folder,
@@ -95,12 +91,13 @@ def fill(
     """Write the files of an export into an empty folder, and read them again; see `write`."""
     if sampler_weights not in ("", "inside", "argument"):
         raise UserError(
-            f"--sampler_weights={shown(sampler_weights)} is neither inside nor argument"
+            f"`sampler_weights={shown(sampler_weights)}` is neither inside nor argument"
         )
     if len(licence) > LONGEST_TEXT:
         raise UserError(f"a licence of {len(licence):,} characters; name it or give its address")
     stored = weights.dtype_of(model.params)
-    rounded = model.with_params(weights.cast(model.params, dtype or stored))
+    dtype = weights.dtype_name(dtype) if dtype else stored
+    rounded = model.with_params(weights.cast(model.params, dtype))
     about = _about(rounded)
     about["licence"] = _plain(licence or model.about["licence"] or UNKNOWN_LICENCE)
     (folder / "model.safetensors").write_bytes(weights.to_safetensors(rounded.params))
@@ -110,24 +107,12 @@ def fill(
         drawn = _draw_few(rounded, grid_seeds)
         images.write_png(folder / "samples.png", images.picture(drawn))
         about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
-        if dtype not in ("", stored):
+        if dtype != stored:
             about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
     if "rounding" in model.about and "rounding" not in about:
         about["rounding"] = model.about["rounding"]
     _write_about(folder, about, rounded.config.to_dict(), grid_seeds)
     read(folder)
-
-
-def load(path: str | os.PathLike, *, num_steps: int = 0) -> Model:
-    """Return the model of an export, of a run folder, or of "hf://user/repository[@revision]".
-
-    num_steps: denoising steps, 0: those of the config. Raises UserError if there is none to read.
-    """
-    text = os.fspath(path)
-    folder = _fetch(text) if text.startswith(HUB) else user_path(text, "the model's folder")
-    with foreign.reading(folder, "export"):
-        is_run = RunFolder(folder).checkpoints.exists()
-    return (from_run(folder, report=print) if is_run else read(folder)).in_steps(num_steps)
 
 
 # ------------------------------------------------------------------------------------ contents
@@ -216,33 +201,3 @@ def _plain(value: Any) -> Any:
 
 def _to_json(about: Mapping[str, Any]) -> bytes:
     return (json.dumps(about, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _fetch(address: str) -> epath.Path:
-    """Return the folder with the files of a repository of models, "hf://user/name[@revision]"."""
-    if not _REPOSITORY.fullmatch(address.removeprefix(HUB)):
-        raise UserError(
-            f"{shown(address)} is no repository: write {HUB}user/name or {HUB}user/name@revision"
-        )
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError(f'{HUB} needs huggingface_hub: pip install "ddgan-jax[hub]"') from error
-    name, _, revision = address.removeprefix(HUB).partition("@")
-    try:
-        return epath.Path(huggingface_hub.snapshot_download(name, revision=revision or None))
-    except Exception as error:  # its own, the connection's, and those of its libraries
-        raise UserError(f"cannot fetch {address}: {reason(error)}") from error
-
-
-def dtype_name(text: str) -> str:
-    """Return the dtype that --dtype names: bf16, f32, or in full. Raises UserError for another."""
-    names = {
-        "": "",
-        "f32": "float32",
-        "bf16": "bfloat16",
-        **{name: name for name in weights.DTYPES},
-    }
-    if text not in names:
-        raise UserError(f"--dtype={shown(text)} is not f32 or bf16")
-    return names[text]

@@ -109,7 +109,7 @@ def _read_about(folder: epath.Path) -> _About:
     kind = foreign.decode_json(content, _Kind, source=source)
     if kind.format != FORMAT:
         raise UserError(
-            f"{shown(source, 300)} is not that of an export; for a run folder use --workdir"
+            f"{shown(source, 300)} is not that of an export; for a run folder use `workdir`"
         )
     version = kind.format_version
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:

@@ -1,13 +1,13 @@
-"""`ddgan sample`: which images, of which model, into which file."""
+"""The work of `ddgan sample`: which images of which model go into which file."""
 
 import functools
 import hashlib
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax import images
@@ -15,8 +15,8 @@ from ddgan_jax.config import has_points
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
 from ddgan_jax.files.paths import user_path
-from ddgan_jax.inference import drawing, export, given_image, writers
-from ddgan_jax.inference.model import Model, from_run
+from ddgan_jax.inference import drawing, given_image, load, writers
+from ddgan_jax.inference.model import Model
 from ddgan_jax.inference.places import place_of
 from ddgan_jax.sampling import UNVARIED, Variation
 
@@ -24,12 +24,12 @@ MOST_IN_A_GRID = 10_000  # images
 
 
 class Options(NamedTuple):
-    """Which images to draw, beside their seeds.
+    """The images to draw, beside their seeds.
 
-    labels: every seed is drawn for each of them; none: they take turns. interpolate: so many images
-    between each two neighbouring seeds. latent_seed: whose z all images get. image: a file from
-    which the chain begins, at step `start`, None: half way. trajectory: each image with all steps
-    before it.
+    labels: every seed is drawn for each of them; without labels seed s has class s modulo the
+    number of classes. interpolate: number of images between each two neighbouring seeds.
+    latent_seed: the seed whose z all images get. image: a file from which the chain begins, at step
+    `start`, by default half way. trajectory: draw each image with all steps before it.
     """
 
     labels: Sequence[int] | Literal["all"] = ()
@@ -50,95 +50,90 @@ def sample_command(
     step: int | None = None,
     num_steps: int = 0,
 ) -> None:
-    """Write images of a run folder or of an export to `out`: a grid (.png), or as `streaming`.
+    """Write images of a run folder or of an export to `out`: one picture, or as `writers.write`.
 
-    step: of the run's checkpoint, None: the newest whole one. num_steps: of denoising, 0: those of
-    the config. Raises UserError if there is no such model, it cannot do this, or `out` cannot be
-    written; BusyError if another process is writing it.
+    step: of the run's checkpoint, without it the newest whole one. num_steps: denoising steps, 0:
+    those of the config. Raises UserError if there is no such model, it cannot do this, or `out`
+    cannot be written; BusyError if another process is writing it.
     """
     place = place_of(out)
-    model = open_model(workdir, export_dir, step).in_steps(num_steps)
+    model = load.open_model(workdir, export_dir, step).in_steps(num_steps)
     model.check_drawable()
     job = make_job(model, seeds, options)
     if place.form == ".png":
-        if job.count > MOST_IN_A_GRID:
-            raise UserError(
-                f"{job.count:,} images do not fit into one picture, at most {MOST_IN_A_GRID:,}: "
-                "name a folder or an .npz"
-            )
-        with locks.only_writer(place.path):
-            drawn = drawing.concatenate(job.draw(np.arange(job.count)))
-            columns = _columns(model, seeds, options)
-            grid = images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns)
-            images.write_png(place.path, grid)
+        _write_picture(job, place.path, _columns(model, seeds, options))
     else:
         writers.write(job, out)
-    print(f"{job.count} images of step {model.step} in {shown(out, 300)}")
-
-
-def open_model(
-    workdir: str | None, export_dir: str | None, step: int | None = None, kind: str = "ema"
-) -> Model:
-    """Return the model that the flags of a command name. Raises UserError unless it is exactly one.
-
-    step, kind: of a run folder, see `model.from_run`.
-    """
-    if (workdir is None) == (export_dir is None):
-        raise UserError("name one model, with `workdir=FOLDER` or with `export_dir=FOLDER`")
-    if workdir is not None:
-        return from_run(workdir, step, kind=kind, report=functools.partial(print, file=sys.stderr))
-    if step is not None or kind != "ema":
-        given = "`kind`" if step is None else "`step`"
-        raise UserError(f"{given} belongs to `workdir`: an export holds one of each")
-    return export.load(export_dir)
+    print(f"{job.num_images} images of step {model.step} in {shown(out, 300)}")
 
 
 def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Job:
-    """Return what `streaming` is to write. Raises UserError for what the model cannot do."""
+    """Return the images to write. Raises UserError for images that the model cannot draw."""
     config = model.config
-    if options.interpolate:
-        request, variation = _between(config, seeds, options)
-    else:
-        classes = config.data.num_classes
-        request, variation = drawing.each_class(classes, seeds, options.labels), UNVARIED
-    count = len(request.seeds)
-    if options.latent_seed is not None:
-        variation = variation._replace(latent_seeds=np.full(count, options.latent_seed, np.uint32))
-    facts = request._asdict() | variation._asdict()
-    if not config.data.num_classes:
-        del facts["labels"]
+    request, variation = _noise_of(config, seeds, options)
     x_0 = _read_image(options.image, config) if options.image else None
     start = options.start
     if start is None:
         start = model.num_steps // 2 if options.image else 0
-    is_image = not has_points(config)
 
     def draw(positions: np.ndarray) -> Iterator[np.ndarray]:
         chosen, varied = jax.tree.map(lambda a: a[positions], (request, variation))
         if x_0 is not None:
             varied = varied._replace(x_0=np.broadcast_to(x_0, (len(positions), *x_0.shape)))
         for drawn in model.draw(chosen, varied, start=start, trajectory=options.trajectory):
-            steps = drawn.x_t if options.trajectory else drawn
-            yield images.to_uint8(steps) if options.trajectory and is_image else steps
+            if not options.trajectory:
+                yield drawn
+            else:
+                yield drawn.x_t if has_points(config) else images.to_uint8(drawn.x_t)
 
+    facts = request._asdict() | variation._asdict()
+    if not config.data.num_classes:
+        del facts["labels"]
+    # The image enters by its pixels: a file of that name may be another one tomorrow.
+    what = options._replace(image=_sha256(x_0), start=start)._asdict()
     return writers.Job(
-        what={
-            "model": model.sha256,
-            **options._replace(image=_sha256(x_0), start=start)._asdict(),
-        },
-        count=count,
+        what={"model": model.sha256, **what},
+        num_images=len(request.seeds),
         names=functools.partial(_names, request, variation),
         facts={name: values for name, values in facts.items() if values is not None},
         draw=draw,
     )
 
 
+def _write_picture(job: writers.Job, path: epath.Path, columns: int | None) -> None:
+    """Write all images as one grid, or all points as one scatter plot."""
+    if job.num_images > MOST_IN_A_GRID:
+        raise UserError(
+            f"{job.num_images:,} images do not fit into one picture, at most {MOST_IN_A_GRID:,}: "
+            "name a folder or an .npz"
+        )
+    with locks.only_writer(path):
+        drawn = drawing.concatenate(job.draw(np.arange(job.num_images)))
+        grid = images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns)
+        images.write_png(path, grid)
+
+
+def _noise_of(
+    config: ConfigDict, seeds: Sequence[int], options: Options
+) -> tuple[drawing.Request, Variation]:
+    """Return the seeds and classes of all images, and the changes to their noise."""
+    if options.interpolate:
+        request, variation = _between(config, seeds, options)
+    else:
+        request = drawing.each_class(config.data.num_classes, seeds, options.labels)
+        variation = UNVARIED
+    if options.latent_seed is not None:
+        latents = np.full(len(request.seeds), options.latent_seed, np.uint32)
+        variation = variation._replace(latent_seeds=latents)
+    return request, variation
+
+
 def _between(
     config: ConfigDict, seeds: Sequence[int], options: Options
 ) -> tuple[drawing.Request, Variation]:
-    """Return the request from each seed to the next one, both included, one pair after another."""
+    """Return the images from each seed to the next one, both included, one pair after another."""
     if len(seeds) < 2:
-        raise UserError("--interpolate needs two seeds or more")
+        raise UserError("`interpolate` needs two seeds or more")
     first = drawing.each_class(config.data.num_classes, seeds[:-1], options.labels)
     last = np.resize(np.asarray(seeds[1:], np.uint32), len(first.seeds))
     drawing.check_count(len(last) * (options.interpolate + 2))
@@ -151,6 +146,7 @@ def _between(
 
 
 def _columns(model: Model, seeds: Sequence[int], options: Options) -> int | None:
+    """Return the number of columns of a grid, None for a grid as square as can be."""
     if options.trajectory:
         return model.num_steps - (options.start or 0)
     if options.interpolate:
@@ -159,16 +155,18 @@ def _columns(model: Model, seeds: Sequence[int], options: Options) -> int | None
 
 
 def _names(request: drawing.Request, variation: Variation) -> list[str]:
-    if variation.other_seeds is None:
+    """Return a file name for each image."""
+    others, weights = variation.other_seeds, variation.weights
+    if others is None or weights is None:
         return drawing.names(request)
-    ways = zip(request.labels, request.seeds, variation.other_seeds, variation.weights, strict=True)
+    ways = zip(request.labels, request.seeds, others, weights, strict=True)
     return [f"class{c:04d}_{a:06d}_{b:06d}_{weight:.4f}" for c, a, b, weight in ways]
 
 
 def _read_image(path: str, config: ConfigDict) -> np.ndarray:
     """Return the image of a file, float32 (H, W, C) in [-1, 1], fitted as images for training."""
     if has_points(config):
-        raise UserError("--image: this model draws points")
+        raise UserError("`image`: this model draws points")
     place = user_path(path, "image")
     pixels = given_image.read(place, config.data.image_size, config.data.channels)
     return images.to_float(pixels)

@@ -32,6 +32,14 @@ def cast(params: Params, dtype: str) -> Params:
     return jax.tree.map(lambda a: np.asarray(a).astype(DTYPES[dtype]), params)
 
 
+def dtype_name(text: str) -> str:
+    """Return the dtype that "f32", "bf16" or its full name means. Raises UserError for another."""
+    names = {"f32": "float32", "bf16": "bfloat16", **{name: name for name in DTYPES}}
+    if text not in names:
+        raise UserError(f"`dtype={shown(text)}` is not f32 or bf16")
+    return names[text]
+
+
 def dtype_of(params: Params) -> str:
     """Return "float32" or "bfloat16"; parameters are of one kind."""
     return str(jax.tree.leaves(params)[0].dtype)

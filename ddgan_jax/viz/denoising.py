@@ -52,13 +52,13 @@ def denoise_once(
     """
     config = model.config
     sampler = build.sampler(config)
-    noise = sampler.noise(np.asarray(seeds, np.uint32))
+    noise = sampler.noise(jnp.asarray(seeds, jnp.uint32))
     posterior = noise.posterior
     if same_posterior:
         posterior = jnp.broadcast_to(posterior[:, :1], posterior.shape)
     params = jax.device_put(weights.cast(model.params, "float32"))
     labels = jnp.full(len(seeds), label, jnp.int32)
-    x_0 = images.to_float(image)
+    x_0 = jnp.asarray(images.to_float(image))
     step = jax.jit(sampler.step)
     steps = sampler.schedule.sampling_transitions()
 

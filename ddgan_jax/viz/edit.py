@@ -28,7 +28,7 @@ def edit(
     steps = model.num_steps
     t = max(1, steps // 2) if from_step is None else from_step
     if not 1 <= t <= steps:
-        raise UserError(f"--from-step={t}: the model has the steps 1 to {steps}")
+        raise UserError(f"`from_step={t}`: the model has the steps 1 to {steps}")
     given = np.broadcast_to(picture, (len(seeds), *picture.shape))
     return model.sample(seeds, labels, images=given, start=steps - t), t
 
@@ -39,7 +39,7 @@ def strokes(picture: np.ndarray, colours: int) -> np.ndarray:
     A median filter, and the k-means of its colours. Raises UserError for other than 2 to 256.
     """
     if not 2 <= colours <= 256:
-        raise UserError(f"--strokes={colours}: a painting has 2 to 256 colours")
+        raise UserError(f"`strokes={colours}`: a painting has 2 to 256 colours")
     gray = picture.shape[-1] == 1
     painted = Image.fromarray(picture[..., 0] if gray else picture)
     reach = round(BRUSH * min(painted.size) / 2)

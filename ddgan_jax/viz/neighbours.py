@@ -37,7 +37,7 @@ def nearest(
     """
     count, shape = dataset.info.num_examples, queries.shape[1:]
     if count < k:
-        raise UserError(f"{dataset.info.name} has {count} images: --neighbours={k} is more")
+        raise UserError(f"{dataset.info.name} has {count} images: `neighbours={k}` is more")
     u = _centred(queries)
     best = np.full((len(u), 0), np.inf, np.float32)
     ids = np.zeros((len(u), 0), np.int64)
@@ -59,7 +59,8 @@ def nearest(
     exact = np.stack([distances.from_one(others, query) for others, query in pairs])
     order = np.argsort(exact, axis=1, kind="stable")[:, :k]
     found = np.take_along_axis(candidates, order[..., None, None, None], 1)
-    return Neighbours(*(np.take_along_axis(a, order, 1) for a in (ids, exact)), found)
+    nearest_ids, lengths = (np.take_along_axis(a, order, 1) for a in (ids, exact))
+    return Neighbours(nearest_ids, lengths, found)
 
 
 def _centred(pixels: np.ndarray) -> np.ndarray:

@@ -75,10 +75,10 @@ def find(names: str) -> list[Path]:
         paths = [path] if os.path.lexists(path) else map(Path, sorted(glob.glob(str(path))))
         files = [file for path in paths for file in _files(path)]
         if not files:
-            raise UserError(f"--results: there is no result file at {shown(repr(name), 300)}")
+            raise UserError(f"`results`: there is no result file at {shown(repr(name), 300)}")
         found += files
     if len(found) > MOST_RESULTS:
-        raise UserError(f"--results: {len(found):,} files are more than {MOST_RESULTS} in one plot")
+        raise UserError(f"`results`: {len(found):,} files are more than {MOST_RESULTS} in one plot")
     return found
 
 
@@ -96,7 +96,7 @@ def read(path: str | os.PathLike, metric: str) -> Result:
     content = results.read(path)
     if metric not in content.metrics:
         known = shown(", ".join(content.metrics), 300)
-        raise UserError(f"{shown(path, 300)} has no metric {metric!r}; --metric: {known}")
+        raise UserError(f"{shown(path, 300)} has no metric {metric!r}; `metric`: {known}")
     sampling = content.sampling
     if sampling is None:
         raise UserError(
@@ -170,10 +170,10 @@ def chart(found: Sequence[Result], metric: str, *, published: bool = False) -> s
 
 def _require_the_papers(result: Result, metric: str) -> None:
     if metric != "fid":
-        raise UserError(f"--published: the paper's plot is of the FID, not of {metric}")
+        raise UserError(f"`published`: the paper's plot is of the FID, not of {metric}")
     for key, value in OF_THE_PAPER.items():
         here = result.comparable.get(key)
         if here != value:
-            raise UserError(f"--published: {key} is {value} in the paper, {here} in these results")
+            raise UserError(f"`published`: {key} is {value} in the paper, {here} in these results")
     if "cifar10" not in str(result.comparable.get("reference.dataset")):
-        raise UserError("--published: the paper's numbers are of cifar10, these are of another set")
+        raise UserError("`published`: the paper's numbers are of cifar10, these are of another set")

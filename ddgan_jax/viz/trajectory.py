@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from ddgan_jax import build, images
@@ -23,7 +24,7 @@ def rows(model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None
     labels: as in `Model.sample`.
     """
     drawn = model.trajectory(seeds, labels)
-    x_T = np.asarray(build.sampler(model.config).noise(np.asarray(seeds, np.uint32)).x_T)
+    x_T = np.asarray(build.sampler(model.config).noise(jnp.asarray(seeds, jnp.uint32)).x_T)
     given = np.concatenate([x_T[:, None], drawn.x_t[:, :-1]], axis=1)
     image = drawn.x_t[:, -1:]
     if drawn.x_0 is None:
