@@ -18,7 +18,14 @@ import pytest
 from ddgan_jax import cli
 from ddgan_jax.errors import UserError
 from ddgan_jax.inference import export
-from ddgan_jax.interop import adm, nvlabs, nvlabs_checkpoints, pytorch_files, state_dicts
+from ddgan_jax.interop import (
+    adm,
+    nvlabs,
+    nvlabs_checkpoints,
+    nvlabs_runs,
+    pytorch_files,
+    state_dicts,
+)
 from tests import golden_cases as golden
 
 CONTENT = golden.FOLDER / "content.pth"
@@ -251,13 +258,13 @@ def test_wrappers_are_taken_off_the_names(wrap):
 def test_wrapped_run_is_the_run():
     """In both networks and in the order by which the optimizers count."""
     content = pytorch_files.read(CONTENT)
-    config = nvlabs_checkpoints.config_of_content(content)
-    plain = nvlabs_checkpoints.import_content(content, config)
+    config = nvlabs_runs.config_of_content(content)
+    plain = nvlabs_runs.import_content(content, config)
     for key in ("netG_dict", "netD_dict"):
         content[key] = {
             f"_orig_mod.{name.removeprefix('module.')}": v for name, v in content[key].items()
         }
-    wrapped = nvlabs_checkpoints.import_content(content, config)
+    wrapped = nvlabs_runs.import_content(content, config)
     assert jax.tree.all(jax.tree.map(np.array_equal, plain, wrapped))
 
 
@@ -425,8 +432,8 @@ def test_any_content_is_a_state_or_one_line(content, seed):
         else:
             node[key] = rng.choice(values)
         try:
-            config = nvlabs_checkpoints.config_of_content(changed)
-            nvlabs_checkpoints.import_content(changed, config)
+            config = nvlabs_runs.config_of_content(changed)
+            nvlabs_runs.import_content(changed, config)
         except UserError as error:
             check_one_line(error)
 

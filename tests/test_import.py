@@ -18,8 +18,8 @@ from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import export, load
-from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
-from ddgan_jax.interop.nvlabs_checkpoints import import_content
+from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, nvlabs_runs, pytorch_files
+from ddgan_jax.interop.nvlabs_runs import import_content
 from tests import golden_cases as golden
 from tests import test_golden_training as trajectories
 
@@ -41,7 +41,7 @@ class GoldenRun:
         t = case.arrays["t"]
         self.case = case._replace(arrays=case.arrays | {"t": np.concatenate([t, t[:1]])})
         args = case.meta["config"] | case.meta["extra"] | {"dataset": "cifar10"}
-        self.config = nvlabs_checkpoints.config_of_content(
+        self.config = nvlabs_runs.config_of_content(
             {
                 "args": args,
                 "epoch": 1,
@@ -65,8 +65,8 @@ class GoldenRun:
         settings, networks = trajectories.settings_and_networks(self.config)
         batch = {
             "x_0": self.case.uniform(f"real{i}", self.case.image_shape(), np.float32),
-            "discriminator_draws": trajectories.given_draws(self.case, i, "D", np.float32),
-            "generator_draws": trajectories.given_draws(self.case, i, "G", np.float32),
+            "d_draws": trajectories.given_draws(self.case, i, "D", np.float32),
+            "g_draws": trajectories.given_draws(self.case, i, "G", np.float32),
         }
         everywhere = distributed.replicated(trajectories.DEVICE)
         with jax.default_matmul_precision("highest"):
@@ -204,7 +204,7 @@ def test_learning_rates_go_on_where_they_were(run):
 def test_content_that_is_not_whole(run, changes, message):
     content = {k: v for k, v in (as_content(run, run.at_checkpoint) | changes).items() if v}
     with pytest.raises(UserError, match=message):
-        import_content(content, nvlabs_checkpoints.config_of_content(content))
+        import_content(content, nvlabs_runs.config_of_content(content))
 
 
 # ---- the files themselves; PyTorch only writes some here
@@ -217,7 +217,7 @@ def torch():
 
 def test_golden_checkpoint_goes_on_as_the_golden_run(run):
     content = pytorch_files.read(CONTENT)
-    config = nvlabs_checkpoints.config_of_content(content)
+    config = nvlabs_runs.config_of_content(content)
     assert config.to_dict() == run.config.to_dict()
     state = import_content(content, config)
     check_tables(run, state)

@@ -1,1 +1,1 @@
-"""Readers of other programs' weights. Each works on plain numpy arrays by name."""
+"""Import the weights and checkpoints of other programs, without running anything in their files."""

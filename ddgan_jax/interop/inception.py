@@ -1,11 +1,11 @@
-"""The published InceptionV3 weights: state dict, folding of its batch normalisations, our own file.
+"""Convert the published InceptionV3 weights to a file of our own that needs no PyTorch.
 
 A unit of the published network is a convolution without bias, W, and a batch normalisation by the
 statistics m, v with scale g and bias b. In evaluation both are one convolution with a bias:
 
     g (W x - m) / sqrt(v + eps) + b = (s W) x + (b - s m),     s = g / sqrt(v + eps)            (1)
 
-folded in float64. `convert` does so once, and writes a file that needs no PyTorch.
+folded in float64. `convert` does so once.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.interop import pytorch_files, state_dicts
 from ddgan_jax.interop.state_dicts import StateDict
+from ddgan_jax.models import parameters
 from ddgan_jax.models.inception import INPUT_SIZE, InceptionV3
 from ddgan_jax.state import Params, PyTree
 
@@ -41,19 +42,21 @@ _HOW_TO_CONVERT = f"fetch {PUBLISHED_URL} and run: ddgan import inception --from
 
 
 class InceptionWeights(NamedTuple):
-    """What `load` returns."""
+    """The content of a converted file."""
 
     params: Params  # float32, for evaluation.inception.features
-    sha256: str  # of these numbers: the same weights have the same, whatever file they came in
-    source_sha256: str  # of the file they were converted from; PUBLISHED_SHA256 for the published
+    sha256: str  # of these numbers, equal for equal weights from any file
+    source_sha256: str  # of the file that they were converted from
 
 
 def import_inception(state_dict: StateDict) -> Params:
-    """Parameters of `models.inception.InceptionV3` from the published state dict, float64.
+    """Return the parameters of `models.inception.InceptionV3` from the published state dict.
 
-    The bias of the classifier and the counters of the batch normalisations are left aside. Raises
-    UserError naming entries that are missing, unused or of another shape.
+    They are float64. Raises UserError that names entries that are missing, unused or of another
+    shape.
     """
+    # The Inception Score is defined without the bias of the classifier, and evaluation reads no
+    # counter of batches.
     state_dicts.check_entries(
         state_dict,
         published_shapes(),
@@ -80,7 +83,7 @@ def import_inception(state_dict: StateDict) -> Params:
 
 
 def published_shapes() -> dict[str, tuple[int, ...]]:
-    """Name and shape of every entry that the network reads, convolutions (out, in, h, w)."""
+    """Return the shape of every published entry that the network reads, by name."""
     shapes = {}
     for path, leaf in jax.tree.leaves_with_path(template()):
         unit, name = _unit_and_leaf(path)
@@ -96,7 +99,7 @@ def published_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def template() -> PyTree:
-    """Shapes of the network's parameters."""
+    """Return the shapes and dtypes of the network's parameters; nothing is computed."""
     images = jax.ShapeDtypeStruct((1, INPUT_SIZE, INPUT_SIZE, 3), jnp.result_type(float))
     return jax.eval_shape(lambda x: InceptionV3().init(randomness.run_key(0), x), images)["params"]
 
@@ -112,11 +115,11 @@ def convert(
     *,
     expected_sha256: str | None = PUBLISHED_SHA256,
 ) -> None:
-    """Write our float32 .npz of a published .pth, or of an .npz of its state dict.
+    """Convert a published .pth, or an .npz of its state dict, to our float32 .npz.
 
-    Which of the two a file is, its content says. expected_sha256: of a .pth, None takes any; no
-    checksum of an .npz is published, so that any is taken. Raises UserError for a file that is
-    missing, another or damaged, and for a .pth where PyTorch is not installed.
+    The content of the file decides which of the two it is. expected_sha256: The checksum that a
+    .pth must have, None for any. No checksum of an .npz is published, so that any is accepted.
+    Raises UserError for a file that is missing, damaged or another one.
     """
     path = _existing(path)
     content = foreign.read_bytes(path, "Inception weights", most=LARGEST)
@@ -128,6 +131,7 @@ def convert(
             f"{expected_sha256}; fetch {PUBLISHED_URL} again"
         )
     state_dict = _read_npz(path) if is_npz else _read_pth(path, content)
+    # Numbers that are not finite are reported below, in one line and not as a warning.
     with np.errstate(all="ignore"):
         params = jax.tree.map(np.float32, import_inception(state_dict))
     found = {"/".join(_unit_and_leaf(p)): v for p, v in jax.tree.leaves_with_path(params)}
@@ -138,9 +142,9 @@ def convert(
 
 
 def load(path: str | os.PathLike) -> InceptionWeights:
-    """Return what `convert` wrote.
+    """Return the weights of a file that `convert` wrote.
 
-    Raises UserError if it is missing, fails its checksum, or lacks parameters of the network.
+    Raises UserError if the file is missing, fails its checksum, or lacks parameters of the network.
     """
     path = _existing(path)
     found = _read_npz(path)
@@ -151,13 +155,8 @@ def load(path: str | os.PathLike) -> InceptionWeights:
         raise UserError(f"{shown(path, 300)} is damaged or not converted by us: {_HOW_TO_CONVERT}")
     _check_entries(path, found)
     _check_finite(path, found)
-    params: Params = {}
-    for name, value in found.items():
-        unit, leaf = name.split("/")
-        node = params
-        for part in unit.split("."):
-            node = node.setdefault(part, {})
-        node[leaf] = value
+    # The file has the published names of the units, "Mixed_5b.branch1x1/kernel".
+    params = parameters.nested({name.replace(".", "/"): value for name, value in found.items()})
     return InceptionWeights(params, sha256, source_sha256)
 
 
@@ -165,6 +164,7 @@ def _check_entries(path: str | os.PathLike, found: Mapping[str, np.ndarray]) -> 
     leaves = jax.tree.leaves_with_path(template())
     wanted = {"/".join(_unit_and_leaf(p)): leaf.shape for p, leaf in leaves}
     there = {name: value.shape for name, value in found.items()}
+    # In either dict but not equal in both: missing, unused or of another shape.
     wrong = [name for name in wanted | there if wanted.get(name) != there.get(name)]
     if wrong:
         raise UserError(
@@ -185,6 +185,7 @@ def _check_finite(path: str | os.PathLike, found: Mapping[str, np.ndarray]) -> N
 
 def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
+    # Names and shapes belong to the checksum, since swapped arrays have the same bytes.
     for name in sorted(arrays):
         value = np.ascontiguousarray(arrays[name], "<f4")
         digest.update(f"{name} {value.shape}\n".encode())
@@ -206,7 +207,7 @@ def _is_npz(content: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return all(name.endswith(".npy") for name in archive.namelist())
-    except Exception:  # whatever zipfile raises on what is none
+    except Exception:  # zipfile raises all kinds of errors for other files
         return False
 
 

@@ -1,4 +1,4 @@
-"""The published DDGAN checkpoints: their state dicts in our terms; options: `nvlabs_options`.
+"""Convert state dicts of the published DDGAN code; `nvlabs_options` converts its options.
 
 The official networks keep their modules in one list and name parameters by position
 (`all_modules.17.Conv_0.weight`). `_generator_modules` writes that list down once with our names;
@@ -37,11 +37,11 @@ def import_generator(state_dict: StateDict, config: ConfigDict) -> Params:
     """Return our generator parameters from an official state dict.
 
     Wrappers around modules, `module.` and `_orig_mod.`, are taken off the names. Values keep their
-    dtype. Raises UserError naming every entry that is missing, unused or of another shape than
-    config's network, or one that is no array of finite numbers.
+    dtype. Raises UserError that names the entries that are missing, unused or of another shape
+    than those of config's network, or one that is no array of finite numbers.
     """
     g = config.generator
-    # Official networks own a few weights that no forward pass reads; they are not wanted here.
+    # Official networks own a few weights that no forward pass reads: ours have no place for them.
     never_used = set()
     if not g.time_conditional:
         positions = _generator_modules(config).values()
@@ -61,11 +61,13 @@ def generator_names(config: ConfigDict) -> dict[str, Any]:
     """Return the official name of every generator parameter, as a tree like the parameters."""
     g = config.generator
     modules = _generator_modules(config)
+    # The names of two parts depend on the options: the official blocks have other classes then.
     parts = dict(_GENERATOR_PARTS)
     parts["shortcut"] = "NIN_0" if g.resblock == "ddpm" else "Conv_2"
     parts["conv"] = "Conv2d_0" if g.fir else "Conv_0"
 
     def official_name(path: tuple[str, ...]) -> str:
+        # The official mapping is a list in which activations have numbers, too.
         if path[0] == "latent_mapping":
             layer = int(path[1].removeprefix("dense_"))
             return f"z_transform.{2 * layer + 1}.{_LEAVES[path[-1]]}"
@@ -95,7 +97,7 @@ def _templates(config: ConfigDict) -> tuple[Params, Params]:
 
 @functools.lru_cache(maxsize=8)
 def _templates_of(config: str) -> tuple[Params, Params]:
-    # A whole checkpoint reads the same networks seven times.
+    # The import of a whole checkpoint needs the same networks seven times, and each takes seconds.
     return models.abstract_params(from_json(config))
 
 
@@ -144,12 +146,13 @@ def _join(module: str, part: str, leaf: str) -> str:
 
 
 def _generator_modules(config: ConfigDict) -> dict[str, int]:
-    """Our module name -> position in the official list, in the order of the forward pass."""
+    """Return the position of every module in the official list: the order of the forward pass."""
     g = config.generator
     last = len(g.channel_multipliers) - 1
     attends = [
         config.data.image_size // 2**level in g.attention_resolutions for level in range(last + 1)
     ]
+    # The constructor of the official network appends to its list in just this order.
     names = ["time_fourier"] if g.time_embedding == "fourier" else []
     names += ["time_dense_0", "time_dense_1"] if g.time_conditional else []
     names += ["input_conv"]

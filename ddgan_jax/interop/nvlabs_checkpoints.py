@@ -1,12 +1,7 @@
-"""Checkpoints of the DDGAN code: a generator becomes an export, a whole run a run folder.
+"""Import checkpoints of the DDGAN code: a generator becomes an export, a whole run a run folder.
 
-    netG_<epoch>.pth   the generator's state dict, the moving average if there is one
-    content.pth        {epoch, global_step, args, netG_dict, netD_dict, optimizerG, optimizerD,
-                        schedulerG, schedulerD}, written between two epochs
-
-In the second netG_dict holds the raw parameters. The moving average lies beside Adam's moments in
-optimizerG["state"][i], where i counts the entries of netG_dict; a parameter that never had a
-gradient has no entry. The learning rates follow a cosine over epochs, here over their steps.
+netG_<epoch>.pth   the generator's state dict, the moving average if there is one
+content.pth        the state of a run between two epochs, see `nvlabs_runs`
 """
 
 import contextlib
@@ -14,15 +9,12 @@ import hashlib
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import build
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import LARGEST, run_config
 from ddgan_jax.config.checks import validate
@@ -33,9 +25,7 @@ from ddgan_jax.files.paths import run_folder_path, user_path
 from ddgan_jax.files.run_folder import CONFIG, RunFolder
 from ddgan_jax.inference import export, weights
 from ddgan_jax.inference.model import Model
-from ddgan_jax.interop import nvlabs, options, pytorch_files, state_dicts
-from ddgan_jax.interop.state_dicts import StateDict
-from ddgan_jax.state import DiscriminatorState, GeneratorState, Params, PyTree, TrainState
+from ddgan_jax.interop import nvlabs, nvlabs_runs, pytorch_files
 
 LICENCE = "not stated; the published weights of this code are for non-commercial use only"
 
@@ -92,11 +82,13 @@ def import_command(
 ) -> None:
     """Write the export or the run folder `out` of a checkpoint of the DDGAN code.
 
-    args: a name of PUBLISHED or a JSON file with official options; content.pth has its own. data:
-    the set that a run goes on with, "" the official one. Raises UserError if something is missing
-    or does not fit, or `out` exists; BusyError if another process is writing it.
+    args: A name of PUBLISHED or a JSON file with official options; content.pth has its own. data:
+    The data set with which the run resumes, "" for the official one. licence: Of the weights, for
+    the model card. Raises UserError if something is missing or does not fit, or if `out` exists;
+    BusyError if another process is writing it.
     """
     source, place = user_path(checkpoint, "checkpoint"), user_path(out, "out")
+    # A mistake in the options shows before a large file is read.
     given = read_args(args) if args else None
     with locks.only_writer(place):
         content = foreign.read_bytes(source, pytorch_files.WHAT)
@@ -121,14 +113,15 @@ def import_command(
 def _import_run(
     content: Mapping[str, Any], given: Any, about: Mapping, out: epath.Path, data: str
 ) -> None:
-    config = config_of_content(content, given)
+    config = nvlabs_runs.config_of_content(content, given)
     config.data.name = data or config.data.name
     if not config.data.name:
         raise UserError(
             "the checkpoint names no known data set: give the one to go on with, `data`"
         )
+    # Before the folder is written: a run that `ddgan train` would refuse helps nobody.
     validate(config, resumed=True)
-    state = import_content(content, config)
+    state = nvlabs_runs.import_content(content, config)
     with whole_folder(out) as path:
         folder = RunFolder(path)
         run_config.write_config(folder, config)
@@ -165,7 +158,7 @@ def _import_generator(
 
 @contextlib.contextmanager
 def _named(source: epath.Path) -> Iterator[None]:
-    """Put the checkpoint's name before what is wrong with it."""
+    """Name the checkpoint at the start of messages about it."""
     try:
         yield
     except BusyError:
@@ -184,115 +177,10 @@ def read_args(name: str) -> dict[str, Any]:
     return foreign.read_json(user_path(name, "args"))
 
 
-def config_of_content(
-    content: Mapping[str, Any], args: Mapping[str, Any] | None = None
-) -> ConfigDict:
-    """Return our config of a content.pth. args: official options in the place of its own.
-
-    The length of an epoch is that of the file, whatever the data set. Raises UserError if there
-    are no options, or impossible ones.
-    """
-    args = content.get("args") if args is None else args
-    if args is None:
-        raise UserError("this content.pth has no options: give `args`")
-    config = nvlabs.config_from_args(args)
-    given = nvlabs.read_options(args)
-    epoch, step = (_entry(content, name, _COUNT) for name in ("epoch", "global_step"))
-    if epoch < 1 or step % epoch:
-        raise UserError(f"this content.pth lies within an epoch (step {step}, epoch {epoch})")
-    interval, epochs = step // epoch, given["num_epoch"]
-    if not 0 < (epochs + 1) * interval <= LARGEST:
-        raise UserError(f"this content.pth has {interval} steps in an epoch, of {epochs} epochs")
-    config.train.num_steps = (epochs + 1) * interval
-    if not given["no_lr_decay"]:
-        config.optimizer.decay_interval_steps = interval
-        config.optimizer.decay_steps = epochs * interval
-        config.optimizer.final_learning_rate = float(
-            _entry(_group(content, "schedulerG"), "eta_min", options.number(0, 1))
-        )
-    nvlabs.check_config(config)
-    return config
-
-
-_COUNT = options.integer(0, LARGEST)
-
-
-def import_content(content: Mapping[str, Any], config: ConfigDict) -> TrainState:
-    """Return the state of a run after the steps of a content.pth, on the host, float32.
-
-    Raises UserError naming what is missing, or does not fit config's networks.
-    """
-    step = np.int32(_entry(content, "global_step", _COUNT))
-    optimizers = build.optimizers(config)
-
-    def network(
-        letter: str, read: Callable[[StateDict, ConfigDict], Params], optimizer: Any
-    ) -> tuple[Params, Params, PyTree]:
-        values = state_dicts.plain_arrays(_group(content, f"net{letter}_dict"), f"net{letter}_dict")
-        params = weights.cast(read(values, config), "float32")
-        entries = _moments(_group(content, f"optimizer{letter}"), list(values))
-
-        def part(key: str, otherwise: Callable[[np.ndarray], np.ndarray]) -> Params:
-            whole = {n: entries[n].get(key, otherwise(value)) for n, value in values.items()}
-            with _named_entry(f"optimizer{letter}, {key}"):
-                return weights.cast(read(whole, config), "float32")
-
-        adam, schedule = jax.eval_shape(optimizer.init, params)
-        counts = (_entry(entry, "step", _COUNT) for entry in entries.values() if entry)
-        adam = adam._replace(
-            count=np.int32(max(counts, default=0)),
-            mu=part("exp_avg", np.zeros_like),
-            nu=part("exp_avg_sq", np.zeros_like),
-        )
-        # Without a moving average, and for a parameter without gradients, it is the parameter.
-        return params, part("ema", np.asarray), (adam, schedule._replace(count=step))
-
-    params, ema_params, opt_state = network("G", nvlabs.import_generator, optimizers.generator)
-    generator = GeneratorState(params, ema_params, opt_state)
-    params, _, opt_state = network("D", nvlabs.import_discriminator, optimizers.discriminator)
-    return TrainState(cast(Any, step), generator, DiscriminatorState(params, opt_state))
-
-
-def _moments(optimizer: Mapping[str, Any], names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return what Adam keeps of each parameter, by name; nothing of one without gradients."""
-    saved = optimizer.get("state")
-    if not isinstance(saved, dict) or not all(isinstance(entry, dict) for entry in saved.values()):
-        raise UserError("this content.pth is not whole: an optimizer has no state by parameter")
-    unknown = [key for key in saved if key not in range(len(names))]
-    if unknown:
-        raise UserError(
-            f"an optimizer of this content.pth has a parameter {shown(repr(unknown[0]))}, and its "
-            f"network has {len(names)}"
-        )
-    return {name: saved.get(i, {}) for i, name in enumerate(names)}
-
-
-def _entry(fields: Mapping[str, Any], name: str, reader: options.Reader) -> Any:
-    """Return a number of a content.pth, also one that is a tensor."""
-    value = fields.get(name)
-    if isinstance(value, np.ndarray) and value.shape == ():
-        value = value.item()
-    return options.read({name: value}, name, reader, "content.pth,")
-
-
-def _group(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    group = content.get(name)
-    if not isinstance(group, dict):
-        raise UserError(f"this content.pth is not whole: it lacks {name}")
-    return group
-
-
-@contextlib.contextmanager
-def _named_entry(where: str) -> Iterator[None]:
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
 def _step_of_file(name: str, config: ConfigDict) -> int:
-    """Return the train steps behind netG_<epoch>.pth, written after that epoch; 0: not known."""
+    """Return the number of train steps behind netG_<epoch>.pth, 0 if the name does not say it."""
     match = re.fullmatch(r"netG_(\d{1,9})\.pth", name, re.ASCII)
     interval = config.optimizer.decay_interval_steps if config.optimizer.decay_steps else 0
+    # The file of epoch 0 is written after that epoch.
     step = (int(match[1]) + 1) * interval if match else 0
     return step if step <= LARGEST else 0

@@ -98,6 +98,7 @@ def read_options(args: Any) -> dict[str, Any]:
     args: A mapping or argparse namespace with the official names. A missing option takes the
     official default. Raises UserError that names the option for values that are not possible.
     """
+    # Options of other programs are left out, since namespaces hold whatever a script put there.
     known = {option: default for option, (_, default, _) in _FIELDS.items()}
     known |= {option: default for option, (default, _) in _OTHERS.items()}
     readers = {option: reader for option, (_, _, reader) in _FIELDS.items()}

@@ -1,7 +1,7 @@
-"""Options of other programs' command lines, as their checkpoints or JSON files hold them.
+"""Read options of other programs' command lines from their checkpoints or from JSON files.
 
 A value may be a string where the other program's parser gives its options no type. Each kind of
-option is a reader: it returns the value in our form, and raises ValueError for any other.
+option has a reader, which returns the value in our form and raises ValueError for any other.
 """
 
 import math
@@ -57,7 +57,8 @@ def number(least: float = -math.inf, most: float = math.inf) -> Reader:
 
 
 def boolean(value: Any) -> bool:
-    """Return the truth of a switch: bool("False") would be True."""
+    """Return the value of a switch."""
+    # bool("False") would be True.
     text = str(value).lower() if isinstance(value, bool | int | str) else ""
     if text not in _TRUE + _FALSE:
         raise ValueError(f"{_kind(value)} is not a boolean")
@@ -76,7 +77,7 @@ def choice(*known: str) -> Reader:
 
 
 def text(value: Any) -> str:
-    """Return a text."""
+    """Return a string as it is."""
     if not isinstance(value, str):
         raise ValueError(f"{_kind(value)} is not a text")
     return value
@@ -109,6 +110,7 @@ def _within(number: Number, least: float, most: float) -> Number:
 
 def _number(value: Any) -> float | int:
     """Return a finite number, an integer as such. A text of one is read."""
+    # True is an integer to Python.
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{_kind(value)} is not a number")
     try:
@@ -117,11 +119,12 @@ def _number(value: Any) -> float | int:
         raise ValueError(f"{_kind(value)} is not a number that is possible") from error
     if not math.isfinite(found):
         raise ValueError(f"{_kind(value)} is not finite")
+    # Large integers would lose digits as floats.
     return value if isinstance(value, int) else found
 
 
 def _kind(value: Any) -> str:
-    """Return a simple value itself, and what kind of thing another is: it may hold anything."""
+    """Return a value as text for a message; of a value that may hold anything only its type."""
     if value is None or isinstance(value, bool | int | float | str):
         return shown(repr(value)) if isinstance(value, str) else shown(value)
     return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Reading files of torch.save without running what may be hidden in them, and without PyTorch.
+"""Read files of torch.save without running what may be hidden in them, and without PyTorch.
 
 Such a file is a pickle, a program that builds objects, beside the bytes of its tensors. The program
 goes through `pickle_machine`, to which tensors and argparse.Namespace, in which training scripts
@@ -27,11 +27,12 @@ from ddgan_jax.interop.pytorch_values import (
 )
 
 WHAT = "file of torch.save"
-MOST_RECORDS = 200_000  # of an archive: one for each tensor
-MOST_COPIES = 4  # so many times the file's bytes may its tensors take: they share memory there
+MOST_RECORDS = 200_000  # of an archive, which has one for each tensor
+# Tensors of a file may share memory and are copied here. They may take this many times the file.
+MOST_COPIES = 4
 _MAGIC = 0x1950A86A20F9469CFC6C  # at the start of the older form
 _STORED = re.compile(r"torch\.(Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
-# What belongs to tensors of PyTorch and is never called; a tensor of these kinds is an `Unread`.
+# Names that belong to tensors of PyTorch and are never called. A tensor of these kinds is `Unread`.
 _OF_TENSORS = re.compile(
     r"torch\.(\w*Storage|\w*Tensor|Size|device|(u?int|b?float|complex|qu?int|bool|per_)\w*)|"
     r"torch\._utils\._rebuild_\w+|torch\._tensor\._rebuild_from_type_v2|"
@@ -47,7 +48,7 @@ _CONTAINERS = (
 
 
 class _CodeError(UserError):
-    """A pickle names a function or a class that no plain file needs; the message is the name."""
+    """Raised for a pickle that names code which no plain file needs; the message is that name."""
 
 
 def read(path: str | os.PathLike) -> Any:
@@ -86,12 +87,14 @@ def _load(content: bytes, path: str | os.PathLike) -> Any:
 def _from_archive(content: bytes) -> tuple[Any, Callable[[Storage], bytes], ByteOrder]:
     archive = zipfile.ZipFile(io.BytesIO(content))
     entries = archive.infolist()
+    # A zip bomb unfolds to more than the file has; torch.save stores and never compresses.
     if len(entries) > MOST_RECORDS or sum(entry.file_size for entry in entries) > len(content):
         raise ValueError("it unfolds to more than it holds")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise ValueError("it is compressed, which torch.save never does")
     names = {entry.filename for entry in entries}
     folders = [name.removesuffix("data.pkl") for name in names if name.endswith("/data.pkl")]
+    # The archive's own name is the folder in it, which renaming the file does not change.
     if len(folders) != 1:
         raise ValueError("it has no data.pkl")
     order = ">" if _optional(archive, names, f"{folders[0]}byteorder") == b"big" else "<"
@@ -126,7 +129,7 @@ def _from_pickles(content: bytes) -> tuple[Any, Callable[[Storage], bytes], Byte
 
 
 class _TorchMachine(Machine):
-    """The machine that knows tensors and namespaces; `storages`: all that were named so far."""
+    """A machine that knows tensors and namespaces by name. storages: All that it met so far."""
 
     most_instructions = 5_000_000  # a checkpoint with optimizers has about 100,000
 
@@ -163,6 +166,7 @@ class _TorchMachine(Machine):
 
     def persistent(self, identity: Any) -> Any:
         word, kind, key, _, numel, *view = of_type(identity, tuple)
+        # A view of another storage, as very old files have it, could reach out of its bytes.
         if word != "storage" or (view and view[0] is not None):
             raise ValueError("it shares memory in a way that is not known")
         name = _STORED.fullmatch(of_type(kind, Name).text)

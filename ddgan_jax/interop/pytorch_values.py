@@ -1,7 +1,7 @@
-"""From what a pickle of torch.save describes to plain values: numpy arrays, dicts, lists, numbers.
+"""Turn what a pickle of torch.save describes into plain values: arrays, dicts, lists, numbers.
 
-A description costs a few bytes, and what it describes may be large, or hold itself. Everything is
-counted here before it is made.
+A description takes a few bytes, and the value that it describes may be huge, or hold itself. So
+everything is counted before it is made.
 """
 
 import dataclasses
@@ -31,9 +31,10 @@ ByteOrder = Literal["<", ">"]  # of the bytes of a number, as NumPy writes it
 
 
 class Unread(NamedTuple):
-    """Something in a file that is neither a plain tensor nor a plain value. text: what, for people.
+    """Stands for something in a file that is neither a plain tensor nor a plain value.
 
-    It may stand in a place where nobody looks, such as among the options of a script.
+    It is no error by itself, since it may stand where nobody looks, such as among the options of a
+    script. text: What it is, for people.
     """
 
     text: str
@@ -41,7 +42,7 @@ class Unread(NamedTuple):
 
 @dataclasses.dataclass(eq=False)
 class Storage:
-    """Numbers of one type in a row. key: their name in the file; numel: as the pickle says."""
+    """The numbers of one or more tensors. key: Their name in the file. numel: Their count."""
 
     kind: str
     key: str
@@ -63,7 +64,7 @@ class Namespace(dict):
 
 
 class Converter:
-    """Turns what the machine built into plain values, each part once, within a budget of bytes."""
+    """Converts each part of a value once, within a budget of bytes for all arrays together."""
 
     def __init__(
         self, content_of: Callable[[Storage], bytes], order: ByteOrder, budget: int
@@ -89,6 +90,7 @@ class Converter:
         return node
 
     def _container(self, node: Any) -> Any:
+        # A pickle can build a list that holds itself, and lists of lists that share their parts.
         if id(node) in self._open:
             raise ValueError("something in it holds itself")
         if id(node) in self._done:
@@ -117,14 +119,17 @@ class Converter:
             raise ValueError("the bytes of a tensor are not all there")
         shape, strides = (_sizes(part) for part in (tensor.shape, tensor.strides))
         size = math.prod(shape)
+        # The last element that the strides reach; a wrong one would read foreign memory.
         last = of_type(tensor.offset, int) + sum(
             (length - 1) * stride for length, stride in zip(shape, strides, strict=True)
         )
         if size and not 0 <= tensor.offset <= last < storage.numel:
             raise ValueError("a tensor reaches out of its bytes")
+        # Counted as float32 at least, which bfloat16 becomes.
         self._left -= size * max(dtype.itemsize, 4)
         if self._left < 0:
             raise ValueError("its tensors unfold to more than it holds")
+        # Strides of an empty tensor mean nothing and may point anywhere.
         if not size:
             return np.zeros(shape, dtype)
         flat = np.frombuffer(content, dtype)[tensor.offset :]

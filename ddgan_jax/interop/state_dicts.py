@@ -1,4 +1,4 @@
-"""State dicts of PyTorch as plain arrays by name, compared with what a network wants."""
+"""Read state dicts of PyTorch as plain arrays by name, and compare them with what is wanted."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,16 +9,16 @@ from ddgan_jax.errors import UserError, shown
 
 StateDict = Mapping[str, np.ndarray]
 
-# What wrappers put before the names of the modules inside: several devices, a compiled module.
+# Wrappers put these before the names of the modules inside: DataParallel and torch.compile.
 _WRAPPERS = ("module", "_orig_mod")
-MOST_NAMED = 8  # entries in a message
+MOST_NAMED = 8  # entries that a message names
 
 
 def plain_arrays(state_dict: Any, what: str) -> dict[str, np.ndarray]:
-    """Return the entries by the names that their modules have without wrappers around them.
+    """Return the entries under the names that they have without wrappers around their modules.
 
-    what: of which this is the state dict, for messages. Values keep their dtype. Raises UserError
-    unless all are arrays of real numbers that are finite in float32, under names of text.
+    what: What the state dict should be of, for messages. Values keep their dtype. Raises UserError
+    unless all entries are arrays of real numbers that are finite in float32, under names of text.
     """
     if not isinstance(state_dict, Mapping):
         raise UserError(f"this is not a state dict of {what}: it has no entries by name")
@@ -71,6 +71,7 @@ def _checked(value: Any, name: str) -> np.ndarray:
         raise UserError(f"entry {shown(name)} is {text}, and only tensors of numbers are read")
     if value.dtype.kind not in "fiu":
         raise UserError(f"entry {shown(name)} is of {value.dtype}, which no network has")
+    # Numbers that only float64 holds would become infinite when the network computes with them.
     with np.errstate(over="ignore"):
         finite = np.isfinite(np.asarray(value, np.float32)).all()
     if not finite:
