@@ -285,7 +285,7 @@ def compare_two_steps(config):
         x_0, for_d, for_g = np.tanh(images(10 + i)), draws(20 + 10 * i), draws(50 + 10 * i)
         # With a weight of 0 the penalty is still computed, and changes nothing.
         now = settings._replace(r1_gamma=baseline.R1_GAMMA * r1, ema_decay=baseline.EMA_DECAY)
-        batch = {"x_0": x_0, "discriminator_draws": for_d, "generator_draws": for_g}
+        batch = {"x_0": x_0, "d_draws": for_d, "g_draws": for_g}
         batch = jax.device_put(batch, distributed.split(DEVICE))
         state, now = jax.device_put((state, now), distributed.replicated(DEVICE))
         state, metrics = step(state, batch, now)
