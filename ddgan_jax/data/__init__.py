@@ -1,18 +1,23 @@
-"""Images from TFDS sets to batches of uint8 arrays, without TensorFlow.
+"""Read data sets as batches of uint8 images, from TFDS's files without TensorFlow.
 
 The straight line:
 
     dataset = open_dataset(config)              # sources: which set, from which folder
     stream = batches(dataset, batch_size=256, seed=0, start_step=0)       # pipeline
     with contextlib.closing(stream):
-        for batch in stream: ...                # types.Batch
+        for batch in stream: ...                # state.Batch
 
-`order` says which examples a step reads, as a pure function of (seed, step). `datasets` holds the
-examples, decoded once in memory where they fit, otherwise decoded by `images` while training.
-`prepare` writes TFDS sets through `builders`: from `archives`, from folders (`image_folders`,
-`image_layouts`, `folder_sets`) and from arrays (`array_files`); `digits` and `folder` are written
-that way on their first use. `prepared` checks a set before TFDS opens it. `fingerprint` tells
-whether a set is still the same.
+Reading    order      the examples of a train step, a pure function of (seed, step)
+           datasets   the forms of a set: in memory, in files, stacked digits; its fingerprint
+           catalog    where prepared sets lie, and how to get one that is missing
+           prepared   the checks of a set, before TFDS opens it
+           decode     the only place that decodes images and fits their size
+           mixture    the toy set of points in the plane
+Listing    image_folders, image_layouts   folders and zip files of images, their splits and classes
+           array_files                    .npy and .npz files of images
+Writing    builders, folder_sets          sets in TFDS's form; `digits` and `folder` at first use
+           published                      the published files of CIFAR-10 and MNIST
+prepare/   `ddgan prepare`; it imports this package, and nothing here imports it
 
 Importing this package is cheap: TFDS, Grain and Pillow are imported on the first use of a name.
 """

@@ -1,7 +1,7 @@
-"""Images, and perhaps their labels, from .npy and .npz files that anybody made.
+"""Read images, and perhaps their labels, from .npy and .npz files that anybody made.
 
-Which of a file's arrays are meant, its names and shapes say; where several could be, none is
-guessed. What cannot be used as it is comes back with the NumPy expression that converts it.
+Names and shapes say which of a file's arrays are meant; where several could be, none is guessed. An
+array that cannot be used as it is is refused with the NumPy expression that converts it.
 """
 
 import os
@@ -14,7 +14,7 @@ from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import arrays, paths
 from ddgan_jax.files.arrays import ArrayFile, Form
 
-CHUNK = 256  # images that are looked at together
+CHUNK = 256  # images that are read at a time
 LARGEST_LABEL = 2**31 - 1
 MOST_NAMED = 10  # classes that a message names
 # How the field's sample files call their arrays: np.savez(file, images, labels).
@@ -22,10 +22,9 @@ _UNNAMED, _UNNAMED_LABELS = "arr_0", "arr_1"
 
 
 class ImageArrays(NamedTuple):
-    """The images of a file, (N, H, W, C) with C 1 or 3, and int64 labels (N,) or None.
+    """The images of a file, (n, h, w, c) with c 1 or 3, and int64 labels (n,) or None.
 
-    pixels: uint8, or finite floats; an array that may still lie on the disk. name: of the array,
-    for messages.
+    name: Of the array, for messages. pixels: uint8 or floats; the array may lie on the disk.
     """
 
     name: str
@@ -37,8 +36,8 @@ def open_images(path: str | os.PathLike, what: str = "arrays") -> ImageArrays:
     """Return the images of an .npy or .npz file.
 
     They are the array `images`, an only array, or `arr_0`; labels are `labels`, or `arr_1` beside
-    `arr_0`. what: how messages call the path. Raises UserError, in one line, for a file that is no
-    such thing, that could mean several, or whose arrays have other forms.
+    `arr_0`. what: The name of the path in messages. Raises UserError for a file of another kind,
+    for one in which several arrays could be meant, and for arrays of other shapes or types.
     """
     path = paths.user_path(path, what)
     file = arrays.open_arrays(path)
@@ -60,6 +59,7 @@ def uint8_images(found: ImageArrays) -> np.ndarray:
     """Return the pixels of uint8 images. Raises UserError, with the conversion, for floats."""
     if found.pixels.dtype == np.uint8:
         return found.pixels
+    # Floats are not guessed at: a wrong scale would go unnoticed until the images are bad.
     low, high = value_range(found)
     if low < -1 or high > 1:
         how = "np.clip(np.rint(x), 0, 255).astype(np.uint8), if they mean 0 to 255"

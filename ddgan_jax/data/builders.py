@@ -1,8 +1,8 @@
-"""Writing TFDS sets (ArrayRecord) without TensorFlow.
+"""Write TFDS sets (ArrayRecord) without TensorFlow.
 
-Every set is written into a temporary folder beside its place and renamed at the end: a build that
-dies leaves nothing that would be taken for a prepared set, and of two processes that build the
-same set one wins and both read the same bytes.
+Every set is written into a temporary folder beside its place and renamed at the end. A build that
+dies leaves nothing that would be taken for a prepared set. Of two processes that build the same set
+one wins, and both read the same bytes.
 """
 
 import contextlib
@@ -24,20 +24,21 @@ from ddgan_jax.data import catalog, decode, prepared
 from ddgan_jax.data.datasets import FILE
 from ddgan_jax.errors import UserError, reason, shown
 
-Examples = Iterable[tuple[int | bytes, dict[str, Any]]]  # key, which fixes the place; features
+# Keys and features. TFDS orders the examples of a set by a hash of their keys.
+Examples = Iterable[tuple[int | bytes, dict[str, Any]]]
 
 
 class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS set of our own: feature "image", and "label" where there are classes.
 
-    shape: of the images; None where it varies, as it may in sets made from files, which also have
-    the feature "image/filename". classes: their number or their names, None: no labels.
-    splits: the examples of each split. digest: SHA-256 of all of them, hexadecimal, by which a run
-    knows that the set is still the same; it stays with the set.
+    shape: Of the images, with None where it varies, as it may in sets made from files. Such sets
+    also have the feature "image/filename". classes: Their number or names, None without labels.
+    splits: The examples of each split. digest: SHA-256 of all examples, hexadecimal. It is stored
+    with the set, and a resumed run compares it.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # nothing to download, so no list of checksums beside the code
+    code_path = None  # TFDS would look for a list of checksums of downloads beside the code
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             description=self._description,
             features=tfds.features.FeaturesDict(features),
         )
-        info.initialize_from_bucket = lambda: None  # see `catalog.without_bucket`
+        info.initialize_from_bucket = lambda: None  # as in `catalog.without_bucket`
         return info
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
@@ -126,10 +127,12 @@ def write(builder: tfds.core.DatasetBuilder) -> Path:
     Raises UserError if the folder cannot be written, or if something else is in the set's place.
     """
     folder = Path(builder.data_dir)
+    # In a log file, every step of a progress bar would be a line.
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
+        # TFDS announces a download, of which there is none.
+        with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
     except UserError:
         raise
@@ -137,7 +140,8 @@ def write(builder: tfds.core.DatasetBuilder) -> Path:
         why = _system_error(error)
         if why is None:
             raise
-        if not prepared.is_prepared(folder):  # otherwise another process was faster
+        # If the set is there now, another process was faster, and its set is as good.
+        if not prepared.is_prepared(folder):
             raise UserError(
                 f"cannot write the set {builder.name} to {shown(folder, 300)}: {why}; choose "
                 "another folder with data.dir or TFDS_DATA_DIR"
@@ -148,9 +152,9 @@ def write(builder: tfds.core.DatasetBuilder) -> Path:
 
 
 def _system_error(error: BaseException | None) -> str | None:
-    """Return what the system refused, if that is behind an exception; None: it is something else.
+    """Return the reason of the system behind an exception, None if the system is not behind it.
 
-    TFDS puts other exceptions around the system's; the writer of records has words of its own.
+    TFDS wraps the system's exceptions in others, and the writer of records has words of its own.
     """
     while error is not None:
         if isinstance(error, OSError):
@@ -163,9 +167,9 @@ def _system_error(error: BaseException | None) -> str | None:
 
 
 def array_examples(pixels: np.ndarray, labels: np.ndarray | None, ids: str = "") -> Examples:
-    """Yield examples from uint8 (N, H, W, C) images and int (N,) labels or None.
+    """Yield examples from uint8 images (n, h, w, c) and int labels (n,) or None.
 
-    ids: if not empty, each also gets a feature "id", this and its number in five digits.
+    ids: If not empty, each example gets a feature "id", which is `ids` and its number.
     """
     for i, image in enumerate(pixels):
         example: dict[str, Any] = {"image": decode.encode_png(image)}
@@ -183,7 +187,8 @@ def write_digits(data_dir: Path) -> Path:
     UserError without scikit-learn, and as `write`.
     """
     folder = data_dir / "digits" / str(ImageSet.VERSION)
-    if prepared.is_prepared(folder):  # importing scikit-learn takes seconds
+    # Before the import of scikit-learn, which takes seconds.
+    if prepared.is_prepared(folder):
         return folder
     if importlib.util.find_spec("sklearn") is None:
         raise UserError('data.name = digits needs scikit-learn: pip install "ddgan-jax[demo]"')
@@ -205,12 +210,12 @@ def write_digits(data_dir: Path) -> Path:
 
 
 def counted(images: Mapping[str, int]) -> str:
-    """Return the number of images of each split as a line."""
+    """Return a line with the number of images of each split."""
     return "images: " + ", ".join(f"{count:,} in {split}" for split, count in images.items())
 
 
 def arrays_digest(pixels: np.ndarray, labels: np.ndarray | None) -> str:
-    """Return the SHA-256 of uint8 images (N, H, W, C) and int (N,) labels, hexadecimal."""
+    """Return the SHA-256 of uint8 images (n, h, w, c) and int labels (n,), hexadecimal."""
     digest = hashlib.sha256(repr(pixels.shape).encode())
     for image in pixels:
         digest.update(image.tobytes())

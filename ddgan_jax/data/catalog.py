@@ -1,4 +1,4 @@
-"""Where prepared sets lie, which sets there are, and how to get one that is missing."""
+"""Find prepared sets by name, and tell how to get one that is missing."""
 
 import difflib
 import os
@@ -14,7 +14,7 @@ from ddgan_jax.data import mixture, prepared, published
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign, paths
 
-OWN = ("digits", "folder", "stacked_mnist", *mixture.SETS)  # names of ours, not TFDS's
+OWN = ("digits", "folder", "stacked_mnist", *mixture.SETS)  # names that TFDS does not have
 NAME = re.compile(r"(\w+)(?:/([\w.\-]+))?(?::(\d+\.\d+\.\d+))?")  # set, configuration, version
 _VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
 _DEFAULT_CONFIG = Path(".config") / "metadata.json"  # beside the configurations, written by TFDS
@@ -30,6 +30,7 @@ def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
     Raises UserError for a path that cannot be one, and for a URL such as gs://..., from which
     ArrayRecord files cannot be read.
     """
+    # The same order of places as TFDS has, so that its own programs find the same sets.
     given = os.fspath(data_dir)
     what = "data_dir" if given else "TFDS_DATA_DIR"
     chosen = given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -41,9 +42,9 @@ def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
 
 
 def find_prepared(name: str, data_dir: Path) -> tfds.core.DatasetBuilder | None:
-    """Return a reader of the newest version of a set in the folder, without the code that made it.
+    """Return a reader of the newest version of a set in the folder, None if there is none.
 
-    None: there is none. Raises UserError for a set that is damaged, see `prepared`.
+    The code that wrote the set is not needed. Raises UserError for a damaged set, see `prepared`.
     """
     folder = find_folder(name, data_dir)
     return None if folder is None else prepared.open_prepared(folder)
@@ -58,12 +59,13 @@ def features_of(builder: tfds.core.DatasetBuilder) -> tfds.features.FeaturesDict
 
 
 def find_folder(name: str, data_dir: Path) -> Path | None:
-    """Return the folder of the newest version of a prepared set; None: there is none."""
+    """Return the folder of the newest version of a prepared set, None if there is none."""
     if not (parts := NAME.fullmatch(name)):
         return None
     stem, config, version = parts.groups()
     with foreign.reading(data_dir, "folder of prepared sets"):
         folder = data_dir / stem
+        # A set with several configurations has a folder for each, and TFDS marks the default one.
         if config is None and not _versions(folder):
             common = folder / _DEFAULT_CONFIG
             if not common.is_file():

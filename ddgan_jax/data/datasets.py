@@ -1,6 +1,6 @@
-"""The three forms of a set of images: in memory, in files, and triples made from one in memory.
+"""Hold a set of images in memory, in files, or as triples of images of another set.
 
-All are read the same way, by example ids, and give the same bytes whichever form holds them.
+All three forms are read in the same way, by example ids, and give the same bytes.
 """
 
 import contextlib
@@ -21,16 +21,16 @@ from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign
 
 FILE = "image/filename"  # feature of sets made from files, as TFDS calls it
-LOOKED_AT = 64  # examples of a set that its fingerprint depends on
+LOOKED_AT = 64  # examples that a fingerprint reads
 CHUNK = 64  # examples that one thread decodes at a time when a set is loaded into memory
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
-    """What the rest of the program needs to know about a set.
+    """The facts about a set that the rest of the program needs.
 
-    image_size: pixels, height and width. num_classes: 0 for sets without labels. digest: SHA-256
-    of all examples of the whole set, "" where it is not known.
+    image_size: Height and width, pixels. num_classes: 0 for sets without labels. digest: SHA-256 of
+    all examples of the whole set, "" if it is not known.
     """
 
     name: str
@@ -46,25 +46,26 @@ class Dataset(Protocol):
 
     @property
     def info(self) -> DatasetInfo:
-        """Its name and sizes."""
+        """Return the set's name and sizes."""
         ...
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Examples by their ids, int (n,) in [0, num_examples), repetitions allowed.
+        """Return examples by id, int (n,) in [0, num_examples), with repetitions if asked for.
 
-        Returns uint8 (n, H, W, C) images and int32 (n,) labels, 0 for sets without labels.
-        Raises UserError naming the example that cannot be read.
+        They are uint8 images (n, h, w, c) and int32 labels (n,), 0 for sets without labels. Raises
+        UserError that names an example which cannot be read.
         """
         ...
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """Return what tells sets, splits, sizes and versions apart: 16 hexadecimal digits.
+    """Return 16 hexadecimal digits that differ between sets, splits, sizes and versions.
 
-    It depends on the set's name, sizes and digest, and on some of its examples, evenly spread. The
-    form that holds the set makes no difference, nor where the set lies.
+    They depend on the set's name, sizes and digest, and on some of its examples, evenly spread.
+    Neither the form that holds the set nor its folder makes a difference.
     """
     info = dataset.info
+    # Reading all examples would take minutes at every start of a run.
     ids = np.unique(np.linspace(0, info.num_examples - 1, LOOKED_AT).astype(np.int64))
     pixels, labels = dataset.read(ids)
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(info), sort_keys=True).encode())
@@ -81,7 +82,7 @@ class ArrayDataset:
     labels: np.ndarray
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Dataset.read`."""
+        """Return examples by id, see `Dataset.read`."""
         return self.images[ids], self.labels[ids]
 
 
@@ -99,7 +100,7 @@ class StackedDataset:
     members: np.ndarray
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Dataset.read`."""
+        """Return examples by id, see `Dataset.read`."""
         members = self.members[:, ids]
         red, green, blue = self.digits[members]
         return np.stack(list(self.gray[members]), axis=-1), 100 * red + 10 * green + blue
@@ -109,10 +110,10 @@ class StackedDataset:
 class RecordDataset:
     """A prepared TFDS set that is read and decoded when asked for.
 
-    read_records: serialized examples by ids, many at a time being far faster than one by one.
-    features: what is in them, of which `image_key` and `label_key` (None: no labels) are used.
-    location: folder, for messages. threads: how many should read at a time. hold: what keeps the
-    files from being removed while they are read, if anything does.
+    read_records: Returns serialised examples by id; many at a time are far faster than one by one.
+    features: The features of an example, of which `image_key` and `label_key` (None without labels)
+    are used. location: The folder, for messages. threads: How many should read at a time. hold: A
+    lock that keeps the files from being removed while they are read, if they need one.
     """
 
     info: DatasetInfo
@@ -125,7 +126,7 @@ class RecordDataset:
     hold: IO | None = None
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Dataset.read`."""
+        """Return examples by id, see `Dataset.read`."""
         with foreign.reading(self._name, "set of images"):
             records = self.read_records(ids.tolist())
         encoded = _keep_encoded(self.features)
@@ -147,6 +148,7 @@ class RecordDataset:
             label = 0 if self.label_key is None else int(example[self.label_key])
             if FILE in example:
                 source = f"example {id_} ({os.fsdecode(example[FILE])}) of {self._name}"
+        # A label out of range would silently take the embedding of another class on a device.
         if not 0 <= label < max(self.info.num_classes, 1):
             raise UserError(
                 f"{shown(source, 300)} has the label {label}, and the set has "
@@ -164,10 +166,10 @@ class RecordDataset:
 
 
 def _keep_encoded(features: tfds.features.FeaturesDict) -> Mapping[str, Any]:
-    """Decoders that leave every image as the bytes of its file.
+    """Return decoders that leave every image as the bytes of its file.
 
     TFDS's own decoding depends on whether OpenCV is installed, takes the indices of a palette for
-    colours, and would decode masks that nobody asked for.
+    colours, and would decode masks that nobody needs.
     """
     skip = tfds.decode.SkipDecoding()
     return {k: skip for k, v in features.items() if isinstance(v, tfds.features.Image)}
@@ -175,7 +177,7 @@ def _keep_encoded(features: tfds.features.FeaturesDict) -> Mapping[str, Any]:
 
 @contextlib.contextmanager
 def own_words() -> Iterator[None]:
-    """Take away the lines that Grain adds to a UserError in its threads."""
+    """Reduce the message of a UserError to its first line: Grain's threads add further ones."""
     try:
         yield
     except UserError as error:
@@ -183,8 +185,9 @@ def own_words() -> Iterator[None]:
 
 
 def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
-    """Decodes a whole set once, `dataset.threads` at a time, with a progress bar on a terminal."""
+    """Decode a whole set once, `dataset.threads` at a time, with a progress bar on a terminal."""
     info = dataset.info
+    # Threads write into their rows of the result, so that nothing is copied afterwards.
     pixels = np.empty(
         (info.num_examples, info.image_size, info.image_size, info.channels), np.uint8
     )

@@ -1,4 +1,4 @@
-"""From stored to trained-on: decode one image, fit its size, convert its channels. Pillow only."""
+"""Decode one stored image, fit its size and convert its channels, with Pillow alone."""
 
 import io
 
@@ -10,10 +10,10 @@ from ddgan_jax.files import foreign
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # Pillow's others can start helper programs
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")  # of the same, in small letters
-KINDS = "PNG, JPEG, WebP, BMP or GIF image"  # the same for messages
+KINDS = "PNG, JPEG, WebP, BMP or GIF image"  # the same, for messages
 MODES = {1: "L", 3: "RGB"}  # channels: Pillow's name
 GRAY = ("1", "L")
-MOST_PIXELS = 2**26  # of one image, 8192 x 8192: what a small file may unfold to
+MOST_PIXELS = 2**26  # of one image, 8192 x 8192: a small file may decode to far more
 
 
 def decode(encoded: bytes, channels: int | None, source: str = "the image") -> np.ndarray:
@@ -30,8 +30,9 @@ def decode(encoded: bytes, channels: int | None, source: str = "the image") -> n
             raise UserError(
                 f"{shown(source, 300)} has {width} x {height} pixels, more than {MOST_PIXELS:,}"
             )
-        # Of PNG files in colour Pillow drops the lower bytes without a word.
-        deep = image.format == "PNG" and encoded[24] > 8  # the depth in its first chunk
+        # Pillow silently drops the lower bytes of PNG files in colour. Byte 24 of a PNG file is the
+        # depth, in its first chunk.
+        deep = image.format == "PNG" and encoded[24] > 8
         if deep or image.mode.startswith(("I", "F")):
             raise UserError(f"{shown(source, 300)} has more than 8 bits per channel")
         channels = channels or (1 if image.mode in GRAY else 3)
@@ -71,6 +72,7 @@ def fit(pixels: np.ndarray, size: int, source: str = "the image") -> np.ndarray:
         raise UserError(
             f"{shown(source, 300)} has {width}x{height} pixels, less than data.image_size = {size}"
         )
+    # Enlarging would teach a network the blur of the interpolation, hence the error above.
     short = min(height, width)
     new_width, new_height = int(size * width / short), int(size * height / short)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)

@@ -1,7 +1,7 @@
-"""Sets made from folders and zip files of images: for `ddgan prepare`, and for data.name=folder.
+"""Make sets from folders and zip files of images, for `ddgan prepare` and for data.name=folder.
 
 data.name=folder keeps one copy of a folder among the prepared sets, and makes it anew when the
-folder was changed. Runs that are still reading an older copy hold it, and it stays as long.
+folder has changed. A run that still reads an older copy locks it, and it is removed only later.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from ddgan_jax.errors import shown
 from ddgan_jax.files import atomic, paths
 
 MOST_NAMED = 10  # classes that a report names
-_HOLD = ".in_use"  # in a copy's folder, locked by those who read it
+_HOLD = ".in_use"  # a file in a copy's folder, which readers lock
 
 
 def builder_of(
@@ -33,8 +33,8 @@ def builder_of(
 ) -> ImageSet:
     """Return the builder of a TFDS set from the images of a folder or a zip file, as they are.
 
-    What was found, and what was left out, goes to `report`. Raises UserError if there is no image,
-    if one cannot be decoded, and as `image_layouts.layout_of`.
+    report: Takes lines about what was found and what was left out. Raises UserError if there is no
+    image, if one cannot be decoded, and as `image_layouts.layout_of` does.
     """
     folder = image_folders.open_folder(path)
     layout = layout_of(folder)
@@ -46,7 +46,7 @@ def builder_of(
 class Copy(NamedTuple):
     """The copy of a folder among the prepared sets.
 
-    hold: keeps the copy from being removed as long as it is referred to and not closed.
+    hold: An open file that keeps the copy from being removed until it is closed or forgotten.
     """
 
     folder: Path
@@ -54,13 +54,15 @@ class Copy(NamedTuple):
 
 
 def open_copy(path: str | os.PathLike, data_dir: Path) -> Copy:
-    """Return the copy of a folder of images as it is now, made if need be.
+    """Return a copy of a folder of images as it is now, made if there is none.
 
     Older copies of the same folder that nobody reads are removed. Raises UserError as `builder_of`
-    and `builders.write`.
+    and `builders.write` do.
     """
     folder = image_folders.open_folder(path, "data.path")
     family = f"folder_{_short_digest(os.fspath(folder.root))}_"
+    # The name changes with the names, sizes and times of the files, so that a changed folder never
+    # finds the copy of its former state.
     name = f"{family}{_short_digest(repr((folder.names, folder.status, folder.index)))}"
     hold = _held(data_dir / name)
     place = data_dir / name / str(ImageSet.VERSION)
@@ -73,6 +75,7 @@ def open_copy(path: str | os.PathLike, data_dir: Path) -> Copy:
 def _builder(folder: ImageFolder, layout: Layout, data_dir: Path, name: str) -> ImageSet:
     forms = dict(zip(folder.names, image_folders.check_all(folder), strict=True))
     digest = hashlib.sha256()
+    # Of names, labels and contents: a run resumes only on the same images in the same classes.
     for split, images in sorted(layout.splits.items()):
         for file, label in images:
             digest.update(repr((split, file, label)).encode() + forms[file].sha256)
@@ -95,7 +98,7 @@ def _examples(folder: ImageFolder, images: Any) -> Iterator[tuple[bytes, dict[st
 
 
 def _description(folder: ImageFolder, layout: Layout) -> Iterator[str]:
-    """Yield lines that say what was found and what was left out."""
+    """Yield lines about what was found and what was left out."""
     yield builders.counted({split: len(images) for split, images in layout.splits.items()})
     if isinstance(layout.classes, int):
         yield f"classes: {layout.classes:,}, from {image_folders.INDEX}"
@@ -127,7 +130,8 @@ def _held(place: Path) -> IO | None:
     """
     lock = place / _HOLD
     while True:
-        with contextlib.suppress(OSError):  # it may be there, and not be ours to write
+        # A folder that somebody else prepared is read without being written.
+        with contextlib.suppress(OSError):
             place.mkdir(parents=True, exist_ok=True)
             lock.touch()
         try:
@@ -138,7 +142,7 @@ def _held(place: Path) -> IO | None:
             fcntl.flock(file, fcntl.LOCK_SH)
             if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
                 return file
-            file.close()  # it was removed between our opening and our locking of it
+            file.close()  # removed between opening and locking: begin again
         except FileNotFoundError:
             file.close()
         except OSError:
@@ -147,12 +151,13 @@ def _held(place: Path) -> IO | None:
 
 
 def _remove_older(data_dir: Path, family: str, name: str) -> None:
-    """Remove other copies of the same folder that no process reads; errors are no matter."""
+    """Remove other copies of the same folder that no process reads, as far as that is possible."""
     for place in map(Path, paths.entries(data_dir, before=family)):
         if place.name == name:
             continue
         with contextlib.suppress(OSError), (place / _HOLD).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Renamed before it is deleted, so that no reader finds half a set.
             gone = data_dir / f"{atomic.UNFINISHED}{place.name}"
             place.rename(gone)
             shutil.rmtree(gone)

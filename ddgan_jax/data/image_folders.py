@@ -1,9 +1,8 @@
-"""Folders and zip files of images: the one place that lists them and reads their files.
+"""List folders and zip files of images, and read their files.
 
-`open_folder` lists what is there: the images, and what was left out with the reason. Hidden names
-are left out, nothing but regular files is opened, and links are followed only inside the folder.
-A zip file is read in place, without extracting it. Which images belong to which split and class,
-`image_layouts` says.
+`open_folder` lists the images, and counts what is left out by reason. Hidden names are left out,
+only regular files are opened, and links are followed only inside the folder. A zip file is read in
+place, without extracting it. `image_layouts` says which split and class an image belongs to.
 """
 
 import dataclasses
@@ -42,10 +41,10 @@ TOO_LARGE = f"larger than {LARGEST_FILE:,} bytes"
 class ImageFolder:
     """The images of a folder or a zip file.
 
-    root: the folder or the file. names: paths inside it, with slashes, sorted. skipped: what was
-    left out and why, by reason. read: the bytes of a name; it raises UserError. The index is the
-    same for `dataset.json`, None where there is none. status: size and time of change of each
-    image, which tell whether the folder was changed.
+    root: The folder or the file. names: Paths inside it, with slashes, sorted. skipped: The number
+    of files that were left out, by reason. read: Returns the bytes of a file by name, or raises
+    UserError. index: The name of `dataset.json`, None if there is none. status: Size and time of
+    change of each image, by which a changed folder is recognised.
     """
 
     root: Path
@@ -69,14 +68,15 @@ class _Found(NamedTuple):
 def open_folder(path: str | os.PathLike, what: str = "images") -> ImageFolder:
     """List the images of a folder, to any depth, or of a zip file.
 
-    what: how messages call the path. Raises UserError if there is no such folder or file, if a
-    folder in it may not be read, or if it holds no image.
+    what: The name of the path in messages. Raises UserError if there is no such folder or file, if
+    a folder in it may not be read, or if it holds no image.
     """
     root = Path(paths.user_path(path, what))
     with foreign.reading(root, "folder of images"):
         if paths.is_bucket(path):
             raise UserError(f"images are read from local or mounted folders: copy or mount {path}")
         if stat.S_ISDIR(os.stat(root).st_mode):
+            # Whether a link leads out of the folder can be told of real paths only.
             root = Path(os.path.realpath(root))
             found, skipped = _walk(root)
             read = _reader_of_files(root)
@@ -86,6 +86,7 @@ def open_folder(path: str | os.PathLike, what: str = "images") -> ImageFolder:
             read = _reader_of_entries(archive, root)
         else:
             raise UserError(f"{shown(root, 300)} is not a folder of images, and no .zip of them")
+    # File systems list in any order; the order of the set must not depend on them.
     found.sort()
     index = next((f.name for f in found if f.name == INDEX), None)
     found = [f for f in found if _is_image(f.name)]
@@ -102,7 +103,7 @@ def summary(counts: Counter[str]) -> str:
 
 
 class Form(NamedTuple):
-    """What an image file holds. shape: (height, width, 1 for gray or 3). sha256: of its bytes."""
+    """The form of an image file. shape: (height, width, 1 for gray or 3). sha256: Of its bytes."""
 
     shape: tuple[int, int, int]
     sha256: bytes
@@ -122,6 +123,7 @@ def check_all(folder: ImageFolder) -> list[Form]:
         except UserError as error:
             return reason(error)
 
+    # In chunks, since a pool takes all tasks at once and a set may have millions of images.
     forms, broken = [], []
     with futures.ThreadPoolExecutor(THREADS) as threads:
         for start in range(0, len(folder.names), CHUNK):
@@ -142,8 +144,8 @@ def check_all(folder: ImageFolder) -> list[Form]:
 def _walk(root: Path) -> tuple[list[_Found], Counter[str]]:
     """List what `root`, a real path, holds. Raises OSError for a folder that may not be read.
 
-    Each folder is listed once by its own name, and once more at most through a link, so that links
-    in a circle end.
+    Each folder is listed once by its own name, and at most once more through a link. So links in a
+    circle end.
     """
     found, skipped = [], Counter()
     linked: set[tuple[int, int]] = set()
@@ -152,6 +154,7 @@ def _walk(root: Path) -> tuple[list[_Found], Counter[str]]:
         inside, through_link = waiting.pop()
         for entry in _listed(root / inside):
             name = f"{inside}{entry.name}"
+            # Thumbnails and the folders of version control are nobody's training images.
             if entry.name.startswith("."):
                 skipped[HIDDEN] += 1
                 continue
@@ -160,6 +163,7 @@ def _walk(root: Path) -> tuple[list[_Found], Counter[str]]:
             if isinstance(status, str):
                 skipped[status] += 1
             elif stat.S_ISDIR(status.st_mode):
+                # The identity of a folder: its paths may be many.
                 key = (status.st_dev, status.st_ino)
                 if through_link or is_link:
                     if key in linked:
@@ -229,6 +233,7 @@ def _is_image(name: str) -> bool:
 
 def _opened(path: Path) -> BinaryIO:
     """Open a regular file that stays open as long as its reader is there."""
+    # zipfile would open a pipe or a device and wait.
     with foreign.open_regular(path, "zip file of images") as file:
         return os.fdopen(os.dup(file.fileno()), "rb")
 
@@ -238,6 +243,7 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> tuple[list[_Found], Counte
     found, skipped = [], Counter()
     for entry in archive.infolist():
         parts = entry.filename.split("/")
+        # The upper half has the Unix mode, 0 in archives that were made on other systems.
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if entry.is_dir():
             continue
@@ -256,6 +262,7 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> tuple[list[_Found], Counte
 def _reader_of_entries(archive: zipfile.ZipFile, path: Path) -> Callable[[str], bytes]:
     def read(name: str) -> bytes:
         with foreign.reading(f"{path}/{name}", "entry of a zip file"), archive.open(name) as stream:
+            # The size in the header was checked, and a damaged archive may hold more than it says.
             content = stream.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE or stream.read(1):
                 raise ValueError("longer than it says")

@@ -1,4 +1,4 @@
-"""Which split and which class the images of a folder belong to, by the customs of the field.
+"""Tell which split and class the images of a folder belong to, by the customs of the field.
 
 - `dataset.json` beside the images, as StyleGAN's and EDM's tools write it, holds their labels. Sets
   of that form without it, `00000/img00000000.png`, have none: their folders are only shards.
@@ -32,8 +32,8 @@ _SHARD, _SHARD_FILE = re.compile(r"\d{5,}"), re.compile(r"img\d+\.\w+")
 class Layout(NamedTuple):
     """The splits of a set, each its images with their labels (None: it has no classes).
 
-    classes: names in the order of the labels, their number where they have no names, or None.
-    skipped: images that belong to no split or class, by reason.
+    classes: Names in the order of the labels, their number if they have no names, or None. skipped:
+    The number of images that belong to no split or class, by reason.
     """
 
     splits: Mapping[str, Sequence[tuple[str, int | None]]]
@@ -84,6 +84,7 @@ def _indexed(folder: ImageFolder, labels: list[tuple[str, int]] | None) -> Layou
     if not labels:
         return Layout({TRAIN: [(name, None) for name in folder.names]}, None, Counter())
     source, by_name = folder.source(INDEX), dict(labels)
+    # A wrong label is silent in training, so that anything but one label for each image is refused.
     if len(by_name) < len(labels):
         raise UserError(f"{shown(source, 300)} gives an image two labels")
     if unknown := sorted(by_name.keys() - set(folder.names)):
@@ -110,6 +111,7 @@ def _split(names: Sequence[str]) -> tuple[_Rests, Counter[str]]:
     A folder called `test` among others that are no splits is a class.
     """
     tops = {name.split("/")[0] for name in names if "/" in name}
+    # One folder called `test` among others is a class of that name; two such folders are splits.
     known = {top for top in tops if top.lower() in SPLITS}
     if not known or (len(known) == 1 and tops != known):
         return {TRAIN: [(name, name) for name in names]}, Counter()
@@ -138,12 +140,14 @@ def _by_folder(folder: ImageFolder, splits: _Rests, skipped: Counter[str]) -> La
     """Return the layout in which the first level of folders are the classes."""
     inside = {split: [i for i in images if "/" in i[1]] for split, images in splits.items()}
     labelled, total = (sum(map(len, s.values())) for s in (inside, splits))
+    # A few files beside the classes are strays. If most are, the folders may be no classes at all.
     if total - labelled > labelled:
         raise UserError(
             f"{shown(folder.root, 300)} has {labelled:,} images in sub-folders, which would be "
             f"classes, and {total - labelled:,} beside them: move the one or the other away"
         )
     skipped[STRAY] += total - labelled
+    # Classes come from the images to train on, since a network cannot draw a class it never saw.
     trained_on = inside.get(TRAIN) or [image for images in inside.values() for image in images]
     classes = sorted({rest.split("/")[0] for _, rest in trained_on})
     _check_names(folder, classes)

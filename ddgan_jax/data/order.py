@@ -1,16 +1,16 @@
-"""Which example is read when: a pure function of the seed and the step.
+"""Tell which examples a train step reads, as a pure function of the seed and the step.
 
 The examples form one endless stream, epoch after epoch, each epoch in its own random order. Train
 step s reads the stream's positions s * batch_size ... (s + 1) * batch_size - 1. Nothing is
-remembered between steps: any process computes its own share of any batch, and a run resumes at
-any step, by asking for it.
+remembered between steps: any process computes its own shard of any batch, and a run resumes at any
+step by asking for it.
 """
 
 import functools
 
 import numpy as np
 
-# What a permutation is for. Part of its key, so that no two purposes ever share an order.
+# The purpose of a permutation is part of its key, so that no two purposes ever share an order.
 EPOCH = 0
 STACK = 1
 HELD_OUT_ORDER = 2  # from the training of a classifier
@@ -19,12 +19,13 @@ REFERENCE_ORDER = 3  # real images that generated ones are compared with
 
 @functools.lru_cache(maxsize=8)
 def permutation(seed: int, key: tuple[int, ...], length: int) -> np.ndarray:
-    """Random order of 0 .. length - 1: read-only int64 (length,), the same on every machine.
+    """Return a random order of 0 .. length - 1, read-only int64, the same on every machine.
 
-    seed: >= 0. key: what the order is for, ints in [0, 2**32). Sorting the raw output of a counter-
-    based generator is slower than `Generator.permutation` but, unlike that, promised never to
-    change with the version of NumPy: a run resumed after an upgrade goes on in the same order.
+    seed: >= 0. key: The purpose of the order, ints in [0, 2**32).
     """
+    # Sorting the raw output of a counter-based generator is slower than `Generator.permutation`,
+    # which NumPy may change. The raw output is promised to stay: a run that resumes after an
+    # upgrade reads the same order.
     bits = np.random.Philox(np.random.SeedSequence(seed, spawn_key=key))
     order = np.argsort(bits.random_raw(length), kind="stable")
     order.flags.writeable = False
@@ -38,7 +39,7 @@ def example_ids(
     num_examples: int,
     positions: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Example ids at some positions of the global batch of one train step.
+    """Return the example ids at some positions of the global batch of one train step.
 
     Args:
       seed: >= 0, chooses the order.

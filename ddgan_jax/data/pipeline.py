@@ -1,4 +1,4 @@
-"""The endless stream of batches that the train loop iterates over."""
+"""Make the endless stream of batches that the train loop iterates over."""
 
 import collections
 import concurrent.futures
@@ -7,13 +7,16 @@ import dataclasses
 import itertools
 import sys
 from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, cast
 
 import grain
 import numpy as np
 
 from ddgan_jax.data.datasets import Dataset, RecordDataset, own_words
 from ddgan_jax.data.order import example_ids
-from ddgan_jax.state import Batch
+
+if TYPE_CHECKING:
+    from ddgan_jax.state import Batch
 
 AHEAD = 2  # batches made before they are asked for
 CHUNK = 16  # examples that one thread decodes at a time
@@ -28,13 +31,13 @@ def batches(
     seed: int,
     start_step: int,
     positions: np.ndarray | None = None,
-) -> Generator[Batch, None, None]:
-    """This process's rows of the batches of train steps start_step, start_step + 1, ...
+) -> "Generator[Batch, None, None]":
+    """Yield this process's rows of the batches of train steps start_step, start_step + 1, ...
 
-    What step s gets depends on (seed, s) alone: starting at step k equals skipping k batches, and
-    the rows of all processes together are the same global batch for any number of processes.
-    Batches are made ahead in the background; closing the generator (`contextlib.closing`) stops
-    that, and an error in it surfaces in `next`.
+    The batch of step s depends on (seed, s) alone: starting at step k equals skipping k batches,
+    and the rows of all processes together are the same global batch for any number of processes.
+    Batches are made ahead in the background. Closing the generator (`contextlib.closing`) stops
+    that, and an error in the background surfaces in `next`.
 
     Args:
       dataset: what to read. One in memory is read by one thread, one in files by its `threads`.
@@ -49,6 +52,7 @@ def batches(
     Raises:
       UserError: an example cannot be read.
     """
+    # The position in the global batch goes with each example: random draws are keyed by it.
     index = np.arange(batch_size) if positions is None else np.asarray(positions)
     share = _Share(dataset, batch_size, seed, start_step, index)
     if isinstance(dataset, RecordDataset):
@@ -56,12 +60,15 @@ def batches(
     else:
         reader = _from_memory(share)
     with reader as read, concurrent.futures.ThreadPoolExecutor(1) as background:
+        # One worker makes batches in order, while the devices work on earlier ones.
         pending = collections.deque(background.submit(read, step) for step in range(AHEAD))
         try:
             for step in itertools.count(AHEAD):
                 images, labels = pending.popleft().result()
                 pending.append(background.submit(read, step))
-                yield Batch(image=images, label=labels, index=index.astype(np.int32))
+                batch = {"image": images, "label": labels, "index": index.astype(np.int32)}
+                # Its arrays lie on the host until the devices get them.
+                yield cast("Batch", batch)
         finally:
             for future in pending:
                 future.cancel()
@@ -78,7 +85,7 @@ class _Share:
     index: np.ndarray
 
     def read(self, step: int, rows: slice = slice(None)) -> Examples:
-        """Some of the rows of the step-th batch."""
+        """Return some of the rows of the step-th batch."""
         ids = example_ids(
             self.seed,
             self.start_step + step,
@@ -91,7 +98,7 @@ class _Share:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Chunks:
-    """The same as a random access source for Grain: each batch in chunks of `CHUNK` rows."""
+    """A random access source for Grain that holds each batch in chunks of `CHUNK` rows."""
 
     share: _Share
 
@@ -100,7 +107,7 @@ class _Chunks:
         return -(-len(self.share.index) // CHUNK)
 
     def __len__(self) -> int:
-        return sys.maxsize
+        return sys.maxsize  # the stream has no end, and Grain wants a length
 
     def __getitem__(self, index: int) -> Examples:
         step, chunk = divmod(index, self.per_batch)
@@ -109,13 +116,13 @@ class _Chunks:
 
 @contextlib.contextmanager
 def _from_memory(share: _Share) -> Iterator[Callable[[int], Examples]]:
-    """Gives a function from steps, counted from start_step, to this process's rows."""
+    """Give a function from steps, counted from start_step, to this process's rows."""
     yield share.read
 
 
 @contextlib.contextmanager
 def _decoded_ahead(share: _Share, threads: int) -> Iterator[Callable[[int], Examples]]:
-    """The same, decoded by Grain's threads: the function must be called for steps 0, 1, 2, ..."""
+    """Give the same function with Grain's threads decoding; steps must come as 0, 1, 2, ..."""
     source = _Chunks(share)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     chunks = iter(grain.MapDataset.source(source).to_iter_dataset(options))

@@ -1,8 +1,8 @@
-"""Prepared TFDS sets, whose folders may come from anybody: checked before TFDS opens them.
+"""Check prepared TFDS sets, whose folders may come from anybody, before TFDS opens them.
 
 TFDS imports the Python modules that `features.json` names, and reads the files that the templates
-in `dataset_info.json` make up. Here both are read first, and a set goes on to TFDS only if its
-features are TFDS's own, its files lie in its folder and are regular, and its numbers fit the files.
+in `dataset_info.json` make up. Both files are read here first. A set is handed to TFDS only if its
+features are TFDS's own, its files are regular and lie in its folder, and its numbers fit the files.
 """
 
 import os
@@ -23,8 +23,8 @@ WHAT = "prepared TFDS set"
 INFO, FEATURES, METADATA = "dataset_info.json", "features.json", "metadata.json"
 MOST_SHARDS = 100_000
 RECORDS = "array_record"
-# The classes of features that sets of images have, by the end of their names, and where each keeps
-# what it holds. TFDS has others, some of which start programs or read further files.
+# The classes of features that sets of images have, by the end of their names, with the field in
+# which each keeps its content. TFDS has others, some of which start programs or read further files.
 _FEATURES = {
     "features_dict.FeaturesDict": "featuresDict",
     "image_feature.Image": "image",
@@ -69,7 +69,7 @@ class _Metadata(msgspec.Struct):
 def is_prepared(folder: Path) -> bool:
     """Return whether a set lies in this very folder, .../name/version.
 
-    Raises UserError if one may not look.
+    Raises UserError if the folder may not be read.
     """
     with foreign.reading(folder, WHAT):
         return (folder / INFO).is_file()
@@ -78,7 +78,7 @@ def is_prepared(folder: Path) -> bool:
 def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
     """Return TFDS's reader of the set in a folder, .../name/version.
 
-    Raises UserError if the set is damaged, or holds what no set of images needs.
+    Raises UserError if the set is damaged, or has features that no set of images needs.
     """
     try:
         with foreign.reading(folder, WHAT):
@@ -94,7 +94,7 @@ def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
 
 
 def digest(folder: str | os.PathLike) -> str:
-    """Return the SHA-256 of a set's examples where it was written with one, else ""."""
+    """Return the SHA-256 of a set's examples that was stored when it was written, else ""."""
     path = Path(folder) / METADATA
     with foreign.reading(path, WHAT):
         return foreign.read_json(path, _Metadata).sha256 if path.is_file() else ""
@@ -134,6 +134,7 @@ def _check_info(folder: Path, info: _Info) -> None:
                 f"{shown(folder / INFO, 300)} names its files '{shown(split.filepath_template)}'"
             )
     shards = sum(len(split.shard_lengths) for split in info.splits)
+    # TFDS makes a list of all shards, whose number is only a number in a file.
     if shards > MOST_SHARDS:
         raise UserError(f"{shown(folder / INFO, 300)} has {shards:,} shards")
 
@@ -142,10 +143,12 @@ def _check_features(folder: Path, feature: dict[str, Any]) -> None:
     """Raise UserError unless a feature, and all in it, are TFDS's own and have plain names."""
     path = shown(folder / FEATURES, 300)
     allowed = {*_FEATURES.values(), "pythonClassName", "description", "valueRange"}
+    # A list and no recursion, since the file decides how deep its features are nested.
     waiting = [feature]
     while waiting:
         feature = foreign.convert(waiting.pop(), dict[str, Any], source=path)
         name = foreign.convert(feature.get("pythonClassName"), str, source=path)
+        # Old sets name their class in this field, which is not the one that is checked here.
         if "type" in feature:
             raise UserError(f"{path} is of an old TFDS: prepare the set again")
         kind = _FEATURES.get(name.removeprefix(_MODULE))

@@ -1,4 +1,4 @@
-"""The published files of CIFAR-10 and MNIST: where they are, their checksums, and fetching them."""
+"""Know the published files of CIFAR-10 and MNIST by address and checksum, and fetch them."""
 
 import hashlib
 import http.client
@@ -20,8 +20,8 @@ LARGEST_FILE = 2**28  # bytes of a published file; the largest has 170 million
 class Remote(NamedTuple):
     """A published file.
 
-    sha256: hexadecimal, of the file. content: the same of what is packed in it, where that is one
-    file, so that it is known however it is packed.
+    sha256: Of the file, hexadecimal. content: Of the file that is packed in it, if that is a single
+    one, so that it is recognised however it is packed.
     """
 
     folder: str
@@ -33,7 +33,7 @@ class Remote(NamedTuple):
 _CIFAR = "https://www.cs.toronto.edu/~kriz/"
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 
-# Of each set, the files that are fetched. TFDS checks the same digests of the MNIST files.
+# The files that are fetched for each set. TFDS compares the MNIST files with the same digests.
 PUBLISHED: Mapping[str, tuple[Remote, ...]] = {
     "cifar10": (
         Remote(
@@ -69,20 +69,20 @@ PUBLISHED: Mapping[str, tuple[Remote, ...]] = {
         ),
     ),
 }
-# The same set in another form, which is read but not fetched.
+# Another form of CIFAR-10, which is read but never fetched.
 CIFAR_BINARY = Remote(
     _CIFAR,
     "cifar-10-binary.tar.gz",
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
 )
 
-# Images of each split.
+# The number of images of each split.
 COUNTS: Mapping[str, Mapping[str, int]] = {
     "cifar10": {"train": 50_000, "test": 10_000},
     "mnist": {"train": 60_000, "test": 10_000},
 }
 
-# Where TFDS takes names of the labels from the archive.
+# TFDS takes the names of these labels from the archive.
 CLASSES: Mapping[str, tuple[str, ...]] = {
     "cifar10": (
         *("airplane", "automobile", "bird", "cat", "deer"),
@@ -108,6 +108,7 @@ def fetch(name: str, folder: Path) -> Path:
         file = folder / remote.name
         if not file.exists():
             _download(remote, file)
+        # Never overwritten: it may be somebody's own file of that name.
         elif sha256(file) != remote.sha256:
             raise UserError(f"{file} is not the published file (checksum): move it away")
     return folder / remotes[0].name if len(remotes) == 1 else folder
@@ -137,6 +138,7 @@ def _copy(url: str, path: os.PathLike, title: str) -> None:
     with urllib.request.urlopen(url, timeout=60) as response, open(path, "wb") as out:
         size = int(response.headers.get("Content-Length") or 0) or None
         with tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
+            # The server may send more than it says, or never end.
             while (block := response.read(2**20)) and out.tell() < LARGEST_FILE:
                 out.write(block)
                 bar.update(len(block))

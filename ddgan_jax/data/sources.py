@@ -1,4 +1,4 @@
-"""From the name of a set to a `Dataset`: find it, check it, load it."""
+"""Open the data set that a config names: find it, check it, load it."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ from ddgan_jax.errors import UserError, reason
 
 
 def open_dataset(config: ConfigDict) -> Dataset:
-    """Opens the set that `config.data` describes and reads its first example.
+    """Open the set that `config.data` describes, and read its first example.
 
     A set whose pixels fit `data.memory_limit_mib` is decoded into memory, others while training.
     `digits` and `folder` are written to the data folder on their first use.
@@ -47,7 +47,9 @@ def _open(data: ConfigDict) -> Dataset:
         return _mixture(data)
     builder, hold = _find(data)
     records = _open_records(builder, data, data.image_size, data.channels, hold)
-    records.read(np.array([0]))  # fail here, not after minutes of compilation
+    # A set that cannot be read fails here, and not after minutes of compilation.
+    records.read(np.array([0]))
+    # Pixels are bytes. Decoding once and reading from memory is far faster than any decoder.
     size = records.info.num_examples * data.image_size**2 * data.channels
     return load_into_memory(records) if size <= data.memory_limit_mib * 2**20 else records
 
@@ -60,13 +62,14 @@ def _mixture(data: ConfigDict) -> ArrayDataset:
 
 
 def _stacked_mnist(data: ConfigDict) -> StackedDataset:
-    """Triples of MNIST digits, padded from 28 to 32 pixels with zeros; twice as many as digits.
+    """Return triples of MNIST digits, padded from 28 to 32 pixels with zeros, twice as many.
 
-    Each channel goes through all digits in a random order, then in another one. The orders are
-    those of seed 0 whatever the run's seed: the set is the same in every run.
+    Each channel goes through all digits in a random order, then in another one. The orders have the
+    seed 0 whatever the run's seed, so that the set is the same in every run.
     """
     if (data.image_size, data.channels) != (32, 3):
         raise UserError("stacked_mnist has 32x32x3 images: set data.image_size=32 data.channels=3")
+    # The limit on examples counts triples, and not the digits that they are made of.
     mnist = data.copy_and_resolve_references()
     mnist.name, mnist.max_examples = "mnist", 0
     digits = load_into_memory(_open_records(_find(mnist)[0], mnist, image_size=28, channels=1))
@@ -84,9 +87,9 @@ def _stacked_mnist(data: ConfigDict) -> StackedDataset:
 
 
 def _find(data: ConfigDict) -> tuple[tfds.core.DatasetBuilder, IO | None]:
-    """Return the builder of the set, and what holds its files.
+    """Return the builder of the set, and the lock on its files if they need one.
 
-    `digits` and `folder` are written before if need be.
+    `digits` and `folder` are written first if they are not there.
     """
     data_dir = catalog.resolve_data_dir(data.dir)
     if data.name == "digits":
@@ -101,7 +104,8 @@ def _find(data: ConfigDict) -> tuple[tfds.core.DatasetBuilder, IO | None]:
     if found := catalog.find_prepared(data.name, data_dir):
         return found, None
     try:
-        return catalog.tfds_builder(data.name, data_dir), None  # not prepared, or mocked in a test
+        # The set is not prepared, which the first reading will say, or it is mocked in a test.
+        return catalog.tfds_builder(data.name, data_dir), None
     except ImportError as error:
         raise UserError(_missing(data, data_dir / data.name)) from error
 
@@ -123,6 +127,7 @@ def _open_records(
         count = _limited(len(source), data.max_examples)
     except (KeyError, NotImplementedError, ValueError) as error:
         raise UserError(_not_readable(builder, data, error)) from error
+    # A mocked set of a test has no files.
     if prepared.is_prepared(folder):
         prepared.check_shards(folder, builder.info.splits[data.split].file_instructions)
     label: Any = None if label_key is None else features[label_key]
@@ -142,7 +147,8 @@ def _open_records(
 def _reader(records: Any) -> Callable[[list[int]], Sequence[Any]]:
     if isinstance(records, ArrayRecordDataSource):
         return records.__getitems__
-    return lambda ids: [records[id_] for id_ in ids]  # tfds.testing.mock_data has no other way
+    # The records of tfds.testing.mock_data have no other way.
+    return lambda ids: [records[id_] for id_ in ids]
 
 
 def _limited(count: int, max_examples: int) -> int:
@@ -150,7 +156,10 @@ def _limited(count: int, max_examples: int) -> int:
 
 
 def _keys(name: str, features: tfds.features.FeaturesDict) -> tuple[str, str | None]:
-    """Names of the image feature and of the label feature (None: no labels), found by type."""
+    """Return the names of the image feature and of the label feature (None without labels).
+
+    They are found by their types. Raises UserError if no feature is the only candidate for images.
+    """
     pictures = [
         k
         for k, v in features.items()

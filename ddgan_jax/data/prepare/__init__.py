@@ -1,1 +1,1 @@
-"""Preparing data sets: archives, folders and arrays become records that training reads."""
+"""Prepare data sets: archives, folders and arrays become records that training reads."""

@@ -1,7 +1,7 @@
-"""Reading the published archives of CIFAR-10 and MNIST.
+"""Read the published archives of CIFAR-10 and MNIST.
 
-Nothing in an archive is executed, and no file is extracted: what is packed is read into memory, as
-far as the sets need it and within bounds. Checksums of the packing are compared to the end.
+Nothing in an archive is executed, and no file is extracted. The packed files that the sets need are
+read into memory, within bounds, and to their end, where the packing has its checksums.
 """
 
 import bz2
@@ -76,7 +76,7 @@ def read(
 
 
 def _check(name: str, published: bool, splits: Splits) -> None:
-    """Raise ValueError for labels that are none, and for published splits of other lengths."""
+    """Raise ValueError for labels out of range, and for published splits of other lengths."""
     for split, (pixels, labels) in splits.items():
         if not len(pixels) or len(pixels) != len(labels):
             raise ValueError(f"{split} has {len(pixels):,} images and {len(labels):,} labels")
@@ -100,6 +100,7 @@ def _unpack(archive: Path, names: set[str]) -> dict[str, bytes]:
         plain = name.removesuffix(".gz")
         if plain not in names:
             continue
+        # Which of the two is meant, nobody can know.
         if plain in found:
             raise UserError(f"{shown(archive, 300)} holds {plain} twice")
         content = read_member()
@@ -140,6 +141,7 @@ def _zip_members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], bytes]]]:
 def _tar_members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """Read a tar as a stream: a member's place never leads back, so that reading ends."""
     with _unpacked(file) as stream:
+        # A small compressed file may unfold to any size, and a tar must be read to its end.
         bounded = _Bounded(stream, LARGEST_WHOLE)
         # A tar that is read as a stream is only ever asked for its next bytes.
         with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r|") as pack:
@@ -149,7 +151,8 @@ def _tar_members(file: BinaryIO) -> Iterator[tuple[str, Callable[[], bytes]]]:
                 if member.isreg() and not member.issparse():
                     data = pack.extractfile(member)
                     yield member.name, lambda data=data: _read_at_most(data, LARGEST_MEMBER)
-        while bounded.read(2**20):  # reaching the end compares the checksum of the whole
+        # The end is read too, since the checksum of the whole is compared there.
+        while bounded.read(2**20):
             pass
 
 
@@ -185,7 +188,8 @@ def _read_at_most(stream: Any, most: int) -> bytes:
     content = stream.read(most + 1)
     if len(content) > most:
         raise ValueError(f"a file in it has more than {most:,} bytes")
-    if stream.read(1):  # reaching the end compares the checksum
+    # Reading beyond the end makes the unpacker compare its checksum.
+    if stream.read(1):
         raise ValueError("a file in it is longer than it says")
     return content
 
@@ -213,6 +217,7 @@ def _cifar_pickle(content: bytes) -> tuple[np.ndarray, np.ndarray]:
     batch = pickles.load(content)
     pixels, labels = batch.get("data"), batch.get("labels")
     if isinstance(labels, list) and all(type(label) is int for label in labels):
+        # Numbers that int64 does not hold become -1, which is refused with the other bad labels.
         labels = np.array([label if 0 <= label < NUM_CLASSES else -1 for label in labels], np.int64)
     if not (isinstance(pixels, np.ndarray) and isinstance(labels, np.ndarray)):
         raise ValueError("a batch does not hold an array `data` and a list `labels` of integers")
@@ -220,6 +225,7 @@ def _cifar_pickle(content: bytes) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cifar_binary(content: bytes) -> tuple[np.ndarray, np.ndarray]:
+    # A byte with the label, then the pixels.
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + 3 * 32 * 32)
     return _cifar_examples(records[:, 1:], records[:, 0])
 

@@ -1,4 +1,4 @@
-"""Preparing data sets: from an archive, a folder, arrays or TFDS's own source to ArrayRecord."""
+"""Prepare a data set from an archive, a folder, arrays or TFDS's own source, as ArrayRecord."""
 
 import importlib.util
 import os
@@ -37,18 +37,18 @@ def prepare(
     """Write a TFDS set as ArrayRecord and return its folder.
 
     Args:
-      dataset: its name. cifar10 and mnist come from `archive`, `arrays` or `download` and are
-        then what TFDS itself reads by these names; `images` and `arrays` make a set of any other
-        name; every other TFDS name is prepared by TFDS, which takes TensorFlow.
-      data_dir: folder of prepared sets; "": $TFDS_DATA_DIR, else ~/tensorflow_datasets.
-      archive: the published archive of cifar10 or mnist, see `archives.read`.
-      images: folder or zip file of images, see `image_folders` and `image_layouts`.
-      arrays: .npz or .npy file of uint8 images (N, H, W, C) or (N, H, W), C 1 or 3, and perhaps
-        labels, see `array_files`; becomes the split "train".
-      download: fetch the published archive of cifar10 or mnist; it stays in data_dir/downloads.
-      allow_unpublished: take an `archive` that is not the published one, which `warn` is told.
-      report: takes lines that say how many images and classes there are, and what was left out.
-      warn: takes lines about what may be a mistake.
+      dataset: Its name. cifar10 and mnist come from `archive`, `arrays` or `download`, and TFDS
+        itself reads them by these names. `images` and `arrays` make a set of any other name. Every
+        other TFDS name is prepared by TFDS, which takes TensorFlow.
+      data_dir: The folder of prepared sets; "" for $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      archive: The published archive of cifar10 or mnist, see `archives.read`.
+      images: A folder or zip file of images, see `image_folders` and `image_layouts`.
+      arrays: An .npz or .npy file of uint8 images (n, h, w, c) or (n, h, w), c 1 or 3, and perhaps
+        labels, see `array_files`. It becomes the split "train".
+      download: Fetch the published archive of cifar10 or mnist; it stays in data_dir/downloads.
+      allow_unpublished: Accept an `archive` that is not the published one.
+      report: Takes lines that count images and classes, and what was left out.
+      warn: Takes lines about what may be a mistake.
 
     Raises UserError if the set exists already (nothing is ever overwritten), if the input is
     missing or broken, or if TensorFlow is needed and not installed: then what was there is
@@ -94,6 +94,7 @@ def _check_request(dataset: str, given: list[str], allow_unpublished: bool) -> N
 def _write(builder: tfds.core.DatasetBuilder, folder: Path) -> Path:
     """Write a set whose input was read, unless another process writes it or has written it."""
     with locks.only_writer(folder / builder.name):
+        # Another process may have written the set while this one waited for the lock.
         if found := catalog.find_folder(builder.name, folder):
             raise UserError(f"{builder.name} is already prepared in {found}; nothing was changed")
         return builders.write(builder)
@@ -173,10 +174,12 @@ def _by_tfds(name: str, folder: Path) -> Path:
         builder = catalog.tfds_builder(name, folder)
     except ImportError as error:
         raise UserError(needs_tf) from error
+    # TFDS's own message about a missing file comes late and does not name the folder.
     manual = folder / "downloads" / "manual"
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS and not (manual.is_dir() and any(manual.iterdir())):
         instructions = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.split())
         raise UserError(f"{name} must be fetched by hand into {manual}: {instructions}")
+    # Before the download, which may take hours and ends with the same need.
     if importlib.util.find_spec("tensorflow") is None:
         raise UserError(needs_tf)
     try:
