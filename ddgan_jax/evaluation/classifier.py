@@ -253,6 +253,7 @@ def load(path: str | os.PathLike) -> Trained:
     if (about.format, {name: a.shape for name, a in found.items()}) != (FORMAT, shapes):
         raise UserError(f"{shown(path, 300)} is no classifier of ours: move it, to train it again")
     params = parameters.nested(found)
+    # The checksum finds damage, and the format and shapes find files of another version.
     numbers = all(a.dtype == np.float32 and np.isfinite(a).all() for a in found.values())
     if not numbers or about.weights_sha256 != sha256(params):
         raise UserError(

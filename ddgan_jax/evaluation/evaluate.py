@@ -179,6 +179,7 @@ def _reference(
         real = reference.from_cache(open_dataset(), network, split=split, keep=keep, report=report)
     ours = provenance(network, source.name, reference.preprocessing(*source.shape))
     statistics.require_comparable(real.provenance, ours)
+    # A file of statistics may keep fewer features than the metrics need; the cache never does.
     fewest = max(names.METRICS[name].fewest for name in options.metrics) if with_vectors else 0
     if len(real.features) < fewest:
         raise UserError(

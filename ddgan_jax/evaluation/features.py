@@ -160,6 +160,7 @@ def pixels(devices: Devices) -> FeatureNetwork:
 def average_pixels(images: UInt8[Array, "b h w c"]) -> Float[Array, "b d"]:
     """Return images as float32 vectors in [-1, 1] of at most LARGEST_PIXELS numbers."""
     height, width, channels = images.shape[1:]
+    # A product with two matrices averages any size, also one that the cells do not divide.
     side = int((LARGEST_PIXELS / channels) ** 0.5)
     rows, columns = (cell_matrix(size, min(size, side)) for size in (height, width))
     x = images.astype(jnp.float32) / 127.5 - 1

@@ -63,6 +63,7 @@ def gather(
         for batch in in_batches(chunks, network.batch_size):
             found = network.extract(batch)
             _check_finite(found, network)
+            # The width of the features shows with the first batch.
             before = statistics.empty(found.vectors.shape[1]) if stats is None else stats
             stats = statistics.add(before, found.vectors)
             if before.count < keep:
@@ -91,6 +92,7 @@ def in_batches(chunks: Iterable[Images], batch_size: int) -> Iterator[Images]:
         count += len(chunk)
         if count >= batch_size:
             joined = np.concatenate(waiting)
+            # Whole batches alone: each smaller one would be filled up with copies and wasted work.
             whole = count - count % batch_size
             for start in range(0, whole, batch_size):
                 yield joined[start : start + batch_size]

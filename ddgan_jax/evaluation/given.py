@@ -59,6 +59,7 @@ def _folder(folder: ImageFolder) -> Given:
             f"{folder.names[i]} has {shapes[i][1]} x {shapes[i][0]} pixels" for i in (0, other)
         )
         raise UserError(f"the images below {folder.root} have several sizes: {first}, {second}")
+    # A folder may mix gray and colour, of which colour is the common form.
     channels = max(shape[-1] for shape in shapes)
 
     def read() -> Iterator[np.ndarray]:
@@ -88,6 +89,7 @@ def _check_floats(found: ImageArrays) -> None:
             f"{found.name} holds floats from {low:.4g} to {high:.4g}: they must lie in [-1, 1], or "
             "be uint8"
         )
+    # Images in [0, 1] lie in [-1, 1] too, and would be scored as pale ones.
     if low >= 0:
         raise UserError(
             f"{found.name} holds floats from {low:.4g} to {high:.4g}: if they mean [0, 1], give "

@@ -19,6 +19,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import given, reference
 from ddgan_jax.evaluation.gather import Images
 from ddgan_jax.files.paths import is_bucket, run_folder_path, user_path
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import drawing, weights
 from ddgan_jax.inference.model import Model
 
@@ -71,17 +72,20 @@ def samples_of(
     if has_points(model.config):
         raise UserError("this model draws points: `ddgan experiment` scores those")
     config = from_dict(model.config.to_dict())
+    # Another set has splits and examples of its own.
     if dataset:
         config.data.update(name=dataset, path="", split="train", max_examples=0)
     for field, value in (("split", split), ("dir", data_dir)):
         config.data[field] = value or config.data[field]
     size = config.data.image_size
-    place = Path(run_folder_path(folder)) if is_run and not is_bucket(folder) else Path()
+    # Results of an export have no run folder to lie in, nor have those of a run in a bucket.
+    local = is_run and not is_bucket(folder)
+    run = RunFolder.at(run_folder_path(folder) if local else "")
     return Source(
         name=f"samples of {folder}, step {model.step} ({model.kind})",
         count=count,
         shape=(size, size, config.data.channels),
-        place=place / "evaluations" / f"step_{model.step}_in_{model.num_steps}",
+        place=Path(run.evaluations) / f"step_{model.step}_in_{model.num_steps}",
         read=lambda: model.draw(model.request(range(count))),
         data=config,
         model={
@@ -114,7 +118,7 @@ def images_of(
         name=f"images of {path}",
         count=count,
         shape=images.shape,
-        place=Path("evaluations") / _name_of(path),
+        place=Path(RunFolder.at("").evaluations) / _name_of(path),
         read=functools.partial(_first, images, count),
         data=config,
         model={"images": path},

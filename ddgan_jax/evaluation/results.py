@@ -108,6 +108,7 @@ def new_file(folder: Path, stem: str) -> Iterator[epath.Path]:
 def _is_ours(path: epath.Path, lock: contextlib.ExitStack) -> bool:
     """Take the lock of a file that is not there yet; return whether that was possible."""
     try:
+        # Without waiting: the next name will do as well.
         lock.enter_context(locks.only_writer(path, patience=0))
     except BusyError:  # another evaluation will put its result there
         return False

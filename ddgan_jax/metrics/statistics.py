@@ -76,6 +76,7 @@ def empty(dim: int) -> FeatureStatistics:
 
 def add(stats: FeatureStatistics, features: Float[np.ndarray, "n d"]) -> FeatureStatistics:
     """Return the statistics with further features, of any float dtype, added."""
+    # Sums of float32 over 50,000 images would lose the digits that the covariance is made of.
     x = np.asarray(features, np.float64)
     return merge(stats, FeatureStatistics(len(x), x.sum(0), x.T @ x))
 
@@ -202,6 +203,7 @@ def _covariance_problem(mu: np.ndarray, sigma: np.ndarray) -> str:
 
 def require_comparable(a: Provenance, b: Provenance) -> None:
     """Raise UserError for another network, protocol, other weights or preprocessing."""
+    # Not the data set: comparing two sets is what statistics are for.
     compared = ("network", "protocol", "weights_sha256", "preprocessing")
     pairs = [(name, getattr(a, name), getattr(b, name)) for name in compared]
     different = [f"{name} {x} and {y}" for name, x, y in pairs if x != y]
