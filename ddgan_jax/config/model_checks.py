@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddgan_jax.config.defaults import POINT_SETS, SECTIONS
-from ddgan_jax.config.networks import NETWORKS, network_fields
+from ddgan_jax.config.networks import NETWORKS, WITH_CLASSES, network_fields
 from ddgan_jax.config.schema import Section, check_group, check_names
 from ddgan_jax.config.shapes import CONVOLUTIONAL, check_levels, check_ncsnpp_widths, check_unet
 from ddgan_jax.errors import UserError
@@ -31,7 +31,8 @@ def check_model(config: ConfigDict) -> None:
         raise UserError("train.shard_optimizer needs train.mapping=shard_map")
     refuse(_schedule_rules(config))
     for role in NETWORKS:
-        _NETWORK_CHECKS[config[role].name](config, role)
+        if check := _NETWORK_CHECKS.get(config[role].name):
+            check(config, role)
     refuse(_objective_rules(config))
     refuse(_head_rules(config))
 
@@ -180,9 +181,9 @@ def _head_rules(config: ConfigDict) -> Rules:
     )
     for role in NETWORKS:
         yield (
-            config.data.num_classes and config[role].name != "unet",
+            config.data.num_classes and config[role].name not in WITH_CLASSES,
             f"data.num_classes={config.data.num_classes}: {role}.name={config[role].name!r} cannot "
-            "be told the class; use unet, or data.num_classes=0",
+            f"be told the class; use {' or '.join(WITH_CLASSES)}, or data.num_classes=0",
         )
 
 
@@ -221,6 +222,7 @@ def _check_mlp(config: ConfigDict, role: str) -> None:
         )
 
 
+# A network without rules between its fields needs no check.
 _NETWORK_CHECKS: Mapping[str, Callable[[ConfigDict, str], None]] = {
     "ncsnpp": _check_ncsnpp,
     "small": _check_convolutional,

@@ -227,6 +227,9 @@ NETWORKS: dict[str, dict[str, Section]] = {
 }
 
 
+WITH_CLASSES = ("unet",)  # the networks that can be told the class of an image
+
+
 def network_fields(role: str, group: Any) -> Section:
     """Return the fields of the network that a group of fields names.
 
