@@ -37,9 +37,13 @@ def _embedding(default: int) -> Field:
     )
 
 
-def _latent(default: str, *choices: str, what: str = "Distribution of the latent z") -> Field:
-    sentence = f'{what}; "none" sets it to 0, which makes the denoising distribution unimodal.'
-    return Field(default, sentence, choices=choices)
+def _latent(default: str, *choices: str) -> Field:
+    return Field(
+        default,
+        'Distribution of the latent z; "none" sets it to 0, which makes the denoising distribution '
+        "unimodal.",
+        choices=choices,
+    )
 
 
 def _levels(base: int, multipliers: tuple[int, ...], attention: tuple[int, ...]) -> Section:
@@ -193,10 +197,11 @@ _GROUPS: dict[str, dict[str, Section]] = {
         "ncsnpp": _NCSNPP,
         "unet": _UNET
         | {
-            "latent": _latent(
+            "latent": Field(
                 "normal",
-                *_ANY_LATENT,
-                what="Distribution of the latent z, which enters as further channels of the input",
+                "Distribution of the latent z, which enters as further channels of the input; "
+                '"none" leaves it out, which makes the denoising distribution unimodal.',
+                choices=_ANY_LATENT,
             )
         },
         "mlp": _mlp(3)
