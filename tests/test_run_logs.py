@@ -3,12 +3,14 @@
 Generators are seeded; `tests.hostile` knows the damage.
 """
 
+import ast
 import json
 import math
 import os
 import random
 import re
 import xml.etree.ElementTree as ElementTree
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +50,19 @@ def no_report(line: str) -> None:
 
 
 # ---- lines of a log
+
+
+def test_the_names_of_a_run_folders_files_stand_in_one_module():
+    """Other modules may name them to people, in docstrings, but never build a path of them."""
+    own = {"metrics.jsonl", "machine.jsonl", "origin.json", "evaluations", "jax_cache"}
+    package = Path(run_folder.__file__).parents[1]
+    found = {
+        (str(path.relative_to(package)), node.value)
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in own
+    }
+    assert found == {("files/run_folder.py", name) for name in own}
 
 
 def test_every_step_that_a_config_can_ask_for_is_a_step_of_a_run():
