@@ -9,38 +9,38 @@ modes apart and some not; at the authors' scale nearly all leave them apart.
 from collections.abc import Mapping
 
 import numpy as np
+from jaxtyping import Float, Int
 
 SPACING = 5.0
 SIDE = 5  # centres per side
 POINTS_PER_CENTRE = 10_000
 STD = 1 / 3
-RADIUS = 1.0  # of a mode: 3 standard deviations
 MEAN = SPACING * (SIDE - 1) / 2
 
 # (offset, scale) of each set: stored point = (point - offset) / scale.
 SETS: Mapping[str, tuple[float, float]] = {"mog25": (0.0, 1.0), "mog25_scaled": (MEAN, 2.0)}
 
 
-def centres() -> np.ndarray:
-    """Return the 25 centres, float64 (25, 2)."""
+def centres() -> Float[np.ndarray, "25 2"]:
+    """Return the 25 centres."""
     axis = SPACING * np.arange(SIDE)
     return np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def points() -> tuple[np.ndarray, np.ndarray]:
-    """Return the points, float64 (250000, 2), and their centres, int32; the same in every run."""
+def points() -> tuple[Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]:
+    """Return the 250,000 points and the number of the centre of each, the same in every run."""
     labels = np.repeat(np.arange(SIDE**2, dtype=np.int32), POINTS_PER_CENTRE)
     noise = np.random.Generator(np.random.Philox(25)).standard_normal((len(labels), 2))
     return centres()[labels] + np.clip(STD * noise, -3 * STD, 3 * STD), labels
 
 
-def to_set(name: str, points: np.ndarray) -> np.ndarray:
-    """Return points (n, 2) as the set stores them: float32 (n, 1, 1, 2)."""
+def to_set(name: str, points: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 1 1 2"]:
+    """Return points as the set stores them, float32."""
     offset, scale = SETS[name]
     return ((points - offset) / scale).astype(np.float32)[:, None, None, :]
 
 
-def from_set(name: str, stored: np.ndarray) -> np.ndarray:
-    """Return stored points (n, 1, 1, 2) as float64 (n, 2): the inverse of `to_set`."""
+def from_set(name: str, stored: Float[np.ndarray, "n 1 1 2"]) -> Float[np.ndarray, "n 2"]:
+    """Return stored points as float64: the inverse of `to_set`."""
     offset, scale = SETS[name]
     return np.asarray(stored, np.float64).reshape(-1, 2) * scale + offset

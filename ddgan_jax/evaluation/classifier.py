@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import msgspec
 import numpy as np
 import optax
+from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
 from ddgan_jax import data, distributed, randomness
@@ -137,8 +138,8 @@ def of_stacked_digits(config: ConfigDict, report: Report) -> Trained:
     return of_dataset(ArrayDataset(info, digits, stacked.digits), report)
 
 
-def label_stacks(params: Params, images: np.ndarray) -> np.ndarray:
-    """Return the labels 100 R + 10 G + B, int (n,), of uint8 images (n, 32, 32, 3)."""
+def label_stacks(params: Params, images: UInt8[np.ndarray, "n h w 3"]) -> Int[np.ndarray, " n"]:
+    """Return the labels 100 R + 10 G + B of stacked digits, of which each channel is classified."""
     digits = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3], 1)
     red, green, blue = _predict(params, digits).reshape(-1, 3).T
     return 100 * red + 10 * green + blue

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from ddgan_jax import metrics
@@ -112,8 +113,8 @@ def open_scorer(
     return Scorer(tuple(asked), count, network, real, digits)
 
 
-def label_with(digits: Trained, images: Images) -> np.ndarray:
-    """Return the labels 100 R + 10 G + B of stacked digits, int (n,)."""
+def label_with(digits: Trained, images: Images) -> Int[np.ndarray, " n"]:
+    """Return the labels of stacked digits; see `classifier.label_stacks`."""
     return classifier.label_stacks(digits.params, images)
 
 
