@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ddgan_jax import checkpoint
-from ddgan_jax.checkpoint import list_steps, load_ema, load_state
+from ddgan_jax.checkpoint import list_steps, load_ema, load_state, reading
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files.run_folder import RunFolder
 from tests.checkpoints import (
@@ -256,7 +255,7 @@ def test_what_another_process_replaces_meanwhile_is_not_damaged(tmp_path, monkey
     """Between listing and reading the newest step goes and a newer one appears, several times."""
     save_steps(tmp_path, 1, 2, 3)
     shutil.move(tmp_path / "3", tmp_path.parent / "later")
-    read, moves = checkpoint._read_manifest_and_config, iter([("2", "1"), ("1", "3")])
+    read, moves = reading.read_manifest_and_config, iter([("2", "1"), ("1", "3")])
 
     def replaced(folder):
         for gone, appeared in moves:
@@ -266,7 +265,7 @@ def test_what_another_process_replaces_meanwhile_is_not_damaged(tmp_path, monkey
             break
         return read(folder)
 
-    monkeypatch.setattr(checkpoint, "_read_manifest_and_config", replaced)
+    monkeypatch.setattr(reading, "read_manifest_and_config", replaced)
     lines = []
     step, _, ema = load_ema(tmp_path, report=lines.append)
     assert (step, lines) == (3, [])
@@ -288,7 +287,7 @@ def test_nobody_is_told_to_move_a_live_run(tmp_path):
 )
 def test_a_manifest_of_another_form_is_damage(tmp_path, content):
     save_steps(tmp_path, 1, 2)
-    manifest = {"content": content, "crc32": checkpoint._checksum(content)}
+    manifest = {"content": content, "crc32": reading.checksum(content)}
     (tmp_path / "2" / "manifest" / "metadata").write_text(json.dumps(manifest))
     lines = []
     assert load_ema(tmp_path, report=lines.append)[0] == 1 and len(lines) == 1
