@@ -99,10 +99,9 @@ def test_key_of_a_seed_is_that_of_the_default_generator(setting):
 PROGRAM = """
 import hashlib, sys
 import jax, numpy as np
-from ddgan_jax import sampling
-from ddgan_jax.arguments import parse_config
-from ddgan_jax.model import from_run
-from ddgan_jax.train import train
+from ddgan_jax.cli.arguments import parse_config
+from ddgan_jax.inference.load import from_run
+from ddgan_jax.training.loop import train
 
 settings = ("train.num_steps=3", "train.batch_size=32", "generator.width=16", "log.num_samples=16",
             "discriminator.width=16", "log.every_steps=1", "sampling.chunk_size=16")

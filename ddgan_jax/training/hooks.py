@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import UInt8
+from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
 from ddgan_jax import distributed, images
@@ -28,7 +28,7 @@ from ddgan_jax.inference import drawing
 from ddgan_jax.metrics import names
 from ddgan_jax.metrics.statistics import SavedStatistics
 from ddgan_jax.sampling import Sampler
-from ddgan_jax.state import AnyArray, GeneratorState, Params, TrainState
+from ddgan_jax.state import GeneratorState, Params, TrainState
 from ddgan_jax.training import reporter
 
 PREFIX = "eval/"
@@ -90,7 +90,7 @@ def make_scores(
 
 def state_metrics(
     step: int, generator: GeneratorState, learning_rates: Mapping[str, optax.Schedule]
-) -> dict[str, AnyArray | float]:
+) -> dict[str, Float[Array, ""] | float]:
     """Return metrics of the state after `step` that the train step does not compute itself.
 
     ema_distance: |averaged - raw| / |raw| over all parameters of the generator together.
@@ -98,7 +98,10 @@ def state_metrics(
     """
     # How far the average lags behind the raw parameters, which it follows slowly.
     distance = _relative_distance(generator.ema_params, generator.params)
-    rates = {f"{name}_learning_rate": rate(step - 1) for name, rate in learning_rates.items()}
+    rates = {
+        f"{name}_learning_rate": np.asarray(rate(step - 1)).item()
+        for name, rate in learning_rates.items()
+    }
     return {"ema_distance": distance, **rates}
 
 
