@@ -45,6 +45,7 @@ def open_images(path: str | os.PathLike, what: str = "arrays") -> ImageArrays:
     where = f"`{image_name}` of {shown(path, 300)}" if image_name else shown(path, 300)
     form = file.forms[image_name]
     _check_form(form, where)
+    # Mapped, so that a file larger than memory can be read in parts.
     pixels = file.mapped(image_name)
     pixels = pixels[..., None] if pixels.ndim == 3 else pixels
     labels = None
@@ -98,6 +99,7 @@ def num_classes(labels: np.ndarray, where: str) -> int:
     Raises UserError unless every class from 0 up has an image: a network would be trained for a
     class, and asked to draw it, that it has never seen.
     """
+    # The fix that the message gives depends on where the gaps are.
     there = np.unique(labels)
     classes = int(there[-1]) + 1
     if len(there) == classes:
@@ -126,6 +128,7 @@ def missing_classes(labels: np.ndarray, classes: int) -> str:
 
 def _choose(file: ArrayFile) -> tuple[str, str | None]:
     """Return the names of the images and of the labels (None: there are none)."""
+    # In this order: a clear name, an only array, the names that NumPy gives to unnamed ones.
     names = set(file.forms)
     if "images" in names:
         return "images", "labels" if "labels" in names else None

@@ -104,6 +104,7 @@ def tfds_builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
             file_format="array_record",
             **{key: value for key, value in options.items() if value},
         )
+    # TFDS asserts that a version is a known one.
     except (ValueError, AssertionError) as error:
         raise UserError(_unknown(name, data_dir)) from error
 
@@ -146,6 +147,7 @@ def how_to_prepare(name: str, data_dir: str = "") -> str:
 
 def _unknown(name: str, data_dir: Path) -> str:
     stem = name.split(":")[0].split("/")[0]
+    # Near names may be configurations of the same set, sets of TFDS, or sets in the folder.
     known = list(tfds.list_builders(with_community_datasets=False))
     if stem in known:
         known = [f"{stem}/{config}" for config in tfds.builder_cls(stem).builder_configs] or [stem]

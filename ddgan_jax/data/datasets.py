@@ -158,9 +158,10 @@ class RecordDataset:
 
     def _pixels(self, image: bytes | np.ndarray, source: str) -> np.ndarray:
         channels = self.info.channels
+        # Sets mocked by TFDS hand out pixels; real ones leave the decoding to us.
         if isinstance(image, bytes):
             pixels = decode.decode(image, channels, source)
-        else:  # tfds.testing.mock_data hands out pixels
+        else:
             pixels = decode.convert_channels(image, channels)
         return decode.fit(pixels, self.info.image_size, source)
 

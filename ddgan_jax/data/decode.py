@@ -20,9 +20,9 @@ def decode(encoded: bytes, channels: int | None, source: str = "the image") -> n
     """Decode a PNG, JPEG, BMP, GIF (first frame) or WebP file: uint8 (H, W, channels).
 
     Gray becomes RGB by repetition, RGB becomes gray by ITU-R 601 luma; transparency is dropped.
-    channels: 1 or 3; None: 1 for what is stored as gray, 3 for everything else. source: how
-    messages call the image. Raises UserError for something else, for damage, for more than 8 bits
-    per channel, and for more than `MOST_PIXELS`, which are counted before they are decoded.
+    channels: 1 or 3; None for 1 if the file is gray and 3 otherwise. source: The name of the image
+    in messages. Raises UserError for other files, for damage, for more than 8 bits per channel, and
+    for more than `MOST_PIXELS`, which are counted before they are decoded.
     """
     with foreign.reading(source, KINDS), _opened(encoded) as image:
         width, height = image.size
@@ -44,6 +44,7 @@ def decode(encoded: bytes, channels: int | None, source: str = "the image") -> n
 
 def _opened(encoded: bytes) -> Image.Image:
     try:
+        # The formats are named, since some of Pillow's readers start other programs.
         return Image.open(io.BytesIO(encoded), formats=FORMATS)
     except UnidentifiedImageError as error:  # its own text shows the BytesIO object
         raise ValueError("not in the form of one") from error

@@ -160,6 +160,8 @@ def train(dataset: Dataset, report: Report, *, steps: int, seed: int = 0) -> Tra
     # set is stored in, and the same in every training.
     order = permutation(0, (HELD_OUT_ORDER,), info.num_examples)
     held_out, rest = np.split(order, [max(1, round(info.num_examples * HELD_OUT))])
+    # One cycle of the learning rate trains a small network in few steps on any of these sets,
+    # without a setting for each.
     optimizer = optax.adamw(optax.cosine_onecycle_schedule(steps, LEARNING_RATE), weight_decay=0.01)
     shape = (info.image_size, info.image_size, info.channels)
     params = init_params(randomness.run_key(seed), shape, info.num_classes)
@@ -246,6 +248,7 @@ def load(path: str | os.PathLike) -> Trained:
     text = arrays.text_of(found, "about", path).encode()
     about = foreign.decode_json(text, _About, source=path)
     del found["about"]
+    # The sizes in the file decide the shapes, and are compared with the data set by `of_dataset`.
     height, width, channels = about.images
     wanted = jax.eval_shape(
         lambda: init_params(randomness.run_key(0), (height, width, channels), about.classes)

@@ -74,8 +74,11 @@ def evaluate_command(
     names.check(options.metrics, options.features)
     source = _open_source(workdir, export_dir, images, options, step, num_steps)
     names.check_count(options.metrics, source.count, allow_small=options.allow_small)
+    # The place of the result is taken first: finding out after hours that it cannot be written
+    # would cost the result.
     with _place_for(source, options) as out:
         result = evaluate(source, options, report=report)
+        # JSON has no NaN, and other programs refuse a file with one.
         content = json.dumps(result, indent=2, allow_nan=False)
         write_atomically(out, f"{content}\n".encode())
     print(f"{results.table(result)}\nresult     {out}")

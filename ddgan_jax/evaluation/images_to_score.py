@@ -88,6 +88,7 @@ def samples_of(
         place=Path(run.evaluations) / f"step_{model.step}_in_{model.num_steps}",
         read=lambda: model.draw(model.request(range(count))),
         data=config,
+        # The checksum says which parameters these were after the folder has gone or changed.
         model={
             "folder": folder,
             "step": model.step,

@@ -73,6 +73,7 @@ def resize_matrix(protocol: str, size: int) -> Float[np.ndarray, "299 size"]:
 
 def resize(images: Array, protocol: str) -> Float[Array, "b 299 299 c"]:
     """Resize images (b, h, w, c) of any dtype in [0, 255], where the values stay."""
+    # With the default precision TPUs would round pixels to bfloat16.
     x = jnp.asarray(images, jnp.result_type(float))
     rows, columns = (jnp.asarray(resize_matrix(protocol, n), x.dtype) for n in x.shape[1:3])
     return jnp.einsum("ah,bhwc,ew->baec", rows, x, columns, precision=PRECISION)

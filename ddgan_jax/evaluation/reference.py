@@ -43,6 +43,8 @@ def of_dataset(
     keep: Number of feature vectors to keep. Raises UserError for an image that cannot be read.
     """
     info = dataset.info
+    # Not the order of the set, which may be that of the classes: the first features must belong to
+    # a random part.
     order = permutation(0, (REFERENCE_ORDER,), info.num_examples)
     ids = order[: num or len(order)]
     part = f", {len(ids)} of them" if len(ids) < len(order) else ""
@@ -123,6 +125,7 @@ def data_config(
     return config.lock()
 
 
+# Sets that this program makes, of which nothing may be prepared yet that tells their sizes.
 _OURS = {"digits": (8, 1), "stacked_mnist": (32, 3)}
 
 

@@ -134,6 +134,7 @@ def table(result: Mapping[str, Any]) -> str:
     values = result["metrics"]
     lines = []
     for name, value in values.items():
+        # A standard deviation stands in the line of its number.
         if "_std" not in name:
             lines.append(f"{name:<26} {_shown(name, value)}{_spread(name, values)}")
     lines += ["", f"samples    {result['samples']['count']:,} {result['samples']['images']}"]

@@ -130,6 +130,7 @@ def compute(
     for name in asked:
         numbers = _COMPUTE[name](fake, reference)
         values |= dict(zip(names.METRICS[name].values, numbers, strict=True))
+    # Finite features may be so large that their squares are not.
     bad = [f"{name} is {value:g}" for name, value in values.items() if not math.isfinite(value)]
     if bad:
         raise NotFiniteError(

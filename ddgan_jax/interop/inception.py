@@ -124,6 +124,7 @@ def convert(
     path = _existing(path)
     content = foreign.read_bytes(path, "Inception weights", most=LARGEST)
     source_sha256 = hashlib.sha256(content).hexdigest()
+    # By the content, since anybody may have renamed the file.
     is_npz = _is_npz(content)
     if not is_npz and expected_sha256 not in (None, source_sha256):
         raise UserError(

@@ -121,8 +121,10 @@ def config_from_args(args: Any) -> ConfigDict:
         setattr(config[section], name, given[option])
     config.generator.output_tanh = not given["not_use_tanh"]
     config.diffusion.schedule = "geometric" if given["use_geometric"] else "vp"
+    # Without lazy_reg the official code computes the penalty at every step.
     config.objective.r1_interval = given["lazy_reg"] or 1
     config.optimizer.ema_decay = given["ema_decay"] if given["use_ema"] else 0.0
+    # The official scripts choose the discriminator by the data set; weights alone come without one.
     dataset = given["dataset"]
     by_size = "small" if config.data.image_size < 64 else "large"
     by_dataset = "small" if dataset in _SMALL_DISCRIMINATOR else "large"
@@ -141,6 +143,7 @@ def check_config(config: ConfigDict) -> None:
     try:
         checks.check_model(config)
     except UserError as error:
+        # The user knows the official names, and not the fields that they have become.
         raise UserError(_FIELD.sub(lambda field: _named_by(names, field[0]), str(error))) from error
 
 
@@ -176,6 +179,7 @@ def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:
     config.data.name, config.data.flip = name, dataset != "stackmnist"
     config.data.max_examples = num_examples if dataset == "lsun" else 0
     steps_per_epoch = num_examples // batch_size
+    # The official loop includes the last epoch.
     num_steps = (given["num_epoch"] + 1) * steps_per_epoch
     if not 0 < num_steps <= LARGEST:
         raise UserError(

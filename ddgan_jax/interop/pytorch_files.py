@@ -64,6 +64,7 @@ def load(content: bytes, path: str | os.PathLike) -> Any:
     for the message of the UserError that is raised for bytes that are damaged, and for a file that
     names code.
     """
+    # Apart from damage: a file that names code may be an attack, and its message must say so.
     try:
         return _load(content, path)
     except _CodeError as code:
@@ -149,6 +150,7 @@ class _TorchMachine(Machine):
             if any(type(pair) not in (tuple, list) or len(pair) != 2 for pair in pairs):
                 raise ValueError("a dict is not made of pairs")
             return paired([part for pair in pairs for part in pair])
+        # Scripts keep their options in the checkpoint, as a namespace.
         if name == "argparse.Namespace":
             return Namespace()
         if name == "torch.Size":

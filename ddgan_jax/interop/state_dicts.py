@@ -27,6 +27,7 @@ def plain_arrays(state_dict: Any, what: str) -> dict[str, np.ndarray]:
         if not isinstance(name, str):
             raise UserError(f"this is not a state dict of {what}: a name is {shown(repr(name))}")
         plain = plain_name(name)
+        # With and without a wrapper: which of the two the network should have is not known.
         if plain in arrays:
             raise UserError(f"this is not a state dict of {what}: {shown(plain)} is there twice")
         arrays[plain] = _checked(value, plain)

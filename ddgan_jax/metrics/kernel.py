@@ -62,6 +62,7 @@ def kernel_distance_of_subsets(
         raise UserError(
             f"the kernel distance takes subsets of {size}, there are {len(a)} and {len(b)} examples"
         )
+    # Drawn in turn from the two sets, as torch-fidelity does it.
     random = np.random.RandomState(seed)
     distances = []
     for _ in range(subsets):

@@ -51,6 +51,7 @@ def mixture_statistics(
     squares = np.stack([np.square(samples - centre).sum(1) for centre in centres])
     mode = squares.argmin(0)
     good = squares.min(0) <= radius**2
+    # Samples of low quality have a nearest centre, too, and would cover modes that are not drawn.
     good_counts = np.bincount(mode[good], minlength=num_modes)
     return MixtureStatistics(
         modes_any=int((good_counts > 0).sum()),

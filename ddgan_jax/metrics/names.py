@@ -79,6 +79,7 @@ def check(asked: Sequence[str], features: str) -> None:
             raise UserError(f"there is no metric {name!r}{nearest}")
         if features in METRICS[name].features:
             continue
+        # Who asks for the published name gets the name of the same number of these features.
         other_name = _OF_OTHER_FEATURES.get(name)
         if other_name and features in METRICS[other_name].features:
             raise UserError(

@@ -120,6 +120,7 @@ def saved(
     covariance: those of a random part of the set. Raises UserError for fewer than two examples.
     """
     mu, sigma = mean_and_covariance(stats)
+    # A file always has all arrays, so that an absent one is damage.
     kept = np.zeros((0, len(mu)), np.float32) if features is None else features
     return SavedStatistics(mu, sigma, stats.count, provenance, kept)
 
@@ -159,6 +160,8 @@ def load(path: str | os.PathLike) -> SavedStatistics:
     found = {name: file.load(name) for name in _FORM}
     text = arrays.text_of(found, "provenance", path).encode()
     provenance = Provenance(**foreign.decode_json(text, _ProvenanceFields, source=path))
+    # A file may come from anybody. Numbers that no set of features can have would give a wrong
+    # distance without any error.
     if problem := _problem(found):
         raise UserError(
             f"{shown(path, 300)} is damaged, or no file of feature statistics: {problem}; compute "

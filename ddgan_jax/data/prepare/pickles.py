@@ -1,7 +1,7 @@
-"""Reading the pickles of CIFAR-10 without unpickling them: see `pickle_machine`.
+"""Read the pickles of CIFAR-10 without unpickling them: see `pickle_machine`.
 
-Beside plain values it knows the forms in which NumPy writes an array. The names in these forms are
-marks; nothing is imported and nothing is called.
+Beside plain values this reader knows the forms in which NumPy writes an array. The names in these
+forms are only compared; nothing is imported and nothing is called.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ MOST_INSTRUCTIONS = 1_000_000  # a batch of CIFAR-10 has about 50,000
 _DTYPES = {("u1", "|"): np.dtype("u1"), ("i8", "<"): np.dtype("<i8")}
 
 _EMPTY_ARRAY, _ARRAY, _BUFFER, _DTYPE, _ENCODE = "empty array", "array", "buffer", "dtype", "encode"
+# The names that NumPy 1 and 2 write for the same thing.
 _NAMES = {
     "numpy.core.multiarray._reconstruct": _EMPTY_ARRAY,
     "numpy._core.multiarray._reconstruct": _EMPTY_ARRAY,
@@ -30,7 +31,7 @@ _NAMES = {
 
 @dataclasses.dataclass(eq=False)
 class _DType:
-    """A dtype: its code, such as "u1", and what its state says about it, once that is there."""
+    """A dtype by its code, such as "u1". dtype: Known once the pickle has given its state."""
 
     code: str
     dtype: np.dtype | None = None
@@ -38,17 +39,16 @@ class _DType:
 
 @dataclasses.dataclass(eq=False)
 class _Array:
-    """An array: without content at first, as `_reconstruct` makes it."""
+    """An array, which has no content until the pickle has given its state."""
 
     content: np.ndarray | None = None
 
 
 def load(pickled: bytes) -> dict[str, Any]:
-    """Return the top-level dict of a pickle, keyed by text, of any protocol.
+    """Return the top-level dict of a pickle of any protocol, keyed by text.
 
-    Values are as pickled: lists of whatever they hold, and read-only uint8 or int64 arrays. Raises
-    ValueError, or another exception where a program breaks the machine's rules, for everything
-    else. Text of Python 2 is bytes; keys may be either.
+    Values are as they were pickled; arrays are read-only, uint8 or int64. Raises ValueError, or
+    another exception where the pickle breaks the machine's rules, for everything else.
     """
     file = io.BytesIO(pickled)
     value = _Machine().run(file)
@@ -56,11 +56,12 @@ def load(pickled: bytes) -> dict[str, Any]:
         raise ValueError("something follows after its end")
     if type(value) is not dict:
         raise ValueError("it does not hold a dict")
+    # The published pickles were written by Python 2, whose text is bytes here.
     return {_text(key): _finished(item) for key, item in value.items()}
 
 
 class _Machine(Machine):
-    """The machine that knows NumPy's arrays."""
+    """A machine that knows NumPy's arrays by name."""
 
     most_instructions = MOST_INSTRUCTIONS
 
@@ -79,6 +80,7 @@ class _Machine(Machine):
 def _reduced(function: Any, arguments: tuple[Any, ...]) -> Any:
     """Return what a call by that name stands for: an array, a dtype or bytes; nothing is called."""
     role = _role(function)
+    # In turn an array in protocols below 5, one in protocol 5, a dtype, and bytes in protocol 2.
     if role == _EMPTY_ARRAY and len(arguments) == 3:
         if _role(arguments[0]) == _ARRAY:
             return _Array()
@@ -103,6 +105,7 @@ def _build(target: Any, state: Any) -> None:
     if type(state) is not tuple:
         raise ValueError("a state is no tuple")
     if type(target) is _DType and target.dtype is None and len(state) >= 5:
+        # Fields of records and sub-arrays, which could hold objects.
         if any(item is not None for item in state[2:5]):
             raise ValueError("an array holds records")
         target.dtype = _DTYPES.get((target.code, _text(state[1])))
@@ -122,6 +125,7 @@ def _array(shape: Any, dtype: Any, fortran_order: Any, content: Any) -> np.ndarr
     sizes = of_type(shape, tuple)
     if len(sizes) > 4 or not all(type(size) is int and 0 <= size < 2**32 for size in sizes):
         raise ValueError("an array has an impossible shape")
+    # The bytes are there already, so that no shape can make a small file take much memory.
     if math.prod(sizes) * dtype.dtype.itemsize != len(content):
         raise ValueError(f"an array {sizes} of {dtype.code} does not take {len(content):,} bytes")
     return np.frombuffer(bytes(content), dtype.dtype).reshape(
