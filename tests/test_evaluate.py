@@ -9,8 +9,8 @@ from PIL import Image
 
 from ddgan_jax import cli, metrics, models
 from ddgan_jax.errors import UserError
-from ddgan_jax.evaluation import classifier, evaluate, given, results, scorer
-from ddgan_jax.evaluation.gather import Gathered
+from ddgan_jax.evaluation import classifier, evaluate, features, given, results, scorer
+from ddgan_jax.evaluation.gather import Gathered, gather
 from ddgan_jax.inference.model import Model
 from ddgan_jax.metrics import names as metric_names
 from ddgan_jax.metrics import statistics
@@ -99,6 +99,27 @@ def test_a_set_is_no_distance_from_itself(monkeypatch):
     assert values["frechet"] == pytest.approx(0, abs=1e-9)
     assert values["kernel"] <= 0  # unbiased: the pairs of equal ones are not in the mean
     assert (values["precision"], values["recall"], values["coverage"]) == (1, 1, 1)
+
+
+@pytest.mark.quick
+def test_a_scorer_gives_the_numbers_of_whole_sets():
+    """Of images that come in chunks, by their full names, on features that a test can compute."""
+    real, fake = images(40, channels=1), images(30, channels=1, seed=1)
+    network = features.pixels(jax.devices())
+    found = gather([real], network, total=40, keep=40)
+    provenance = features.provenance(network, "x", "x")
+    reference = statistics.saved(found.stats, provenance, found.vectors)
+    asked = ("frechet", "prdc")
+    score = scorer.Scorer(asked, 30, network, reference, None)
+    values = score(np.split(fake, [7, 8, 21]))
+    x, y = ((pixels / 127.5 - 1).reshape(len(pixels), -1) for pixels in (real, fake))
+    expected = {
+        "frechet": metrics.frechet_distance(x, y),
+        **metrics.precision_recall(x[:30], y)._asdict(),
+        **metrics.density_coverage(x[:30], y)._asdict(),
+    }
+    full = metric_names.value_names(asked, "pixels", 30)
+    assert values == pytest.approx({full[name]: value for name, value in expected.items()}, 1e-5)
 
 
 @pytest.mark.quick
