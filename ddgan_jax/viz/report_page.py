@@ -5,9 +5,6 @@ page = render(report_data.read(workdir))
 report.html.j2 holds the page's text and looks; this module gives it the values.
 """
 
-import base64
-import io
-import os
 import re
 import statistics
 import time
@@ -16,27 +13,24 @@ from typing import Any, NamedTuple
 
 import jinja2
 import msgspec
-from etils import epath
 from markupsafe import Markup
-from PIL import Image
 
 import ddgan_jax
 from ddgan_jax.config.files import leaves
-from ddgan_jax.errors import UserError, printable
+from ddgan_jax.errors import printable
 from ddgan_jax.evaluation.results import Result
-from ddgan_jax.files import foreign
 from ddgan_jax.files.progress import duration
 from ddgan_jax.files.run_folder import SPEED, MetricsLine, Start
 from ddgan_jax.viz import charts
 from ddgan_jax.viz.axis_numbers import number
 from ddgan_jax.viz.report_data import Run, training_seconds
+from ddgan_jax.viz.report_grids import Grid, evenly, read_grids
 
 MOST_GRIDS = 12  # over time; more are left out evenly
 MOST_TRAJECTORIES = 4
 MOST_METRICS = 100  # of a run that have curves and columns
 MOST_ROWS = 100  # of the tables of logged numbers and of starts
-PIXELS = {"newest": 1024, "earlier": 512}  # of a grid's longer side; larger ones are shrunk
-LARGEST_PNG = 64 * 2**20  # bytes of a file
+PIXELS_NEWEST, PIXELS_EARLIER = 1024, 512  # of a grid's longer side; larger ones are shrunk
 TERMS = ("samples", "features", "reference", "sampling")  # what an evaluation's numbers depend on
 SCORE = "eval/"  # before the names of metrics that are evaluations
 CHECKSUM = re.compile(r"[0-9a-f]{40,}")
@@ -55,14 +49,6 @@ GROUPS = {
 }
 
 Pairs = Sequence[tuple[str, Any]]
-
-
-class Grid(NamedTuple):
-    """A picture of the run. source: its data URL, empty for a `problem` in reading it."""
-
-    step: int
-    source: str = ""
-    problem: str = ""
 
 
 class Evaluation(NamedTuple):
@@ -110,10 +96,10 @@ def render(run: Run) -> str:
             name=run.name,
             status=_status(run),
             facts=list(_facts(run)),
-            newest=_grid(*grids[-1], PIXELS["newest"]) if grids else None,
+            newest=Grid.read(*grids[-1], PIXELS_NEWEST) if grids else None,
             evaluations=[_evaluation(*item) for item in run.evaluations.items()],
-            samples=_grids(run.grids, MOST_GRIDS),
-            trajectories=_grids(run.trajectories, MOST_TRAJECTORIES),
+            samples=read_grids(run.grids, MOST_GRIDS, PIXELS_EARLIER),
+            trajectories=read_grids(run.trajectories, MOST_TRAJECTORIES, PIXELS_EARLIER),
             curves=_curves(run.lines),
             starts=[_start(start) for start in evenly(run.starts, MOST_ROWS)],
             num_starts=len(run.starts),
@@ -124,13 +110,6 @@ def render(run: Run) -> str:
             now=_moment(time.time()),
         )
     )
-
-
-def evenly(values: Sequence[Any], most: int) -> list[Any]:
-    """Return at most so many of the values, evenly spaced, with the first and the last."""
-    if len(values) <= most:
-        return list(values)
-    return [values[round(i * (len(values) - 1) / (most - 1))] for i in range(most)]
 
 
 # ------------------------------------------------------------------------------- the run in short
@@ -279,36 +258,3 @@ def _chart(title: str, names: Sequence[str], lines: Sequence[MetricsLine]) -> Ma
 
 def _logged(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-# --------------------------------------------------------------------------------------- grids
-
-
-def _grids(files: Mapping[int, epath.Path], most: int) -> list[Grid]:
-    chosen = evenly(list(files.items()), most)
-    return [_grid(step, path, PIXELS["earlier"]) for step, path in chosen]
-
-
-def _grid(step: int, path: epath.Path, pixels: int) -> Grid:
-    try:
-        content = base64.b64encode(_at_most(path, pixels)).decode()
-    except UserError as error:
-        return Grid(step, problem=str(error).replace(f"{path.parent}/", ""))
-    return Grid(step, source=f"data:image/png;base64,{content}")
-
-
-def _at_most(path: epath.Path, pixels: int) -> bytes:
-    """Return a picture as a PNG file, shrunk if its longer side is longer than that.
-
-    Raises UserError for a file that is missing, damaged, no picture, or too large.
-    """
-    from ddgan_jax.data import decode
-
-    content = foreign.read_bytes(path, "picture", most=LARGEST_PNG)
-    decoded = decode.decode(content, None, os.fspath(path))
-    gray = decoded.shape[-1] == 1
-    image = Image.fromarray(decoded[..., 0] if gray else decoded)
-    image.thumbnail((pixels, pixels), Image.Resampling.LANCZOS)
-    png = io.BytesIO()
-    image.save(png, format="PNG")
-    return png.getvalue()
