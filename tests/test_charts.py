@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -242,3 +243,15 @@ def test_charts_are_reproducible_whatever_the_users_settings(tmp_path):
         check=True,
     )
     assert found.stdout == charts.line_chart([Series("a", [(0, 1), (3, 2)])], title="t") + "\n"
+
+
+def test_each_colour_of_a_chart_has_another_on_dark_pages():
+    points = [(x, x) for x in range(1, 8)]
+    series = [Series(str(i), points, ["label"] * 7) for i in range(7)]
+    for draw in (charts.line_chart, charts.scatter_chart):
+        chart = charts.standalone(draw(series, title="t", x="x", y="y"))
+        drawn = re.findall("(fill|stroke): (#[0-9a-f]+)", chart.partition("</style>")[2])
+        assert len(drawn) > 20
+        for part, colour in drawn:
+            assert f'[style*="{part}: {colour}"] {{ {part}: {charts.DARK[colour]} ' in charts.STYLE
+    assert not {*charts.DARK} & {*charts.DARK.values()}
