@@ -1,4 +1,4 @@
-"""How many images one noisy image may come from: the denoising distribution, step by step.
+"""Draw from the denoising distribution: the images that one noisy image may come from.
 
 A real image x_0 and one draw of noise eps give x_k = signal_k x_0 + noise_k eps for every k. Given
 this x_k, draws that differ in z alone predict different x_0, and from these the posterior draws
@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from ddgan_jax import build, images, randomness, sampling
 from ddgan_jax.inference import weights
@@ -22,7 +23,10 @@ WHITEST = 0.25  # standard deviation, of values in [-1, 1], that the map shows a
 
 
 class Denoising(NamedTuple):
-    """For k = 1 .. T: x_k, and what K draws make of it. Float32, about [-1, 1]."""
+    """One noisy image x_k for each k = 1 .. T, and K draws of a step from it.
+
+    All are float32 and lie about [-1, 1].
+    """
 
     x_k: np.ndarray  # (T, H, W, C)
     x_0: np.ndarray | None  # (T, K, H, W, C) predictions; None with objective.prediction = "x_t"
@@ -30,25 +34,24 @@ class Denoising(NamedTuple):
 
     @property
     def outputs(self) -> np.ndarray:
-        """What the generator put out, (T, K, H, W, C): predictions of x_0 where it makes such."""
+        """Return the generator's outputs (T, K, H, W, C): x_0, or x_{k-1} if it predicts that."""
         return self.x_km1 if self.x_0 is None else self.x_0
 
 
 @randomness.reproducible()
 def denoise_once(
     model: Model,
-    image: np.ndarray,
+    image: UInt8[np.ndarray, "h w c"],
     seeds: Sequence[int],
     label: int = 0,
     *,
     same_posterior: bool = False,
 ) -> Denoising:
-    """One step from each x_k of an image, with the z of every seed.
+    """Return one denoising step from each x_k of an image, with the z of every seed.
 
-    image: uint8 (H, W, C), x_0. seeds: the first one's noise is eps. label: of the image, read by
-    models with classes. same_posterior: the first seed's noise is also that of all posterior draws,
-    so that x_{k-1} varies with z alone. Each draw is the one that `Model.draw` would make in this
-    step, with these seeds.
+    image: x_0. seeds: eps is the noise of the first one. label: the class of the image, for models
+    with classes. same_posterior: all posterior draws have the noise of the first seed, so that
+    x_{k-1} varies with z alone. Each draw equals that of `Model.draw` in this step with this seed.
     """
     config = model.config
     sampler = build.sampler(config)
@@ -63,9 +66,8 @@ def denoise_once(
     steps = sampler.schedule.sampling_transitions()
 
     noisy, drawn = [], []
-    for i in reversed(
-        range(sampler.schedule.num_timesteps)
-    ):  # the noisiest step comes first in `steps`
+    # The noisiest step comes first in `steps`, and here k counts upwards.
+    for i in reversed(range(sampler.schedule.num_timesteps)):
         now = jax.tree.map(lambda c, i=i: c[i], steps)
         x_k = sampling.diffused(now, x_0, noise.x_T[0])
         each = jax.tree.map(lambda c: jnp.full(len(seeds), c), now)
@@ -76,11 +78,14 @@ def denoise_once(
     return Denoising(np.stack(noisy), arrived.x_0, arrived.x_t)
 
 
-def picture(image: np.ndarray, drawn: Denoising) -> np.ndarray:
-    """A row for each k: x_0, x_k, the predictions, the draws of x_{k-1}, the spread of predictions.
+def picture(
+    image: UInt8[np.ndarray, "h w c"], drawn: Denoising
+) -> UInt8[np.ndarray, "height width c"]:
+    """Return a picture with a row for each k, from x_0 and x_k to the spread of the predictions.
 
-    The spread is the standard deviation of each pixel, the mean over its channels: black 0, white
-    WHITEST or more, whatever the figure. uint8 (H', W', C).
+    Between them lie the predictions and the draws of x_{k-1}. The spread is the standard deviation
+    of each pixel, averaged over its channels: 0 is black, WHITEST or more is white in every figure,
+    so that figures can be compared.
     """
     steps = len(drawn.x_k)
     clean = np.broadcast_to(image, (steps, 1, *image.shape))
@@ -92,7 +97,7 @@ def picture(image: np.ndarray, drawn: Denoising) -> np.ndarray:
 
 
 def table(model: Model, drawn: Denoising) -> str:
-    """A line for each k: how much of x_0 and of noise is in x_k, and how far the outputs spread."""
+    """Return a line for each k: the factors of x_0 and noise in x_k, and the outputs' distance."""
     steps = build.schedule(model.config, model.config.sampling.num_steps)
     steps = steps.sampling_transitions()
     what = "predictions of x_0" if drawn.x_0 is not None else "draws of x_{k-1}"

@@ -1,29 +1,31 @@
-"""A given picture, noised to step t and denoised again: the later t, the less of it is left."""
+"""Edit a given picture: noise it to step t and denoise it again; the later t, the less is left."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image, ImageFilter
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.inference.model import Model
 
-# Of the shorter side: 23 pixels of 256, as strokes are simulated in SDEdit (Meng et al. 2022).
+# Width of the median filter as a part of the shorter side: 23 pixels of 256, as SDEdit simulates
+# strokes (Meng et al. 2022).
 BRUSH = 23 / 256
 
 
 def edit(
     model: Model,
-    picture: np.ndarray,
+    picture: UInt8[np.ndarray, "h w c"],
     seeds: Sequence[int],
     labels: Sequence[int] | None = None,
     *,
     from_step: int | None = None,
-) -> tuple[np.ndarray, int]:
-    """What the model makes of a picture, one result per seed: uint8 (N, H, W, C), and from which t.
+) -> tuple[UInt8[np.ndarray, "n h w c"], int]:
+    """Return the model's version of a picture for each seed, and the step t that it began from.
 
-    picture: uint8 (H, W, C). labels: as in `Model.sample`. from_step: t, the number of denoising
-    steps that follow, 1 to T; None: T / 2. Raises UserError for any other.
+    labels: as in `Model.sample`. from_step: t, the number of denoising steps that follow, from 1 to
+    T, by default T / 2. Raises UserError for another t.
     """
     steps = model.num_steps
     t = max(1, steps // 2) if from_step is None else from_step
@@ -33,10 +35,11 @@ def edit(
     return model.sample(seeds, labels, images=given, start=steps - t), t
 
 
-def strokes(picture: np.ndarray, colours: int) -> np.ndarray:
-    """The picture (H, W, 1 or 3), uint8, as if painted with a broad brush in a few flat colours.
+def strokes(picture: UInt8[np.ndarray, "h w c"], colours: int) -> UInt8[np.ndarray, "h w c"]:
+    """Return a gray or RGB picture as if painted with a broad brush in a few flat colours.
 
-    A median filter, and the k-means of its colours. Raises UserError for other than 2 to 256.
+    It is a median filter, then the k-means of the colours. Raises UserError for other than 2 to 256
+    colours.
     """
     if not 2 <= colours <= 256:
         raise UserError(f"`strokes={colours}`: a painting has 2 to 256 colours")

@@ -1,4 +1,4 @@
-"""Whether samples are copies: the training images nearest to them, pixel by pixel.
+"""Find the training images nearest to samples, pixel by pixel, to see whether a model copies.
 
 The set is read in chunks, and only candidates are kept: memory does not grow with it. Candidates
 come from float32 matrix products, |v|^2 - 2 u.v, whose rounding may put equals in any order; the
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, UInt8
 from tqdm import tqdm
 
 from ddgan_jax.data import Dataset
@@ -21,7 +22,7 @@ SPARE = 8  # candidates beyond those asked for, from which the exact distances c
 
 
 class Neighbours(NamedTuple):
-    """Of each of N images the k nearest of a set, the nearest first."""
+    """The k images of a set that are nearest to each of N images, the nearest first."""
 
     indices: np.ndarray  # int64 (N, k), example ids
     distances: np.ndarray  # float64 (N, k), L2 of images in [-1, 1]
@@ -29,11 +30,16 @@ class Neighbours(NamedTuple):
 
 
 def nearest(
-    dataset: Dataset, queries: np.ndarray, k: int, *, chunk_bytes: int = CHUNK_BYTES
+    dataset: Dataset,
+    queries: UInt8[np.ndarray, "n h w c"],
+    k: int,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
 ) -> Neighbours:
-    """The k examples nearest to each of the queries, uint8 (N, H, W, C); ties by example id.
+    """Return the k examples nearest to each query; ties are broken by example id.
 
-    Mirrored examples are not looked at. Raises UserError for a set of fewer than k.
+    Examples are compared as they are stored, and not mirrored. chunk_bytes: memory for a chunk of
+    the set and its distances. Raises UserError for a set of fewer than k examples.
     """
     count, shape = dataset.info.num_examples, queries.shape[1:]
     if count < k:
@@ -63,13 +69,13 @@ def nearest(
     return Neighbours(nearest_ids, lengths, found)
 
 
-def _centred(pixels: np.ndarray) -> np.ndarray:
-    """float32 (N, D) about zero, where float32 is finest."""
+def _centred(pixels: np.ndarray) -> Float32[np.ndarray, "n d"]:
+    """Return images as vectors around zero, where float32 rounds least."""
     return pixels.reshape(len(pixels), -1).astype(np.float32) - np.float32(HALF_RANGE)
 
 
 def table(seeds: Sequence[int], found: Neighbours) -> str:
-    """A line for each image: its neighbours' example ids, with their distances."""
+    """Return a line for each image: its neighbours' example ids, with their distances."""
     lines = []
     for seed, ids, lengths in zip(seeds, found.indices, found.distances, strict=True):
         pairs = (f"{id_} ({length:.3f})" for id_, length in zip(ids, lengths, strict=True))

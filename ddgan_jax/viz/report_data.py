@@ -1,7 +1,7 @@
-"""What a run folder tells, read as it is: of a run that goes on, was killed, or has just begun.
+"""Read everything that a run folder holds for its page, whatever state the run is in.
 
-Whatever may be missing is empty here. Files and lines of them that are damaged are left out and
-named; nothing on disk changes.
+A run may go on, may have been killed, or may have just begun. Whatever is missing is empty here.
+Damaged files, and damaged lines of logs, are left out and named. Nothing on disk changes.
 """
 
 import os
@@ -24,10 +24,11 @@ SLOWEST = 1e-6  # images per second; less is no speed
 
 
 class Run(NamedTuple):
-    """A run folder. lines: of metrics.jsonl, one for each step, in order.
+    """The content of a run folder.
 
-    evaluations: by file name. starts: of machine.jsonl. grids, trajectories: files by step, in
-    order. best: step of the checkpoint kept for its numbers. left_out: what could not be read.
+    lines: from metrics.jsonl, one for each step, in order. evaluations: result files by name.
+    starts: from machine.jsonl. grids, trajectories: picture files by step, in order. best: step of
+    the checkpoint that is kept for its numbers. left_out: messages about what could not be read.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Run(NamedTuple):
 
     @property
     def step(self) -> int:
-        """The last one of which the folder tells, 0 if none."""
+        """Return the last step that something was logged or drawn at, 0 for none."""
         return max([line.step for line in self.lines[-1:]] + [*self.grids, 0])
 
 

@@ -1,8 +1,8 @@
-"""Quality against sampling time, from the result files of `ddgan evaluate`.
+"""Plot quality against sampling time, from the result files of `ddgan evaluate`.
 
-Numbers stand in one plot only if they mean the same: the same metric, features, reference and
-number of samples. The published points are those that the DDGAN paper (Xiao et al. 2022) gives for
-CIFAR-10: 50,000 samples, 100 images at a time on one V100.
+Numbers share a plot only if they mean the same: they need the same metric, features, reference and
+number of samples. The published points are from the DDGAN paper (Xiao et al. 2022), for CIFAR-10
+with 50,000 samples, drawn 100 images at a time on one V100.
 """
 
 import glob
@@ -20,8 +20,8 @@ from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.metrics.names import HIGHER_IS_BETTER
 from ddgan_jax.viz.charts import Series, scatter_chart
 
-# Fields of a result that decide what its numbers mean; of features all do. Where statistics lie,
-# and which run was scored, do not.
+# The fields of a result that decide what its numbers mean: all fields of the features, and these of
+# the others. Neither the place of the statistics nor the scored run is among them.
 COMPARED = {
     "features": (),
     "reference": ("dataset", "count", "preprocessing"),
@@ -34,7 +34,7 @@ NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID"}
 
 
 class Result(NamedTuple):
-    """One result file. comparable: what must be equal in all that stand in one plot."""
+    """A result file. comparable: the values that must be equal in all results of a plot."""
 
     source: str
     name: str  # of the run, and its denoising steps
@@ -46,7 +46,7 @@ class Result(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A point of the paper: seconds for 100 images, FID."""
+    """A point of the paper. seconds: for 100 images."""
 
     name: str
     seconds: float
@@ -64,10 +64,11 @@ OF_THE_PAPER = {"features.protocol": "pytorch_fid", "samples.count": 50_000}
 
 
 def find(names: str) -> list[Path]:
-    """Return the files of "a.json,runs/x": of folders those in them, of run folders their results.
+    """Return the result files that a list such as "a.json,runs/x" names.
 
-    A name of something that exists means that, whatever its characters; another may be a pattern
-    such as "r/*.json". Raises UserError for a part that names nothing, and for too many files.
+    A folder stands for the files in it, and a run folder for its evaluations. A name of something
+    that exists means that file, whatever its characters; any other may be a pattern such as
+    "r/*.json". Raises UserError for a part that names nothing, and for too many files.
     """
     found: list[Path] = []
     for name in [names] if os.path.lexists(names) else names.split(","):
@@ -83,7 +84,7 @@ def find(names: str) -> list[Path]:
 
 
 def _files(path: os.PathLike) -> list[Path]:
-    """Return the file, or what the folder holds."""
+    """Return the file itself, or the result files in a folder."""
     if not os.path.isdir(path):
         return [Path(path)]
     evaluations = RunFolder.at(path).evaluations
@@ -92,7 +93,10 @@ def _files(path: os.PathLike) -> list[Path]:
 
 
 def read(path: str | os.PathLike, metric: str) -> Result:
-    """Return one result file. Raises UserError if it is none, or lacks metric or sampling time."""
+    """Return the result in a file.
+
+    Raises UserError if it is no result file, or lacks the metric or the sampling time.
+    """
     content = results.read(path)
     if metric not in content.metrics:
         known = shown(", ".join(content.metrics), 300)
@@ -122,7 +126,7 @@ def read(path: str | os.PathLike, metric: str) -> Result:
 
 
 def require_comparable(found: Sequence[Result]) -> None:
-    """Raises UserError, naming the first difference, unless all numbers mean the same."""
+    """Refuse, with a UserError, results whose numbers do not mean the same."""
     first = found[0]
     for other in found[1:]:
         for key in sorted({*first.comparable, *other.comparable}):
@@ -136,9 +140,10 @@ def require_comparable(found: Sequence[Result]) -> None:
 
 
 def chart(found: Sequence[Result], metric: str, *, published: bool = False) -> str:
-    """The plot as SVG, see `charts.standalone`. published: with the points of the paper.
+    """Return the plot as an element for a page; `charts.standalone` makes a file of it.
 
-    Raises UserError for results that cannot be compared, with each other or with the paper.
+    published: add the points of the paper. Raises UserError for results that cannot be compared
+    with each other, or with the paper.
     """
     require_comparable(found)
     devices = {result.device for result in found}

@@ -1,16 +1,17 @@
-"""From noise to image: what every denoising step is given, what it predicts, where it arrives."""
+"""Show the way from noise to an image: the input, prediction and result of every step."""
 
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
 from ddgan_jax import build, images
 from ddgan_jax.inference.model import Model
 
 
 def columns(model: Model) -> list[str]:
-    """What `rows` holds, from the noise to the image."""
+    """Return the names of the columns of `rows`, from the noise to the image."""
     steps = range(model.num_steps, 0, -1)
     if model.config.objective.prediction == "x_t":
         return [*(f"x_{t}" for t in steps), "x_0"]
@@ -18,8 +19,10 @@ def columns(model: Model) -> list[str]:
     return [*names[:-1], "x_0"]
 
 
-def rows(model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None) -> np.ndarray:
-    """A row for each seed, uint8 (N, columns, H, W, C); the last column is its image.
+def rows(
+    model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None
+) -> UInt8[np.ndarray, "n columns h w c"]:
+    """Return a row of images for each seed, the last of which is the image of the seed.
 
     labels: as in `Model.sample`.
     """
@@ -29,7 +32,7 @@ def rows(model: Model, seeds: Sequence[int], labels: Sequence[int] | None = None
     image = drawn.x_t[:, -1:]
     if drawn.x_0 is None:
         return images.to_uint8(np.concatenate([given, image], axis=1))
-    # The last step arrives at its prediction: the image, once.
+    # The last step's result is its prediction, so that the image stands there once.
     predicted = np.concatenate([drawn.x_0[:, :-1], image], axis=1)
     pairs = np.stack([given, predicted], axis=2)
     return images.to_uint8(pairs.reshape(len(pairs), -1, *pairs.shape[3:]))
