@@ -29,7 +29,7 @@ class Request(NamedTuple):
 @randomness.reproducible()
 def make_drawer(
     sampler: Sampler,
-    devices: Sequence[jax.Device],
+    devices: distributed.Devices,
     chunk_size: int,
     *,
     start: int = 0,
