@@ -1,1 +1,1 @@
-"""Drawing images from trained generators, their files, and the export of a model."""
+"""Open trained models, draw images from them, and export them."""

@@ -1,13 +1,13 @@
-"""Exports: a generator as a folder that outlives this program.
+"""Write exports: folders with a generator that outlive this program.
 
     model.safetensors   the parameters, by name
-    config.json         what they are: config, method, step, data set, metrics, provenance, licence,
-                        the format's version, and the checksum of every file
+    config.json         the config, method, step, data set, metrics, provenance and licence, the
+                        format's version, and the checksum of every file
     sampler.stablehlo   the sampler, from seeds to uint8 images: see `stablehlo`
     README.md           a model card, with samples.png
 
-The first two are data: `export_format` reads them, from whomever they come. The third is a program,
-which is written here and never run. A folder appears whole or not at all.
+The first two files are data, and `export_format` reads them whoever wrote them. The third is a
+program, which is written here and never run. A folder appears whole or not at all.
 """
 
 import json
@@ -57,11 +57,12 @@ def write(
 ) -> None:
     """Write the export of a model to the folder `out`, which appears whole or not at all.
 
-    dtype: "float32" or "bfloat16", "" as they are stored. sampler_weights: "inside" or "argument"
-    of sampler.stablehlo, "" inside up to LARGEST_INSIDE bytes. grid_seeds: of samples.png. licence:
-    of the parameters, "" as the model says. force: replaces an export at `out`. What cannot be
-    drawn from, see `Model.why_not_drawable`, gets neither a sampler nor a picture. Raises UserError
-    if `out` exists, or cannot be written; BusyError if another process is writing it.
+    dtype: "f32" or "bf16"; "" keeps the stored dtype. sampler_weights: whether the parameters are
+    "inside" sampler.stablehlo or its "argument"; "" puts up to LARGEST_INSIDE bytes inside.
+    grid_seeds: the seeds of samples.png. licence: of the parameters; "" takes the licence that the
+    model came with. force: replace an export at `out`. A model from which no image can be drawn,
+    see `Model.why_not_drawable`, gets neither a sampler nor a picture. Raises UserError if `out`
+    exists or cannot be written; BusyError if another process is writing it.
     """
     out = user_path(out, "out")
     remedy = "name another folder, or use `force`"
@@ -143,7 +144,7 @@ def _about(model: Model) -> dict[str, Any]:
 
 
 def _write_sampler(model: Model, folder: epath.Path, sampler_weights: str) -> dict[str, Any]:
-    """Write sampler.stablehlo; return how it is called."""
+    """Write sampler.stablehlo and return a description of its arguments and result."""
     config = model.config
     size, channels = config.data.image_size, config.data.channels
     num_bytes = sum(array.nbytes for array in parameters.named(model.params).values())
@@ -189,7 +190,7 @@ def _difference(rounded: np.ndarray, stored: np.ndarray) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what is said about a model with its texts in one line, printable, and not too long."""
+    """Return nested values with every text in them in one line, printable, and not too long."""
     if isinstance(value, Mapping):
         return {shown(name, LONGEST_TEXT): _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):

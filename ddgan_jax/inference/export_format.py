@@ -1,7 +1,7 @@
-"""The format of an export: what its config.json says, and how an export is read and checked.
+"""Read and check an export; the declarations here are the format of its config.json.
 
-An export may come from anybody. Nothing in it is run: of its files only model.safetensors and
-config.json are used, the others are compared with their checksums. Names of files are plain names
+An export may come from anybody, and nothing in it is run. Only model.safetensors and config.json
+are used, and the other files are compared with their checksums. Names of files are plain names
 inside the folder, sizes are bounded, and every value has a declared type.
 """
 
@@ -32,7 +32,7 @@ Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class _Kind(msgspec.Struct):
-    """What says that a config.json is that of an export, of whatever version."""
+    """The fields that tell an export's config.json, of any version, from another file."""
 
     format: Any = None
     format_version: Any = None
@@ -46,7 +46,7 @@ class _Rounding(msgspec.Struct):
 
 
 class _About(msgspec.Struct):
-    """What is read of config.json; see `_about` for all that is written."""
+    """The fields of config.json that are read; `export._about` has all that are written."""
 
     config: dict[str, Any]
     sha256: dict[str, Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]]
@@ -59,10 +59,10 @@ class _About(msgspec.Struct):
 
 
 def read(folder: str | os.PathLike) -> Model:
-    """Return the model of an export; it may come from anybody, and nothing in it is run.
+    """Return the model of an export. It may come from anybody, and nothing in it is run.
 
-    Every file is checked against its checksum, whether or not it is needed. Raises UserError,
-    naming what is wrong, for anything but a whole export.
+    Every file is compared with its checksum, whether or not it is needed. Raises UserError with the
+    fault for anything but a whole export.
     """
     folder = epath.Path(folder)
     about = _read_about(folder)

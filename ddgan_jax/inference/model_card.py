@@ -1,7 +1,7 @@
-"""The README.md of an export: what the model is, where it comes from, how to draw from it.
+"""Write the README.md of an export: a description of the model, its origin and its use.
 
-Names, licences and the like come from whoever made the model. `text` alone puts them into the card,
-where they are words and neither Markdown nor HTML; nothing of them goes into its front matter.
+Names, licences and the like come from anybody who made a model. Only `text` puts them into the
+card, as words that are neither Markdown nor HTML. None of them goes into the front matter.
 """
 
 import re
@@ -12,7 +12,8 @@ from ddgan_jax.errors import shown
 
 LONGEST_TEXT = 500  # characters of a single text in the card
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# What has a meaning in Markdown within a line; with ":" and "@" addresses would become links.
+# Characters that have a meaning in Markdown within a line. Among them are ":" and "@", since
+# Markdown turns bare addresses into links.
 _SPECIAL = re.compile(r"[&<>]|[\\`*_{}\[\]()#+!|~$^=\"':@]|(?<=www)\.", re.IGNORECASE)
 
 

@@ -1,10 +1,10 @@
-"""Chunks of images on their way into one file, each under the positions that it holds.
+"""Keep chunks of images until they go into one file, each named after its positions.
 
     OUT.parts/0000000000-0000000064.npy    images 0 to 63
     OUT.parts/0000000064-0000000128.npy    images 64 to 127
 
-Another program may have written what is there: names, sizes and forms are checked, and whatever is
-no such part is named.
+Another program may have written files there. Names, sizes and forms are checked, and messages name
+every file that is no part.
 """
 
 import io
@@ -31,16 +31,17 @@ class Part(NamedTuple):
 
 
 def write_part(folder: epath.Path, first: int, images: np.ndarray) -> None:
-    """Write the images (n, ...) whose first has that position."""
+    """Write images (n, ...). first: the position of the first of them."""
     content = io.BytesIO()
     np.save(content, images)
     write_atomically(folder / f"{first:010d}-{first + len(images):010d}.npy", content.getvalue())
 
 
 def list_parts(folder: epath.Path) -> list[Part]:
-    """Return the parts that are there, from position 0 on, of images of one form.
+    """Return the parts in the folder, which follow each other from position 0 on.
 
-    Raises UserError if one is missing in between, and for a file that is none.
+    Raises UserError if a part is missing between others, for a file that is no part, and for images
+    of several forms.
     """
     parts: list[Part] = []
     for path in entries(folder, after=".npy"):

@@ -1,4 +1,4 @@
-"""Where images go, as a person names it: the ending of a name says how they are written."""
+"""Find out from the name that a person gives where images go, and in which format."""
 
 import os
 from typing import NamedTuple
@@ -10,7 +10,8 @@ from ddgan_jax.files.atomic import write_errors
 from ddgan_jax.files.paths import is_bucket, user_path
 
 FORMS = (".png", ".npy", ".npz", ".array_record")
-# What other programs call pictures or arrays; any other ending is part of a folder's name.
+# Endings of pictures, arrays and archives that are not written here. Any other ending is a part of
+# the name of a folder.
 _OTHER_FORMS = (
     *(".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".svg", ".pdf", ".mp4"),
     *(".pt", ".pth", ".pkl", ".h5", ".hdf5", ".mat", ".csv", ".json", ".txt", ".html"),
@@ -19,16 +20,17 @@ _OTHER_FORMS = (
 
 
 class Place(NamedTuple):
-    """Where images go, and how: form is one of FORMS, "" for a folder."""
+    """A place for images. form: one of FORMS, or "" for a folder."""
 
     path: epath.Path
     form: str
 
 
 def place_of(out: str | os.PathLike) -> Place:
-    """Return the place that a person named; its ending says how, and a "/" behind it a folder.
+    """Return the place that a person named. Its ending tells the form, a "/" behind it a folder.
 
-    Raises UserError for the ending of a form that is not written, and if something else is there.
+    Raises UserError for an ending of a format that is not written, and if a file is where a folder
+    should be, or a folder where a file should be.
     """
     written = os.fspath(out)
     path = user_path(written, "out")

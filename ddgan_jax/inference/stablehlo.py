@@ -1,15 +1,15 @@
-"""The whole few-step sampler as one portable file that runs with nothing but JAX.
+"""Export the whole few-step sampler as one portable file that runs with nothing but JAX.
 
     sampler.call(seeds)                    uint32 (N,) -> uint8 (N, H, W, C)
     sampler.call(seeds, labels)            of a model with classes; labels: int32 (N,)
     sampler.call(arrays, seeds, labels)    parameters as the first argument, a dict by name
 
-N is free. The images are those of `drawing.make_drawer`, bit by bit on the same kind of device,
-for which three things are needed. Rounding depends on the shapes that a compiled program sees:
-here as there it works on sampling.chunk_size images at a time. It also depends on what the
-compiler knows: parameters that lie inside are hidden from it behind a barrier, or it would fold
-them into other operations. And float becomes uint8 as in `images.to_uint8`, but for NaN, which no
-array program can refuse: it is black.
+N is free. On the same kind of device the images equal those of `drawing.make_drawer` bit by bit,
+for which three things are needed. Rounding depends on the shapes that a compiled program sees, so
+the program works on sampling.chunk_size images at a time, as `drawing` does. Rounding also depends
+on the values that the compiler knows: it would fold parameters inside the program into other
+operations, and a barrier hides them from it. Last, floats become uint8 as in `images.to_uint8`,
+except that NaN, which an array program cannot refuse, becomes black.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 
 @randomness.reproducible()
 def export_sampler(config: ConfigDict, params: Params, *, inside: bool) -> bytes:
-    """The serialized program for CPU, CUDA and TPU at once, to be read by jax.export.deserialize.
+    """Return one program for CPU, CUDA and TPU, as jax.export.deserialize reads it.
 
-    params: float32 or bfloat16, computed with as float32. inside: they lie in the file; otherwise
-    they are the first argument.
+    params: float32 or bfloat16; computations are in float32. inside: whether the parameters lie in
+    the file; otherwise they are the first argument of the program.
     """
     arrays = parameters.named(params)
     classes = config.data.num_classes > 0
@@ -57,7 +57,7 @@ def export_sampler(config: ConfigDict, params: Params, *, inside: bool) -> bytes
 
 
 def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
-    """sample(params, seeds, labels) -> images; without labels those of a model without classes."""
+    """Return sample(params, seeds, labels) -> images; a model without classes needs no labels."""
     sampler = build.sampler(config)
     size = config.sampling.chunk_size
     finish = jnp.asarray if images.are_points(sampler.image_shape) else to_uint8
@@ -78,16 +78,16 @@ def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
-    """As `images.to_uint8`, on the device; NaN becomes 0."""
+    """Return float images in [-1, 1] as uint8, like `images.to_uint8`; NaN becomes 0."""
     levels = jnp.clip(jnp.round((images + 1) * HALF_RANGE), 0, 255)
     return jnp.where(jnp.isnan(levels), 0, levels).astype(jnp.uint8)
 
 
 @contextlib.contextmanager
 def _without_source_paths() -> Iterator[None]:
-    """Programs carry the places in the source that they were made from: here no folder, no caller.
+    """Keep folders and callers out of the source locations that JAX writes into a program.
 
-    The same sampler is then the same bytes wherever the package and the program using it lie.
+    The same sampler then has the same bytes, wherever the package and the calling program lie.
     """
     settings = {
         "jax_hlo_source_file_canonicalization_regex": ".*/",

@@ -1,9 +1,9 @@
-"""A network's parameters as named arrays, and as the bytes of a safetensors file.
+"""Convert a network's parameters to and from the bytes of a safetensors file.
 
     "down_0_block_0/conv_0/kernel" -> float32 or bfloat16 (3, 3, 16, 16)
 
-The same parameters give the same bytes: arrays lie in the order of their names, and a header with a
-single entry leaves no order to chance.
+The same parameters give the same bytes, since arrays lie in the order of their names, and the
+header has a single entry besides, whose order cannot vary.
 """
 
 import os
@@ -41,7 +41,7 @@ def dtype_name(text: str) -> str:
 
 
 def dtype_of(params: Params) -> str:
-    """Return "float32" or "bfloat16"; parameters are of one kind."""
+    """Return the dtype that all parameters have: "float32" or "bfloat16"."""
     return str(jax.tree.leaves(params)[0].dtype)
 
 
@@ -54,9 +54,9 @@ def to_safetensors(params: Params) -> bytes:
 def from_safetensors(content: bytes, template: Params, source: str | os.PathLike) -> Params:
     """Return the parameters in the bytes of a safetensors file: the inverse of `to_safetensors`.
 
-    template: their shapes, as of `models.abstract_params`. source: for messages. Raises UserError
-    for bytes that are no such file, arrays of other names or shapes than those of the template,
-    and numbers that are not finite, or not of one type.
+    template: the shapes of the parameters, see `models.abstract_params`. source: the file, for
+    messages. Raises UserError for bytes that are no such file, for arrays with other names or
+    shapes than in the template, and for numbers that are not finite or of several types.
     """
     with foreign.reading(source, "safetensors file"):
         if int.from_bytes(content[:8], "little") > LARGEST_HEADER:

@@ -1,1 +1,1 @@
-"""Figures, charts and the report page of a run."""
+"""Draw figures and charts of trained models, and the report page of a run."""
