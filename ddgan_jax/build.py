@@ -7,11 +7,11 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from ddgan_jax import diffusion, models, train_step
-from ddgan_jax.diffusion import DiscreteSchedule, Schedule
+from ddgan_jax import models, schedules, train_step
 from ddgan_jax.methods import METHODS, Objective
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.sampling import Sampler
+from ddgan_jax.schedules import DiscreteSchedule, Schedule
 from ddgan_jax.state import TrainState
 from ddgan_jax.train_step import Optimizers, TrainStep, cosine_staircase
 
@@ -22,7 +22,7 @@ def schedule(config: ConfigDict, num_timesteps: int = 0) -> Schedule:
     Raises UserError if it is not a valid one, or has no other number of steps.
     """
     d = config.diffusion
-    return diffusion.make_schedule(
+    return schedules.make_schedule(
         d.schedule, d.num_timesteps, d.beta_min, d.beta_max, num_timesteps
     )
 
@@ -71,7 +71,7 @@ def _augmentation_schedule(config: ConfigDict) -> DiscreteSchedule | None:
     d, levels = config.diffusion, config.objective.augmentation_timesteps
     if not levels:
         return None
-    return diffusion.discrete_schedule(d.schedule, levels, d.beta_min, d.beta_max)
+    return schedules.discrete_schedule(d.schedule, levels, d.beta_min, d.beta_max)
 
 
 def learning_rate(config: ConfigDict, network: str) -> optax.Schedule:

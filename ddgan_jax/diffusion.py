@@ -1,342 +1,80 @@
-"""Forward diffusion in a few large steps and its Gaussian posterior.
-
-Discrete times (DDGAN, Xiao et al. 2022). The forward process turns an image x_0 into noise x_T by
+"""Forward diffusion and its Gaussian posterior, as functions of a step's coefficients.
 
     q(x_{t+1} | x_t) = N(sqrt(1 - beta_{t+1}) x_t, beta_{t+1} I)                              (1)
+    q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)                                         (2)
+    q(x_t | x_{t+1}, x_0) = N(c0_t x_0 + c1_t x_{t+1}, v_t I)                                  (3)
 
-Its betas come from a continuous variance sigma^2(s) at s_k = eps + (1 - eps) k / T, k = 0 .. T,
-with eps = 1e-3 and
-
-    VP         sigma^2(s) = 1 - exp(-(beta_max - beta_min) s^2 / 2 - beta_min s)               (2)
-    geometric  sigma^2(s) = beta_min (beta_max / beta_min)^s                                   (3)
-    beta_k = 1 - (1 - sigma^2(s_k)) / (1 - sigma^2(s_{k-1})),   k = 1 .. T                      (4)
-
-which divides out the variance that is already there at s_0. A beta_0 = 1e-8 is put in front, so
-that "x_t at t = 0" exists; in float32 it is x_0 without any noise. With alpha = 1 - beta and
-abar_t = prod_{k <= t} alpha_k the marginal is
-
-    q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)                                         (5)
-
-Bayes' rule on (1) and (5), over the T betas without beta_0, gives the posterior that turns a
-prediction of x_0 into the next sample:
-
-    q(x_t | x_{t+1}, x_0) = N(c0_t x_0 + c1_t x_{t+1}, v_t I)                                  (6)
-    c0_t = beta_{t+1} sqrt(abar_t) / (1 - abar_{t+1})                                          (7)
-    c1_t = sqrt(alpha_{t+1}) (1 - abar_t) / (1 - abar_{t+1})                                   (8)
-    v_t  = beta_{t+1} (1 - abar_t) / (1 - abar_{t+1})                                          (9)
-
-At t = 0: c1 = v = 0, so the last sampling step returns the prediction itself, without noise.
-
-The betas are float64 rounded once to float32; what follows from them is float32 in the order of
-operations of the published code, since its networks were trained with exactly those numbers.
-Everything happens in numpy, once; inside a compiled step the tables are constants.
-
-Continuous times (SIDDM, Xu et al. 2023). With the angle a(u) = (u + 0.008) / 1.008 pi / 2,
-
-    q(x_u | x_0) = N(cos a(u) x_0, sin^2 a(u) I),   u in [0, 1]                                (10)
-
-and a step of training goes from s = max(tau - 1/T, 0) to tau ~ U(0, 1), so that tau takes the
-place of t + 1 above and s that of t. Ratios of (10) and the addition theorem
-cos^2 a - cos^2 b = sin(b + a) sin(b - a) turn equations 1 and 7 to 9, with a = a(s), b = a(tau),
-into
-
-    sqrt(1 - beta) = cos b / cos a,   beta = sin(b + a) sin(b - a) / cos^2 a                   (11)
-    c0 = cos a beta / sin^2 b,   c1 = cos b sin^2 a / (cos a sin^2 b),                         (12)
-    v = beta sin^2 a / sin^2 b                                                                 (13)
-
-without a difference of nearly equal numbers, however small the step. sin a(0) = 0.0125 is the
-noise that is left in the cleanest images that training sees; sampling visits tau = 1, 1 - 1/n, ..,
-1/n for any n and returns the last prediction of x_0 itself.
+A `Transition` holds the coefficients; `schedules` derives them for every schedule. All functions
+take a batch of arrays of one shape, and coefficients of shape (B,).
 """
 
 import functools
-import math
 import operator
-from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
-import numpy as np
+from jaxtyping import Float
 
-from ddgan_jax.errors import UserError
+from ddgan_jax.schedules import Transition
 from ddgan_jax.state import AnyArray as Array
 
-FIRST_TIME = 1e-3  # eps: s_0
-FIRST_BETA = 1e-8  # beta_0
-MINIMUM_VARIANCE = 1e-20  # keeps the logarithm of v_0 = 0 finite
-COSINE_OFFSET = 0.008
-SMALLEST_TAU = 1e-4
-NETWORK_TIME_UNIT = 1000  # what the networks are told of a continuous time in [0, 1]
-_ANGLE_SLOPE = math.pi / 2 / (1 + COSINE_OFFSET)
-
-
-class Transition(NamedTuple):
-    """The coefficients of one step x_t -> x_{t+1} for each example, float32, each of shape (B,).
-
-    Every schedule, discrete or continuous, reduces to these numbers; the functions below know
-    nothing else of it. The two times are what the networks are told.
-    """
-
-    time: Array  # of x_t. int: t; or float: 1000 s
-    next_time: Array  # of x_{t+1}. int: t as well, as in DDGAN's networks; or float: 1000 tau
-
-    signal: Array  # sqrt(abar_t), equation 5
-    noise: Array  # sqrt(1 - abar_t)
-    step_signal: Array  # sqrt(1 - beta_{t+1}), equation 1
-    step_noise: Array  # sqrt(beta_{t+1})
-    next_signal: Array  # sqrt(abar_{t+1})
-    next_noise: Array  # sqrt(1 - abar_{t+1})
-    posterior_x_0: Array  # c0, equation 7
-    posterior_x_tp1: Array  # c1, equation 8
-    posterior_std: Array  # sqrt(v), equation 9; exactly 0 at t = 0
-
-
-class DiscreteSchedule(NamedTuple):
-    """Tables over the integer times of DDGAN; numpy float32.
-
-    Arrays of length T + 1 are indexed by the time of the image (0: clean, T: noise), those of
-    length T by t, the time that a denoising step arrives at.
-    """
-
-    betas: np.ndarray  # (T + 1,)
-    sigmas: np.ndarray  # (T + 1,) sqrt(beta)
-    sqrt_alphas: np.ndarray  # (T + 1,)
-    sqrt_alphas_cumprod: np.ndarray  # (T + 1,)
-    sigmas_cumprod: np.ndarray  # (T + 1,) sqrt(1 - abar)
-    alphas_cumprod: np.ndarray  # (T,) abar_{t+1} over the betas without beta_0
-    alphas_cumprod_prev: np.ndarray  # (T,) abar_t, likewise
-    posterior_mean_coef1: np.ndarray  # (T,) c0
-    posterior_mean_coef2: np.ndarray  # (T,) c1
-    posterior_variance: np.ndarray  # (T,) v
-    posterior_log_variance: np.ndarray  # (T,) log(max(v, 1e-20))
-
-    @property
-    def num_timesteps(self) -> int:
-        """T."""
-        return len(self.betas) - 1
-
-    def draw_times(self, keys: jax.Array) -> jax.Array:
-        """Training times, uniform over 0 .. T - 1. keys: (B,) random keys -> int32 (B,)."""
-        return jax.vmap(lambda key: jax.random.randint(key, (), 0, self.num_timesteps))(keys)
-
-    def sampling_transitions(self) -> Transition:
-        """The T steps of sampling from noise to image, t = T - 1, .., 0; arrays (T,)."""
-        return self.transition(jnp.arange(self.num_timesteps - 1, -1, -1, dtype=jnp.int32))
-
-    def transition(self, t: Array) -> Transition:
-        """Coefficients of the steps between t and t + 1. t: int (B,), 0 .. T - 1."""
-        t = jnp.asarray(t)
-        # exp of half the rounded logarithm, not the square root: the published rounding.
-        std = np.exp(0.5 * self.posterior_log_variance.astype(np.float64)).astype(np.float32)
-        std[0] = 0.0
-        t_of_both = np.arange(self.num_timesteps, dtype=np.int32)
-        tables: dict[str, np.ndarray] = dict(
-            time=t_of_both,
-            next_time=t_of_both,
-            signal=self.sqrt_alphas_cumprod[:-1],
-            noise=self.sigmas_cumprod[:-1],
-            step_signal=self.sqrt_alphas[1:],
-            step_noise=self.sigmas[1:],
-            next_signal=self.sqrt_alphas_cumprod[1:],
-            next_noise=self.sigmas_cumprod[1:],
-            posterior_x_0=self.posterior_mean_coef1,
-            posterior_x_tp1=self.posterior_mean_coef2,
-            posterior_std=std,
-        )
-        return Transition(**{name: jnp.asarray(table)[t] for name, table in tables.items()})
-
-
-def vp_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
-    """Variance-preserving sigma^2(s), equation 2. s: float64 in [0, 1]."""
-    return 1.0 - np.exp(-0.5 * s**2 * (beta_max - beta_min) - s * beta_min)
-
-
-def geometric_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
-    """Geometric sigma^2(s), equation 3. s: float64 in [0, 1]."""
-    return beta_min * (beta_max / beta_min) ** s
-
-
-def one_shot_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
-    """0 at s_0, 1 after it: with T = 1 one step from pure noise to the image, a plain GAN."""
-    del beta_min, beta_max
-    return (s > FIRST_TIME).astype(np.float64)
-
-
-_VARIANCES = {
-    "vp": vp_variance,
-    "geometric": geometric_variance,
-    "one_shot": one_shot_variance,
-}
-
-
-def discrete_schedule(
-    name: str, num_timesteps: int, beta_min: float, beta_max: float
-) -> DiscreteSchedule:
-    """The tables of a schedule by its name for T = num_timesteps >= 1, equations 2 to 9.
-
-    Raises UserError if the betas leave (0, 1), as those of the geometric schedule do unless
-    0 < beta_min < beta_max < 1.
-    """
-    s = np.arange(num_timesteps + 1, dtype=np.float64) / num_timesteps
-    variance = _VARIANCES[name](s * (1.0 - FIRST_TIME) + FIRST_TIME, beta_min, beta_max)
-    betas = 1.0 - (1.0 - variance[1:]) / (1.0 - variance[:-1])
-    # No noise schedule but that of pure noise reaches 1, where nothing of the image is left.
-    if not np.all((betas > 0) & (betas < 1)) and name != "one_shot":
-        raise UserError(
-            f"diffusion: beta_min={beta_min} and beta_max={beta_max} are not a valid {name} "
-            "schedule (its betas must lie between 0 and 1)"
-        )
-    betas = np.append(FIRST_BETA, betas).astype(np.float32)
-    sqrt_alphas = np.sqrt(1 - betas)
-    sqrt_alphas_cumprod = np.cumprod(sqrt_alphas)
-
-    beta = betas[1:]
-    alpha = 1 - beta
-    # The published product accumulates in float64 and rounds every entry.
-    abar = np.cumprod(alpha.astype(np.float64)).astype(np.float32)
-    abar_prev = np.append(np.float32(1), abar[:-1])
-    variance = beta * (1 - abar_prev) / (1 - abar)
-    # Through float64, since numpy's own float32 logarithm is off by a bit on some platforms.
-    log_variance = np.log(np.maximum(variance.astype(np.float64), MINIMUM_VARIANCE))
-    return DiscreteSchedule(
-        betas=betas,
-        sigmas=np.sqrt(betas),
-        sqrt_alphas=sqrt_alphas,
-        sqrt_alphas_cumprod=sqrt_alphas_cumprod,
-        sigmas_cumprod=np.sqrt(1 - sqrt_alphas_cumprod**2),
-        alphas_cumprod=abar,
-        alphas_cumprod_prev=abar_prev,
-        posterior_mean_coef1=beta * np.sqrt(abar_prev) / (1 - abar),
-        posterior_mean_coef2=(1 - abar_prev) * np.sqrt(alpha) / (1 - abar),
-        posterior_variance=variance,
-        posterior_log_variance=log_variance.astype(np.float32),
-    )
-
-
-class CosineSchedule(NamedTuple):
-    """The continuous schedule of SIDDM, equations 10 to 13, in steps of 1 / num_timesteps."""
-
-    num_timesteps: int
-
-    def draw_times(self, keys: jax.Array) -> jax.Array:
-        """Training times tau, uniform over [1e-4, 1]. keys: (B,) random keys -> float32 (B,)."""
-        tau = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)
-        return jnp.clip(tau, SMALLEST_TAU, 1.0)
-
-    def sampling_transitions(self) -> Transition:
-        """The steps of sampling from noise to image, tau = 1, .., 1 / T; arrays (T,)."""
-        steps = jnp.arange(self.num_timesteps, 0, -1, dtype=jnp.float32)
-        step = self.transition(steps / self.num_timesteps)
-        return step._replace(
-            posterior_x_0=step.posterior_x_0.at[-1].set(1),
-            posterior_x_tp1=step.posterior_x_tp1.at[-1].set(0),
-            posterior_std=step.posterior_std.at[-1].set(0),
-        )
-
-    def transition(self, tau: Array) -> Transition:
-        """Coefficients of the steps from s = max(tau - 1/T, 0) to tau. tau: float (B,), (0, 1]."""
-        tau = jnp.asarray(tau)
-        s = jnp.maximum(tau - 1 / self.num_timesteps, 0)
-        a, b = _angle(s), _angle(tau)
-        difference = (tau - s) * _ANGLE_SLOPE
-        # cos(pi / 2) is not 0 in floating point, and may be negative.
-        cos_a, cos_b = jnp.cos(a), jnp.maximum(jnp.cos(b), 0)
-        sin_a, sin_b = jnp.sin(a), jnp.sin(b)
-        beta = jnp.minimum(jnp.sin(b + a) * jnp.sin(difference) / cos_a**2, 1)
-        return Transition(
-            time=NETWORK_TIME_UNIT * s,
-            next_time=NETWORK_TIME_UNIT * tau,
-            signal=cos_a,
-            noise=sin_a,
-            step_signal=cos_b / cos_a,
-            step_noise=jnp.sqrt(beta),
-            next_signal=cos_b,
-            next_noise=sin_b,
-            posterior_x_0=cos_a * beta / sin_b**2,
-            posterior_x_tp1=cos_b * sin_a**2 / (cos_a * sin_b**2),
-            posterior_std=jnp.sqrt(beta) * sin_a / sin_b,
-        )
-
-
-def _angle(u: Array) -> Array:
-    return (u + COSINE_OFFSET) * _ANGLE_SLOPE
-
-
-Schedule = DiscreteSchedule | CosineSchedule
-
-
-def make_schedule(
-    name: str, num_timesteps: int, beta_min: float, beta_max: float, sampling_steps: int = 0
-) -> Schedule:
-    """Return a schedule by its name, in `sampling_steps` steps; 0: the num_timesteps of training.
-
-    Raises UserError if it is not a valid one, or has no other number of steps.
-    """
-    if name == "cosine":
-        return CosineSchedule(sampling_steps or num_timesteps)
-    if sampling_steps not in (0, num_timesteps):
-        raise UserError(
-            f"{sampling_steps} sampling steps: a model of diffusion.schedule={name!r} only "
-            f"knows the {num_timesteps} steps that it was trained with"
-        )
-    return discrete_schedule(name, num_timesteps, beta_min, beta_max)
+Values = Float[Array, " b *shape"]  # images, or anything else that is diffused
 
 
 def _per_example(coefficient: Array, x: Array) -> Array:
-    """Shape (B,) -> (B, 1, ..), to multiply arrays of x's rank."""
+    """Return coefficients (B,) as (B, 1, ..), to multiply arrays of x's rank."""
     return jnp.reshape(coefficient, (-1,) + (1,) * (jnp.ndim(x) - 1))
 
 
-def _combine(*terms: tuple[Array, Array]) -> jax.Array:
+def _combine(*terms: tuple[Array, Values]) -> Values:
     products = [_per_example(coefficient, x) * x for coefficient, x in terms]
     return functools.reduce(operator.add, products)
 
 
-def q_sample(step: Transition, x_0: Array, noise: Array) -> jax.Array:
-    """x_t ~ q(x_t | x_0), equation 5. x_0 and noise ~ N(0, I): (B, ...), the same shape."""
+def q_sample(step: Transition, x_0: Values, noise: Values) -> Values:
+    """Return x_t ~ q(x_t | x_0), equation 2. noise ~ N(0, I)."""
     return _combine((step.signal, x_0), (step.noise, noise))
 
 
 def q_sample_pairs(
-    step: Transition, x_0: Array, noise_t: Array, noise_tp1: Array
-) -> tuple[jax.Array, jax.Array]:
-    """(x_t, x_{t+1}) of one forward chain, equations 5 and 1. All arrays: (B, ...)."""
+    step: Transition, x_0: Values, noise_t: Values, noise_tp1: Values
+) -> tuple[Values, Values]:
+    """Return (x_t, x_{t+1}) of one forward chain, equations 2 and 1."""
     x_t = q_sample(step, x_0, noise_t)
     return x_t, forward_sample(step, x_t, noise_tp1)
 
 
-def forward_mean(step: Transition, x_t: Array) -> jax.Array:
-    """Mean of q(x_{t+1} | x_t), equation 1. x_t: (B, ...)."""
+def forward_mean(step: Transition, x_t: Values) -> Values:
+    """Return the mean of q(x_{t+1} | x_t), equation 1."""
     return _combine((step.step_signal, x_t))
 
 
-def forward_sample(step: Transition, x_t: Array, noise: Array) -> jax.Array:
-    """x_{t+1} ~ q(x_{t+1} | x_t), equation 1. Arrays: (B, ...)."""
+def forward_sample(step: Transition, x_t: Values, noise: Values) -> Values:
+    """Return x_{t+1} ~ q(x_{t+1} | x_t), equation 1. noise ~ N(0, I)."""
     return _combine((step.step_signal, x_t), (step.step_noise, noise))
 
 
-def posterior_mean(step: Transition, x_0: Array, x_tp1: Array) -> jax.Array:
-    """Mean of q(x_t | x_{t+1}, x_0), equations 7 and 8. Arrays: (B, ...)."""
+def posterior_mean(step: Transition, x_0: Values, x_tp1: Values) -> Values:
+    """Return the mean of q(x_t | x_{t+1}, x_0), equation 3."""
     return _combine((step.posterior_x_0, x_0), (step.posterior_x_tp1, x_tp1))
 
 
-def posterior_sample(step: Transition, x_0: Array, x_tp1: Array, noise: Array) -> jax.Array:
-    """x_t ~ q(x_t | x_{t+1}, x_0), equation 6; without noise at t = 0. Arrays: (B, ...)."""
+def posterior_sample(step: Transition, x_0: Values, x_tp1: Values, noise: Values) -> Values:
+    """Return x_t ~ q(x_t | x_{t+1}, x_0), equation 3. At t = 0 the noise has no effect."""
     return posterior_mean(step, x_0, x_tp1) + _combine((step.posterior_std, noise))
 
 
-def predicted_x_0(step: Transition, noise: Array, x_tp1: Array) -> jax.Array:
-    """x_0 when x_{t+1} holds this noise: equation 5 at t + 1, solved for x_0. Arrays: (B, ...)."""
+def predicted_x_0(step: Transition, noise: Values, x_tp1: Values) -> Values:
+    """Return x_0 where x_{t+1} holds this noise: equation 2 at t + 1, solved for x_0."""
     return (x_tp1 - _combine((step.next_noise, noise))) / _per_example(step.next_signal, x_tp1)
 
 
 def denoise(
-    prediction: str, step: Transition, output: Array, x_tp1: Array, noise: Array
-) -> tuple[jax.Array | None, jax.Array]:
-    """One denoising step from what the generator put out: (x_0, x_t). Arrays: (B, ...).
+    prediction: str, step: Transition, output: Values, x_tp1: Values, noise: Values
+) -> tuple[Values | None, Values]:
+    """Return (x_0, x_t) of one denoising step from the generator's output.
 
-    prediction says what `output` is: "x_0" and "noise" go through the posterior (6), "x_t" is
-    the sample itself (the ablation "direct denoising" of the paper), which tells no x_0: None.
+    prediction: the meaning of the output. "x_0" and "noise" go through the posterior, equation 3.
+    "x_t" is the sample itself (the paper's ablation "direct denoising"), for which x_0 is None.
     """
     if prediction == "x_t":
         return None, jnp.asarray(output)

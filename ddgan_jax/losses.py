@@ -43,7 +43,7 @@ import jax.numpy as jnp
 from jaxtyping import Float
 
 from ddgan_jax import diffusion
-from ddgan_jax.diffusion import Transition
+from ddgan_jax.schedules import Transition
 from ddgan_jax.state import AnyArray, Images, Judgement
 
 SMALLEST_BETA = 1e-3  # in the weight 1 / (2 beta), which grows without bound for small steps

@@ -22,9 +22,9 @@ import jax.numpy as jnp
 from jaxtyping import Float, Int, UInt32
 
 from ddgan_jax import diffusion, randomness
-from ddgan_jax.diffusion import Schedule, Transition
 from ddgan_jax.errors import UserError
 from ddgan_jax.randomness import Purpose
+from ddgan_jax.schedules import Schedule, Transition
 from ddgan_jax.state import AnyArray, Params
 
 Seeds = UInt32[AnyArray, " n"]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import diffusion
+from ddgan_jax import diffusion, schedules
 from ddgan_jax.errors import UserError
 
 pytestmark = pytest.mark.quick
@@ -20,13 +20,13 @@ every_schedule = pytest.mark.parametrize(
 
 
 def make(kind, num_timesteps):
-    return diffusion.discrete_schedule(kind, num_timesteps, *BETAS[kind])
+    return schedules.discrete_schedule(kind, num_timesteps, *BETAS[kind])
 
 
 def all_steps(schedule):
     """The coefficients of every t at once, float64 numpy."""
     step = schedule.transition(np.arange(schedule.num_timesteps, dtype=np.int32))
-    return diffusion.Transition(*(np.asarray(c, np.float64) for c in step))
+    return schedules.Transition(*(np.asarray(c, np.float64) for c in step))
 
 
 def quotient_rounding(abar):
@@ -169,7 +169,7 @@ def test_sampling_with_the_true_image_gives_the_forward_marginals(kind, num_time
     image = np.full(count, x_0, np.float32)
     x = steps.next_signal[-1] * image + steps.next_noise[-1] * rng.standard_normal(count)
     for now in zip(*schedule.sampling_transitions(), strict=True):
-        step = diffusion.Transition(*(np.full(count, c) for c in now))
+        step = schedules.Transition(*(np.full(count, c) for c in now))
         t = int(step.time[0])
         later, noise = np.asarray(x, np.float32), rng.standard_normal(count).astype(np.float32)
         x = np.asarray(diffusion.denoise("x_0", step, image, later, noise)[1], np.float64)
@@ -195,7 +195,7 @@ def test_sampling_with_the_true_image_gives_the_forward_marginals(kind, num_time
 )
 def test_impossible_betas_are_refused(kind, beta_min, beta_max):
     with pytest.raises(UserError, match=f"beta_min={beta_min} and beta_max={beta_max}"):
-        diffusion.discrete_schedule(kind, 4, beta_min, beta_max)
+        schedules.discrete_schedule(kind, 4, beta_min, beta_max)
 
 
 @pytest.mark.parametrize("shape", [(), (3,), (3, 2), (4, 3, 2), (2, 2, 2, 2)])

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import build, diffusion, losses, models, sampling
+from ddgan_jax import build, diffusion, losses, models, sampling, schedules
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs
 from ddgan_jax.models import layers
@@ -131,7 +131,7 @@ SCHEDULE_FIELDS = {
 
 def schedule_of(meta):
     kind = "geometric" if meta["use_geometric"] else "vp"
-    return diffusion.discrete_schedule(kind, meta["T"], meta["beta_min"], meta["beta_max"])
+    return schedules.discrete_schedule(kind, meta["T"], meta["beta_min"], meta["beta_max"])
 
 
 @pytest.mark.quick

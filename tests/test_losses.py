@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import diffusion, losses
+from ddgan_jax import diffusion, losses, schedules
 from ddgan_jax.config import base_config
 from ddgan_jax.methods import DDGAN, SIDDM
 from ddgan_jax.models.discriminators import minibatch_stddev
@@ -42,7 +42,7 @@ def make(**fields):
     defaults = base_config().objective.to_dict() | {
         "generate": linear_generator,
         "discriminate": linear_discriminator,
-        "schedule": diffusion.discrete_schedule("vp", 4, 0.1, 20.0),
+        "schedule": schedules.discrete_schedule("vp", 4, 0.1, 20.0),
         "r1_gamma": 0.5,
         "latent": "normal",
         "latent_shape": (3,),
@@ -256,7 +256,7 @@ def test_draws_are_independent():
 
 @pytest.mark.parametrize("num_timesteps", [1, 2, 8])
 def test_number_of_steps(num_timesteps):
-    schedule = diffusion.discrete_schedule("vp", num_timesteps, 0.1, 20.0)
+    schedule = schedules.discrete_schedule("vp", num_timesteps, 0.1, 20.0)
     draws = make(schedule=schedule).draw(keys(count=200), SHAPE)
     assert set(np.asarray(draws.t).tolist()) == set(range(num_timesteps))
 
@@ -303,8 +303,8 @@ def test_what_the_generator_predicts(prediction):
 
 def test_one_shot_with_augmentation():
     """T = 1, and real and fake images diffused to the level that the discriminator is told."""
-    one_shot = diffusion.discrete_schedule("vp", 1, 0.1, 20.0)
-    levels = diffusion.discrete_schedule("vp", 4, 0.1, 20.0)
+    one_shot = schedules.discrete_schedule("vp", 1, 0.1, 20.0)
+    levels = schedules.discrete_schedule("vp", 4, 0.1, 20.0)
     plain = make(schedule=one_shot)
     objective = dataclasses.replace(plain, augmentation_schedule=levels)
     draws = objective.draw(keys(count=BATCH), SHAPE)

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ddgan_jax import diffusion, losses, models
+from ddgan_jax import diffusion, losses, models, schedules
 from ddgan_jax.config import siddm_config, tiny
-from ddgan_jax.diffusion import CosineSchedule
 from ddgan_jax.losses import Chain
+from ddgan_jax.schedules import CosineSchedule
 
 pytestmark = pytest.mark.quick
 
@@ -113,7 +113,7 @@ def test_training_times():
 
 def test_one_shot_is_a_plain_gan():
     """Its only step leads from noise without any signal to the prediction itself."""
-    schedule = diffusion.discrete_schedule("one_shot", 1, 0.1, 20.0)
+    schedule = schedules.discrete_schedule("one_shot", 1, 0.1, 20.0)
     step = schedule.transition(np.zeros(1, np.int32))
     x_0, noise = np.full((1, 2), 3.0, np.float32), np.float32([[0.5, -2.0]])
     x_t, x_tp1 = diffusion.q_sample_pairs(step, x_0, noise, noise)

@@ -16,9 +16,9 @@ import jax
 from jaxtyping import Float, Int
 
 from ddgan_jax import diffusion, losses, randomness
-from ddgan_jax.diffusion import DiscreteSchedule, Schedule, Transition
 from ddgan_jax.losses import Chain
 from ddgan_jax.randomness import Purpose
+from ddgan_jax.schedules import DiscreteSchedule, Schedule, Transition
 from ddgan_jax.state import AnyArray, Images, Judgement, Keys, Labels, Metrics, Params
 
 

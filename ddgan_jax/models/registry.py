@@ -3,7 +3,7 @@
     generate(params, x_{t+1}, t, z, labels, dropout_keys) -> output, of the shape of x_{t+1}
     discriminate(params, x_t, t, x_{t+1} or None, labels, dropout_keys) -> Judgement
 
-t is what a schedule tells networks (`diffusion.Transition`). labels are int (B,) and are read by
+t is what a schedule tells networks (`schedules.Transition`). labels are int (B,) and are read by
 networks that know classes. dropout_keys are (B,) random keys, or None to switch dropout off.
 
 A further network is a module in this folder, the group of its fields in the config, and one line in
