@@ -80,6 +80,7 @@ def value_range(found: ImageArrays) -> tuple[float, float]:
     Reads all of them, in parts.
     """
     low, high = np.inf, -np.inf
+    # The file may be larger than memory.
     for chunk in chunks(found.pixels):
         if not np.isfinite(chunk).all():
             raise UserError(f"{found.name} holds NaN or infinity")
@@ -104,6 +105,7 @@ def num_classes(labels: np.ndarray, where: str) -> int:
     classes = int(there[-1]) + 1
     if len(there) == classes:
         return classes
+    # Labels that only begin elsewhere keep their order; others are numbered anew.
     if there[-1] - there[0] + 1 == len(there):
         how = f"labels - {there[0]}"
     else:

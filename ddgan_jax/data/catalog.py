@@ -79,6 +79,8 @@ def find_folder(name: str, data_dir: Path) -> Path | None:
 
 def _versions(folder: Path) -> list[Path]:
     """Return the folders of a set's versions, whole or damaged, the newest last."""
+    # Damaged versions are listed too: that the newest one is damaged must be said, and not hidden
+    # by an older one.
     there = [
         path
         for path in map(Path, paths.entries(folder))
@@ -152,6 +154,7 @@ def _unknown(name: str, data_dir: Path) -> str:
     if stem in known:
         known = [f"{stem}/{config}" for config in tfds.builder_cls(stem).builder_configs] or [stem]
     else:
+        # Names of ours, and sets in the folder that TFDS has never heard of.
         known += OWN
         known += [p.name for p in paths.entries(data_dir) if NAME.fullmatch(p.name)]
     near = difflib.get_close_matches(shown(name), sorted(set(known)), n=5, cutoff=0.5)

@@ -199,6 +199,7 @@ def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
         pixels[ids], labels[ids] = dataset.read(ids)
         return len(ids)
 
+    # Decoders release Python's lock, so that threads are enough.
     chunks = grain.MapDataset.range(0, info.num_examples, CHUNK).map(decode)
     options = grain.ReadOptions(num_threads=dataset.threads, prefetch_buffer_size=dataset.threads)
     bar = tqdm(

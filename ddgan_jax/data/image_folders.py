@@ -88,6 +88,7 @@ def open_folder(path: str | os.PathLike, what: str = "images") -> ImageFolder:
             raise UserError(f"{shown(root, 300)} is not a folder of images, and no .zip of them")
     # File systems list in any order; the order of the set must not depend on them.
     found.sort()
+    # Only beside the images at the top is the index one of the whole set.
     index = next((f.name for f in found if f.name == INDEX), None)
     found = [f for f in found if _is_image(f.name)]
     if not found:

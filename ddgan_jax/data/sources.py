@@ -33,6 +33,7 @@ def open_dataset(config: ConfigDict) -> Dataset:
         config.
     """
     dataset = _open(config.data)
+    # A network for another number of classes would train without an error.
     wanted, there = config.data.num_classes, dataset.info.num_classes
     if wanted not in (0, there):
         has = f"{there} classes: set it to {there}, or to 0" if there else "no classes: set it to 0"
@@ -166,6 +167,7 @@ def _keys(name: str, features: tfds.features.FeaturesDict) -> tuple[str, str | N
         if isinstance(v, tfds.features.Image) and v.np_dtype == np.uint8
     ]
     classes = [k for k, v in features.items() if isinstance(v, tfds.features.ClassLabel)]
+    # Sets call their features as they like; the usual name decides where there are several.
     image = "image" if "image" in pictures else pictures[0] if len(pictures) == 1 else None
     label = "label" if "label" in classes else classes[0] if len(classes) == 1 else None
     if image is None:

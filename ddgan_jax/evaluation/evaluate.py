@@ -100,6 +100,7 @@ def _open_source(
             )
         return images_to_score.images_of(images, options.num, **real)
     model = open_model(workdir, export_dir, step).in_steps(num_steps)
+    # As many images as the most demanding of the metrics has in papers.
     count = options.num or max(names.METRICS[name].published_count for name in options.metrics)
     folder = workdir or export_dir or ""
     return images_to_score.samples_of(model, folder, count, is_run=bool(workdir), **real)
@@ -207,6 +208,7 @@ def _about_reference(real: SavedStatistics | None, options: Options) -> dict[str
 @contextlib.contextmanager
 def _place_for(source: Source, options: Options) -> Iterator[epath.Path]:
     """Give the file of the result, locked against other writers, and never one that exists."""
+    # A result that somebody has asked for by name is never written elsewhere, nor over another.
     if options.out:
         with locks.output_file(options.out, ".json", new=True) as out:
             yield out

@@ -102,6 +102,7 @@ def inception(path: str | os.PathLike, protocol: str, devices: Devices) -> Featu
     from ddgan_jax.evaluation import inception as network
     from ddgan_jax.interop.inception import load
 
+    # The checksum of the weights is part of the identity, so that results say which they came from.
     weights = load(path)
     params = jax.device_put(weights.params, distributed.replicated(devices))
     batch_size = BATCH_SIZE * len(devices)
@@ -129,6 +130,7 @@ def classifier(
 
     trained = classifiers.of_dataset(dataset, report)
     params = jax.device_put(trained.params, distributed.replicated(devices))
+    # The same compiled program for any number of images: the last batch is filled up.
     mapped = distributed.map_examples(classify, devices)
     batch_size = BATCH_SIZE * len(devices)
 
@@ -174,6 +176,7 @@ def cell_matrix(size: int, cells: int) -> Float[np.ndarray, "cells size"]:
     Cell i reaches from i size / cells to (i + 1) size / cells. A pixel on the border of two cells
     counts in both, each time with the part of it that lies there. Each row adds up to 1.
     """
+    # The overlap of every cell with every pixel, both as intervals on the axis.
     edges = np.arange(cells + 1) * (size / cells)
     pixels = np.arange(size)
     low = np.maximum(edges[:-1, None], pixels)

@@ -59,6 +59,7 @@ def gather(
     """
     stats: FeatureStatistics | None = None
     vectors, scores, labels = [], [], []
+    # The bar appears after two seconds, and only on a terminal.
     with tqdm(total=total, desc="features", unit="img", delay=2, disable=None) as bar:
         for batch in in_batches(chunks, network.batch_size):
             found = network.extract(batch)

@@ -149,6 +149,7 @@ def time_sampling(model: Model) -> dict[str, Any]:
     A call draws as many images as the compiled sampler takes at a time. The first call compiles
     and does not count; at most MOST_TIMED_CALLS or SECONDS_OF_TIMING are spent on the others.
     """
+    # Whole calls of the compiled sampler: a part of one would take as long as all of it.
     devices = distributed.local_devices()
     batch = model.config.sampling.chunk_size * len(devices)
     request = model.request(range(batch))

@@ -47,6 +47,7 @@ def of_dataset(
     # a random part.
     order = permutation(0, (REFERENCE_ORDER,), info.num_examples)
     ids = order[: num or len(order)]
+    # A result must not claim the whole set for statistics of a part of it.
     part = f", {len(ids)} of them" if len(ids) < len(order) else ""
     chunks = _read(dataset, ids, network.batch_size)
     gathered = gather(chunks, network, total=len(ids), keep=keep)
@@ -93,6 +94,7 @@ def from_cache(
 
     def is_enough(found: SavedStatistics) -> bool:
         ours = _provenance(dataset, network, split)
+        # A file of the same name may come from a version with another preprocessing.
         whole = (found.count, found.provenance) == (info.num_examples, ours)
         return whole and len(found.features) >= min(keep, info.num_examples)
 

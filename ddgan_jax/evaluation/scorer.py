@@ -108,6 +108,7 @@ def open_scorer(
         inception_file=inception_file,
         report=report,
     )
+    # The labels of modes come from a classifier of single digits, whatever the feature network is.
     digits = classifier.of_stacked_digits(config(), report) if "modes" in asked else None
     real = reference(network) if names.needs_reference(asked) else None
     return Scorer(tuple(asked), count, network, real, digits)

@@ -183,6 +183,7 @@ def _import(
     never_used: set[str],
     network: str,
 ) -> Params:
+    # All entries are compared before any is converted, so that one message names all problems.
     given = state_dicts.plain_arrays(state_dict, f"that {network}")
     names, leaves = jax.tree.leaves(official_names), jax.tree.leaves(template)
     wanted = {n: _official_shape(n, leaf.shape) for n, leaf in zip(names, leaves, strict=True)}
@@ -199,6 +200,7 @@ def _official_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (shape[3], shape[2], *shape[:2])
     if len(shape) != 2 or not name.endswith(".weight"):
         return shape
+    # The shape of a kernel (in, out) does not tell a linear layer from a convolution of one pixel.
     is_convolution = name.endswith(_CONVOLUTIONS_1X1)
     return (shape[1], shape[0], *((1, 1) if is_convolution else ()))
 

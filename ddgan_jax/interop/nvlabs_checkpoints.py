@@ -90,6 +90,7 @@ def import_command(
     source, place = user_path(checkpoint, "checkpoint"), user_path(out, "out")
     # A mistake in the options shows before a large file is read.
     given = read_args(args) if args else None
+    # The lock is taken before the file is read, which may take minutes.
     with locks.only_writer(place):
         content = foreign.read_bytes(source, pytorch_files.WHAT)
         about = {
@@ -145,6 +146,7 @@ def _import_generator(
     nvlabs.check_config(config)
     config.data.name = data or config.data.name
     params = weights.cast(nvlabs.import_generator(content, config), "float32")
+    # The official code writes the moving average into netG_*.pth if it keeps one.
     kind = "ema" if nvlabs.read_options(given)["use_ema"] else "raw"
     model = Model(config, params, _step_of_file(name, config), kind, about)
     with whole_folder(out) as folder:

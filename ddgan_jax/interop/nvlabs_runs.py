@@ -80,6 +80,7 @@ def import_content(content: Mapping[str, Any], config: ConfigDict) -> TrainState
 
         # The official optimiser counts its own steps, and the learning rate those of the run.
         adam, schedule = jax.eval_shape(optimizer.init, params)
+        # PyTorch counts the updates of each parameter, and all counts are equal.
         counts = (_entry(entry, "step", _COUNT) for entry in entries.values() if entry)
         adam = adam._replace(
             count=np.int32(max(counts, default=0)),

@@ -52,6 +52,7 @@ def check_entries(
     Tells which entries beside the wanted ones are no mistake. Raises UserError that names the first
     problems and counts the rest.
     """
+    # Missing entries first: they tell most about which network this is.
     problems = [f"missing {name}" for name in wanted if name not in given]
     problems += [f"unused {n}" for n in given if n not in wanted and not may_be_unused(n)]
     problems += [

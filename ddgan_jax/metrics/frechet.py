@@ -88,6 +88,7 @@ def _mean_and_factor(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # Few examples are a factor of their own covariance, smaller than the covariance itself.
     if count <= dim:
         return mean, (features - mean) / np.sqrt(count - 1)
+    # In parts, so that the float64 copy of the features is never held whole.
     scatter = np.zeros((dim, dim))
     for start in range(0, count, _ROWS):
         centred = features[start : start + _ROWS] - mean
@@ -104,6 +105,7 @@ def _factor(sigma: np.ndarray) -> np.ndarray:
             return factor
     except np.linalg.LinAlgError:  # singular, up to rounding
         pass
+    # Eigenvalues below the rounding of the largest one may be negative, and have no root.
     values, vectors = np.linalg.eigh(sigma)
     kept = values > len(values) * np.finfo(np.float64).eps * values[-1]
     return np.sqrt(values[kept])[:, None] * vectors[:, kept].T

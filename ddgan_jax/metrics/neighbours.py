@@ -58,6 +58,7 @@ def precision_recall(
     Raises UserError for sets of k or fewer examples, and NotFiniteError.
     """
     require_finite(real=real, fake=fake)
+    # One centre for both sets, as distances between them are taken, too.
     centre = real.mean(0, dtype=np.float64)
     real_radii = neighbour_radii(real, k, centre=centre, block=block)
     fake_radii = neighbour_radii(fake, k, centre=centre, block=block)
@@ -119,6 +120,7 @@ def count_in_balls(
     holders = np.zeros(len(points), np.int64)
     held = np.zeros(len(centres), np.int64)
     for rows, columns, squares, rounding in _blocks(points, centres, centre, block):
+        # Ties go to the side that the definition names, and not to that of the rounding.
         limit = np.square(radii[columns])
         inside = squares <= limit + rounding if closed else squares < limit - rounding
         holders[rows] += inside.sum(1)

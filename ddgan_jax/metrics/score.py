@@ -25,6 +25,7 @@ def inception_score(
     count = len(logits)
     if not 1 <= splits <= count:
         raise UserError(f"an Inception Score of {count} images cannot have {splits} splits")
+    # Split sizes may differ by one: no image is left out.
     bounds = [i * count // splits for i in range(splits + 1)]
     scores = [_score(logits[start:end]) for start, end in zip(bounds, bounds[1:], strict=False)]
     return float(np.mean(scores)), float(np.std(scores))

@@ -198,6 +198,7 @@ def _read_at_most(stream: Any, most: int) -> bytes:
 
 
 def _read_cifar10(archive: Path) -> Splits:
+    # The Python and the binary form of the set have the same batches; names differ in ".bin".
     names = [name for group in _CIFAR_FILES.values() for name in group]
     files = _unpack(archive, {*names, *(f"{name}.bin" for name in names)})
     if missing := [n for n in names if n not in files and f"{n}.bin" not in files]:
@@ -261,6 +262,7 @@ def _idx(content: bytes) -> np.ndarray:
     """Return an idx file of unsigned bytes: 0, 0, 8, rank, then the sizes as big-endian uint32."""
     if content[:3] != b"\0\0\x08" or not 1 <= content[3] <= 3:
         raise ValueError("a file is no idx file of unsigned bytes")
+    # The fourth byte is the number of axes.
     rank = content[3]
     shape = np.frombuffer(content, ">u4", rank, offset=4).astype(np.int64).tolist()
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
