@@ -13,7 +13,6 @@ from collections.abc import Mapping
 
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files.paths import cache_folder, is_bucket
-from ddgan_jax.files.run_folder import RunFolder
 
 # Wide vectors, and every use of the YNNPACK library but for convolutions. Together they take 0.87
 # of the time of cifar10_ddgan's train step, 4 images, on an Intel CPU with AVX-512, where YNNPACK
@@ -47,6 +46,9 @@ def keep_programs(workdir: str = "") -> None:
     program. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
     """
     if is_bucket(workdir):
+        # Imported here, since every help page imports this module.
+        from ddgan_jax.files.run_folder import RunFolder
+
         folder = os.fspath(RunFolder.at(workdir).compiled_programs)
     elif cache := cache_folder():
         folder = os.fspath(cache / "jax")

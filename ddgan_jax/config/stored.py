@@ -6,7 +6,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddgan_jax.config.files import lists_to_tuples
-from ddgan_jax.config.model_checks import check_fields, check_model
 from ddgan_jax.config.schema import make
 from ddgan_jax.errors import UserError
 
@@ -18,6 +17,9 @@ def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
     of that time did. The tree may come from anybody: raises UserError for anything that is not a
     config, and for a config whose model cannot be built, as `model_checks.check_model` does.
     """
+    # Imported here, since config files and help pages need no checks.
+    from ddgan_jax.config.model_checks import check_fields, check_model
+
     try:
         tree = lists_to_tuples(tree)
     except ValueError as error:
