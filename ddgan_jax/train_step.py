@@ -64,13 +64,25 @@ class TrainStep:
     ) -> tuple[TrainState, Metrics]:
         """Return the state after one more step, and its metrics. key: of the run's seed.
 
-        The key is the same in every step: what a step draws follows from the seed, its number and
-        the examples' positions in the global batch. Must run under a mapping over
-        `distributed.AXIS`. Metrics are scalars, equal on all devices.
+        The key is the same in every step. Must run under a mapping over `distributed.AXIS`. Metrics
+        are scalars, equal on all devices.
+        """
+        x_0, labels, d_draws, g_draws = self.draw(state.step, batch, key)
+        discriminator, d_metrics = self.discriminator_step(state, x_0, labels, d_draws)
+        state = state._replace(discriminator=discriminator)
+        generator, g_metrics = self.generator_step(state, x_0, labels, g_draws)
+        return TrainState(state.step + 1, generator, discriminator), d_metrics | g_metrics
+
+    def draw(
+        self, step: AnyArray, batch: Batch, key: jax.Array
+    ) -> tuple[Images, Labels, Draws, Draws]:
+        """Return the images, about [-1, 1], their labels, and the draws of both updates.
+
+        They follow from the seed, the step and the examples' positions in the global batch.
         """
 
         def keys(purpose: Purpose) -> jax.Array:
-            return randomness.example_keys(key, state.step, purpose, batch["index"])
+            return randomness.example_keys(key, step, purpose, batch["index"])
 
         x_0 = to_float_images(batch["image"])
         if self.flip:
@@ -79,16 +91,7 @@ class TrainStep:
             self.objective.draw(keys(purpose), x_0.shape[1:])
             for purpose in (Purpose.DISCRIMINATOR_STEP, Purpose.GENERATOR_STEP)
         )
-        return self.update(state, x_0, batch["label"], d_draws, g_draws)
-
-    def update(
-        self, state: TrainState, x_0: Images, labels: Labels, d_draws: Draws, g_draws: Draws
-    ) -> tuple[TrainState, Metrics]:
-        """Return the same for given draws of both updates. x_0: about [-1, 1]."""
-        discriminator, d_metrics = self.discriminator_step(state, x_0, labels, d_draws)
-        state = state._replace(discriminator=discriminator)
-        generator, g_metrics = self.generator_step(state, x_0, labels, g_draws)
-        return TrainState(state.step + 1, generator, discriminator), d_metrics | g_metrics
+        return x_0, batch["label"], d_draws, g_draws
 
     def discriminator_step(
         self, state: TrainState, x_0: Images, labels: Labels, draws: Draws

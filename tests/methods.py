@@ -12,6 +12,7 @@ import pytest
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.files import load_config
 from ddgan_jax.state import Params, PyTree
+from ddgan_jax.train_step import TrainStep
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,6 +48,13 @@ def config_of(method: str, **changes: Any) -> ConfigDict:
     changes = {name.replace("__", "."): value for name, value in changes.items()}
     config.update_from_flattened_dict(SMALLEST[method] | changes)
     return config
+
+
+class GivenDraws(TrainStep):
+    """The train step with the draws of both updates, and the float images, in its batch."""
+
+    def draw(self, step, batch, key):
+        return batch["x_0"], None, batch["d_draws"], batch["g_draws"]
 
 
 def random_params(template: PyTree, seed: int = 0) -> Params:

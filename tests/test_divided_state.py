@@ -13,9 +13,10 @@ from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config.checks import validate
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
+from ddgan_jax.randomness import Purpose
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState, may_be_sharded
-from ddgan_jax.train_step import Optimizers, TrainStep
-from tests.methods import ROOT, config_of
+from ddgan_jax.train_step import Optimizers
+from tests.methods import ROOT, GivenDraws, config_of
 
 DEVICES = jax.devices()[:4]
 # Divided along the first axis, along the second, and, since neither divides by 4, not at all.
@@ -56,11 +57,12 @@ class Products:
 
 
 def step(state, batch, key):
-    x_0 = randomness.normal(randomness.example_keys(key, state.step, 2, batch["index"]), 3, (2,))
-    one_step = TrainStep(
+    keys = randomness.example_keys(key, state.step, Purpose.DISCRIMINATOR_STEP, batch["index"])
+    x_0 = randomness.normal(keys, Purpose.NOISE_T, (2,))
+    one_step = GivenDraws(
         Products(), OPTIMIZERS, ema_decay=0.9, flip=False, microbatches=1, r1=False
     )
-    return one_step.update(state, x_0, None, None, None)
+    return one_step(state, {"x_0": x_0, "d_draws": None, "g_draws": None}, key)
 
 
 def run(divided, num_steps=5):

@@ -16,6 +16,7 @@ from ddgan_jax.interop import nvlabs
 from ddgan_jax.methods.objective import Draws
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
+from tests.methods import GivenDraws
 
 DEVICE = jax.devices()[:1]
 MOST_STEPS = 4  # of any case
@@ -64,10 +65,10 @@ def step_of(networks: str, r1: bool):
                 for rates in settings.rates
             )
         )
-        one_step = train_step.TrainStep(
+        one_step = GivenDraws(
             objective, optimizers, settings.ema_decay, flip=False, microbatches=1, r1=r1
         )
-        return one_step.update(state, labels=None, **batch)
+        return one_step(state, batch, jax.random.key(0))
 
     return distributed.map_step(step, "shard_map", DEVICE)
 

@@ -77,7 +77,7 @@ class Objective:
     joint: bool
     discriminator_time: str
     adversarial_weight: float
-    r1_gamma: float
+    r1_gamma: float | Float[AnyArray, ""]  # traced where programs for many values are one
     latent: str
     latent_shape: tuple[int, ...]
     generator_dropout: bool
