@@ -96,6 +96,7 @@ def fill(
         )
     if len(licence) > LONGEST_TEXT:
         raise UserError(f"a licence of {len(licence):,} characters; name it or give its address")
+    # The pictures are drawn with the rounded parameters, since those are what others will load.
     stored = weights.dtype_of(model.params)
     dtype = weights.dtype_name(dtype) if dtype else stored
     rounded = model.with_params(weights.cast(model.params, dtype))
@@ -113,6 +114,7 @@ def fill(
     if "rounding" in model.about and "rounding" not in about:
         about["rounding"] = model.about["rounding"]
     _write_about(folder, about, rounded.config.to_dict(), grid_seeds)
+    # Reading finds what a full or failing disk has lost, while the folder can still be given up.
     read(folder)
 
 
@@ -165,6 +167,7 @@ def _write_about(
     folder: epath.Path, about: dict[str, Any], config: dict[str, Any], grid_seeds: Sequence[int]
 ) -> None:
     empty_local_paths(config)
+    # README.md has no checksum, since people edit it, and config.json is what holds the checksums.
     files = sorted(folder.iterdir(), key=lambda file: file.name)
     about["sha256"] = {file.name: sha256(file.read_bytes()) for file in files}
     about["sha256"]["config"] = config_sha256(config)

@@ -66,6 +66,7 @@ def read(folder: str | os.PathLike) -> Model:
     """
     folder = epath.Path(folder)
     about = _read_about(folder)
+    # The files are read once, and the bytes that were checked are the bytes that are used.
     content = b""
     for name, expected in about.sha256.items():
         if name == "config":
@@ -106,6 +107,7 @@ def _read_about(folder: epath.Path) -> _About:
         if not folder.exists():
             raise UserError(f"there is no export at {shown(folder, 300)}")
     content = foreign.read_bytes(source, "JSON file", most=LARGEST_ABOUT)
+    # The version comes first, since a newer format may have other fields.
     kind = foreign.decode_json(content, _Kind, source=source)
     if kind.format != FORMAT:
         raise UserError(

@@ -106,6 +106,7 @@ def _count_in_arrays(name: str, path: epath.Path) -> int:
 def _write_records(out: epath.Path, count: int, facts: Facts, chunks: Iterable[np.ndarray]) -> None:
     from array_record.python.array_record_module import ArrayRecordWriter
 
+    # Groups of one record can be read in any order without unpacking their neighbours.
     writer = ArrayRecordWriter(os.fspath(out), "group_size:1")
     try:
         images = (image for chunk in chunks for image in chunk)

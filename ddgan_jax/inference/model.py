@@ -83,6 +83,7 @@ class Model:
             other_seeds=np.full(count, last, np.uint32),
             weights=np.linspace(0, 1, count, dtype=np.float32),
         )
+        # Without a label all images have the class of the first seed, so that only noise changes.
         request = self.request(np.full(count, first, np.uint32), label)
         return drawing.concatenate(self.draw(request, between))
 
@@ -105,6 +106,7 @@ class Model:
 
         Raises UserError for a model that cannot be drawn from, before or while it draws.
         """
+        # These checks come at the call. In a generator they would wait for the first image.
         self.check_drawable()
         start = arguments.integer("start", start, LARGEST)
         if start and variation.x_0 is None:
@@ -194,6 +196,7 @@ class Model:
     @functools.cached_property
     def sha256(self) -> str:
         """Return the checksum of the parameters and everything else that images depend on."""
+        # Two models with this checksum in common draw the same images, and may share a folder.
         digest = hashlib.sha256(weights.to_safetensors(self.params))
         parts = {k: self.config[k].to_dict() for k in ("data", "diffusion", "generator")}
         fields = json.dumps([parts, self.config.objective.prediction], sort_keys=True)

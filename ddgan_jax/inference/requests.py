@@ -134,6 +134,7 @@ def _between(
     """Return the images from each seed to the next one, both included, one pair after another."""
     if len(seeds) < 2:
         raise UserError("`interpolate` needs two seeds or more")
+    # With labels the pairs repeat, one label after the other, as the seeds of `first` do.
     first = drawing.each_class(config.data.num_classes, seeds[:-1], options.labels)
     last = np.resize(np.asarray(seeds[1:], np.uint32), len(first.seeds))
     drawing.check_count(len(last) * (options.interpolate + 2))

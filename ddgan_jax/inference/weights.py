@@ -59,6 +59,7 @@ def from_safetensors(content: bytes, template: Params, source: str | os.PathLike
     shapes than in the template, and for numbers that are not finite or of several types.
     """
     with foreign.reading(source, "safetensors file"):
+        # The parser would make objects of any header, however long.
         if int.from_bytes(content[:8], "little") > LARGEST_HEADER:
             raise ValueError("its header is too long")
         arrays = {name: _array(entry) for name, entry in safetensors.deserialize(content)}

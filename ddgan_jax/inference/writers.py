@@ -86,6 +86,7 @@ def _write_file(job: Job, place: Place) -> None:
                     f"{shown(out, 300)} could not be written: not all of its {job.num_images:,} "
                     "images can be read again; the same command tries again"
                 )
+        # Only now: until the file is in its place, the parts are the only copy.
         parts.rmtree()
 
 
@@ -120,6 +121,7 @@ def _write_folder(job: Job, out: epath.Path) -> None:
 
 def _missing(folder: epath.Path, names: Sequence[str]) -> np.ndarray:
     """Return the positions of the files that are missing, or not there to their end."""
+    # One listing instead of a look at each file: folders may hold 50,000 of them.
     there = {path.name for path in entries(folder, after=".png")}
     whole = [name in there and formats.is_whole_png(folder / name) for name in names]
     return np.flatnonzero(~np.array(whole))

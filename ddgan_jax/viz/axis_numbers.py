@@ -21,6 +21,7 @@ def round_ticks(low: float, high: float) -> list[float]:
     if high - low <= max(SHARE * size, SMALLEST):
         half = size / 2 if size > SMALLEST else 0.5
         low, high = low - half, high + half
+    # MaxNLocator also returns the numbers just outside, between which an axis can end.
     ticks = MaxNLocator(nbins=6, steps=STEPS).tick_values(low, high)
     return [float(f"{tick:.12g}") for tick in ticks]
 

@@ -147,9 +147,6 @@ def running_mean(values: np.ndarray, reach: int) -> np.ndarray:
     return (sums[last] - sums[first]) / (last - first)
 
 
-# --------------------------------------------------------------------------------------- drawing
-
-
 @contextmanager
 def _settings(title: str) -> Iterator[None]:
     """Draw with SETTINGS, and with names of shapes that no chart of another title has."""
@@ -242,6 +239,7 @@ class _Chart:
         """Return the chart as an element for a page."""
         content = io.BytesIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        # A date and a version of matplotlib would change the bytes of the same chart.
         self._figure.savefig(content, format="svg", metadata=nothing)
         root = ElementTree.fromstring(content.getvalue())
         for node in list(root.iter()):

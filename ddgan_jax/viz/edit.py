@@ -31,6 +31,7 @@ def edit(
     t = max(1, steps // 2) if from_step is None else from_step
     if not 1 <= t <= steps:
         raise UserError(f"`from_step={t}`: the model has the steps 1 to {steps}")
+    # `start` counts steps from the noise, and t counts them from the image.
     given = np.broadcast_to(picture, (len(seeds), *picture.shape))
     return model.sample(seeds, labels, images=given, start=steps - t), t
 

@@ -24,6 +24,7 @@ def place_labels(dots: Sequence[Point], texts: Sequence[str], frame: Bbox) -> li
 
     It lies inside the frame where that has room. If everything is taken, it lies beside its dot.
     """
+    # Labels keep away from all dots, also from those that come later.
     taken = [Bbox.from_extents(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
     for dot, text in zip(dots, texts, strict=True):
         boxes = list(_candidates(dot, CHARACTER * len(text)))

@@ -59,6 +59,7 @@ def nearest(
             best, ids = (np.take_along_axis(a, kept, 1) for a in (best, ids))
             bar.update(len(chunk))
 
+    # In the order of their ids, a stable sort breaks ties between equal distances by id.
     ids = np.sort(ids, axis=1)
     candidates = dataset.read(ids.reshape(-1))[0].reshape(*ids.shape, *shape)
     pairs = zip(candidates, queries, strict=True)

@@ -87,6 +87,7 @@ def training_seconds(lines: Sequence[MetricsLine], batch_size: int) -> float:
     known = [pace for pace in paces if pace is not None]
     if not known:
         return 0.0
+    # Pauses show in the times of the lines, and not in the pace since the line before.
     usual, total, before = statistics.median(known), 0.0, 0
     for line, pace in zip(lines, paces, strict=True):
         total += (line.step - before) * (usual if pace is None else pace)

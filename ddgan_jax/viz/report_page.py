@@ -178,6 +178,7 @@ def _config(run: Run) -> list[tuple[str, Pairs]]:
 
 
 def _evaluation(name: str, result: Result) -> Evaluation:
+    # The file's order of the groups is kept; those that are empty say nothing.
     groups = {key: value for key, value in msgspec.to_builtins(result).items() if value}
     metrics = _flat(groups.pop("metrics"))
     terms = [
