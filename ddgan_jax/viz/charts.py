@@ -222,7 +222,8 @@ class _Chart:
 
         labels = [_clean(label) for label in labels]
         dots = self._axes.transData.transform(points).tolist()
-        boxes = place_labels(dots, labels, self._axes.get_window_extent())
+        widths = [CHARACTER * len(label) for label in labels]
+        boxes = place_labels(dots, widths, self._axes.get_window_extent())
         for point, (left, middle), label, box in zip(points, dots, labels, boxes, strict=True):
             line = {"arrowstyle": "-", "color": SOFT, "shrinkA": 0, "shrinkB": 7}
             beside = box.y0 < middle < box.y1 and min(abs(box.intervalx - left)) < 10

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.transforms import Bbox
 
-from ddgan_jax.viz.charts import CHARACTER
-
 HALF_LINE = 8  # half the height of a line of text
 BESIDE, ABOVE = 9, 7  # from the middle of a dot to the edge, and to the middle, of a label
 DOT = 6  # radius of the area that labels keep free
@@ -19,15 +17,15 @@ SIDES = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))
 Point = tuple[float, float]
 
 
-def place_labels(dots: Sequence[Point], texts: Sequence[str], frame: Bbox) -> list[Bbox]:
-    """Return the box of each dot's text: the free one nearest to its dot.
+def place_labels(dots: Sequence[Point], widths: Sequence[float], frame: Bbox) -> list[Bbox]:
+    """Return the box of each dot's text, of the given width: the free one nearest to its dot.
 
     It lies inside the frame where that has room. If everything is taken, it lies beside its dot.
     """
     # Labels keep away from all dots, also from those that come later.
     taken = [Bbox.from_extents(x - DOT, y - DOT, x + DOT, y + DOT) for x, y in dots]
-    for dot, text in zip(dots, texts, strict=True):
-        boxes = list(_candidates(dot, CHARACTER * len(text)))
+    for dot, width in zip(dots, widths, strict=True):
+        boxes = list(_candidates(dot, width))
         inside = [b for b in boxes if frame.contains(*b.min) and frame.contains(*b.max)] or boxes
         free = [b for b in inside if not b.count_overlaps(taken)]
         taken.append((free or inside)[0])
