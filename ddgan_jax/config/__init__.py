@@ -1,4 +1,4 @@
-"""Configs: every setting of a run, how it is read and written, and what makes no sense."""
+"""Declare every setting of a run, read and write configs, and refuse those that cannot work."""
 
 from ddgan_jax.config.defaults import (
     LOCAL_PATHS,

@@ -1,6 +1,6 @@
-"""The check of a config before anything is compiled: `validate`.
+"""Check a config before anything is compiled: `validate`.
 
-`model_checks` has the rules for the model; the rules here are what training needs besides.
+The rules for the model are in `model_checks`. The rules here are those for training it.
 """
 
 from ml_collections import ConfigDict
@@ -32,6 +32,7 @@ def validate(config: ConfigDict, num_devices: int | None = None, *, resumed: boo
     known yet. resumed: accept fields without effect, since a run resumes only with the config that
     it has. Raises UserError, which names the first wrong field and values that would work.
     """
+    # The rules below read fields whose types and ranges this first check has established.
     check_model(config)
     refuse(_data_set_rules(config.data))
     check_time_embedding(config)
@@ -45,6 +46,8 @@ def validate(config: ConfigDict, num_devices: int | None = None, *, resumed: boo
 
 def _data_set_rules(data: ConfigDict) -> Rules:
     is_folder = data.name == "folder"
+    # The base config has no data set on purpose, since a default one would train the wrong model
+    # without a word.
     yield not data.name, "data.name is empty: no data set chosen"
     yield not data.split, "data.split is empty; use 'train'"
     yield (
@@ -52,6 +55,8 @@ def _data_set_rules(data: ConfigDict) -> Rules:
         "data.name='folder' needs data.path, the folder of images",
     )
     yield (
+        # A path beside another name would be ignored, and the run would train on other images than
+        # meant.
         data.path and not is_folder,
         f"data.path is only read with data.name='folder', not {shown(data.name)!r}",
     )
@@ -75,7 +80,7 @@ def _learning_rate_rules(optimizer: ConfigDict) -> Rules:
 
 
 def _check_evaluation(config: ConfigDict) -> None:
-    """Refuse config.eval if its numbers cannot be computed."""
+    """Refuse config.eval if its numbers cannot be computed. Raises UserError."""
     wanted = config.eval
     # Evaluation is often switched off for one run, without a change to its other fields.
     if not wanted.every_steps:
@@ -109,6 +114,7 @@ def _check_batch(config: ConfigDict, num_devices: int) -> None:
     # A device takes its images in `parts` microbatches, and each must hold whole groups.
     unit = num_devices * parts
     # The batch sizes that work are the multiples of a step.
+    # Where groups may be smaller, a batch without one full group for each part is allowed too.
     step = unit if may_be_smaller and batch_size < unit * group else unit * group
     if batch_size % step == 0:
         return

@@ -1,4 +1,4 @@
-"""The fields of every config, each declared once, with the defaults of DDGAN on 32-pixel images.
+"""Declare the fields of every config, each once, with the defaults of DDGAN on 32-pixel images.
 
 A file in configs/ begins with `base_config` (or `variants.siddm_config`) and changes what its
 experiment needs; the command line changes single fields (`--config.train.batch_size=64`). The
@@ -42,6 +42,8 @@ _DATA = {
         f'"folder" with data.path, or points: {", ".join(POINT_SETS)}.',
     ),
     "split": Field("train", 'Split or slice in the syntax of TFDS, such as "train[:90%]".'),
+    # A prepared data set may lie elsewhere on the machine where a run resumes; its content is
+    # compared with that of the run's beginning.
     "dir": Field(
         "",
         "Folder of prepared sets; empty takes $TFDS_DATA_DIR, else ~/tensorflow_datasets.",
@@ -75,6 +77,7 @@ _DATA = {
         "MiB",
         may_change=True,
     ),
+    # The order of the batches does not depend on the number of threads, so that it may change.
     "decode_threads": positive(
         8,
         "Threads that read and decode a set that is not in memory.",
@@ -287,7 +290,7 @@ def has_points(config: ConfigDict) -> bool:
 
 
 def empty_local_paths(config: ConfigDict | dict[str, Any]) -> None:
-    """Empty the fields of LOCAL_PATHS."""
+    """Set the fields of LOCAL_PATHS to "", in place."""
     for path in LOCAL_PATHS:
         section, field = path.split(".")
         config[section][field] = ""

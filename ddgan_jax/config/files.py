@@ -1,4 +1,4 @@
-"""Configs as Python files and as JSON, and the full names of their fields."""
+"""Read and write configs as Python files and as JSON, and list the full names of their fields."""
 
 import json
 import os
@@ -13,8 +13,10 @@ from ddgan_jax.errors import UserError, did_you_mean, reason, shown
 from ddgan_jax.files.foreign import read_bytes
 from ddgan_jax.files.paths import entries, user_path
 
-LARGEST_FILE = 2**20  # bytes of a config file
-DEEPEST = 20  # levels of groups within groups
+# Bytes of a config file: a larger file is some other one, named by mistake.
+LARGEST_FILE = 2**20
+# Levels of groups within groups: a tree from a foreign file must not exhaust Python's stack.
+DEEPEST = 20
 
 
 def load_config(path: str) -> ConfigDict:
@@ -27,17 +29,25 @@ def load_config(path: str) -> ConfigDict:
     file, arguments = _split(path)
     source = read_bytes(user_path(file, "config"), "config file", most=LARGEST_FILE)
     try:
+        # The file is executed and not imported, since its folder need not be a package, and its
+        # name need not be an identifier.
         namespace: dict[str, Any] = {"__name__": "config", "__file__": file}
         exec(compile(source, file, "exec"), namespace)
         config = namespace["get_config"](*arguments)
         if isinstance(config, ConfigDict):
-            list(leaves(config))  # raises RecursionError for a group that contains itself
+            # A group that contains itself raises RecursionError here, and not later in a place that
+            # names no file.
+            list(leaves(config))
+    # A UserError of the file, as from `apply_variant`, is a message for the user already.
     except (UserError, KeyboardInterrupt):
         raise
-    except BaseException as error:  # also SystemExit: a config file must not end the program
+    # SystemExit is caught too: a config file must not end the program.
+    except BaseException as error:
         raise UserError(f"config file {shown(file, 300)}: {_describe(error, file)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"config file {shown(file, 300)}: get_config must return a ConfigDict")
+    # A locked ConfigDict refuses new fields, so that a misspelled name is an error and no new
+    # setting.
     return config.lock()
 
 
@@ -52,6 +62,8 @@ def _split(path: str) -> tuple[str, list[str]]:
         file = ":".join(parts[:count])
         if os.path.exists(os.path.expanduser(file)):
             return file, [":".join(parts[count:])] if count < len(parts) else []
+    # No part of the path exists. The rest finds the most helpful message: what stands behind the
+    # last colon is taken for an argument unless the path ends like a file.
     file = path if path.endswith(".py") or len(parts) == 1 else path.rpartition(":")[0]
     place = user_path(file, "config")
     try:
@@ -60,11 +72,13 @@ def _split(path: str) -> tuple[str, list[str]]:
         known = (os.fspath(other) for other in entries(place.parent, after=".py"))
         message = f"config file {shown(file, 300)} cannot be read ({error.strerror})"
         raise UserError(message + did_you_mean(file, known)) from error
-    return file, []  # the file has appeared since the loop above
+    # The file has appeared since the loop above.
+    return file, []
 
 
 def to_json(config: ConfigDict) -> str:
     """Return the config as indented JSON with sorted keys; `from_json` is its inverse."""
+    # Sorted keys give equal configs equal files.
     return json.dumps(config.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
@@ -72,7 +86,8 @@ def from_json(text: str) -> ConfigDict:
     """Return the locked config that `to_json` wrote. Raises UserError if it is not one."""
     try:
         tree = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:  # ValueError also for numbers of 5,000 digits
+    # Python raises ValueError also for integers of more than 4,300 digits.
+    except (ValueError, RecursionError) as error:
         raise UserError(f"this is not a config in JSON ({reason(error)})") from error
     return from_dict(tree)
 
@@ -86,7 +101,8 @@ def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
         raise UserError("this is not a config in JSON (it has no fields)")
     try:
         return ConfigDict(lists_to_tuples(tree)).lock()
-    except Exception as error:  # e.g. for the names of ConfigDict's methods, or too many levels
+    # ConfigDict raises several kinds of errors, as for fields with the names of its own methods.
+    except Exception as error:
         raise UserError(f"this is not a config in JSON ({reason(error)})") from error
 
 
@@ -115,6 +131,7 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the fields of a JSON object; refuse a name that occurs twice."""
+    # JSON allows a name twice, and json.loads would take the last value without a word.
     fields = dict(pairs)
     if len(fields) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
@@ -123,6 +140,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
+    # Python's json reads NaN and Infinity, which no other reader of the file need understand.
     raise ValueError(f"{name} is no number of JSON")
 
 
@@ -133,6 +151,8 @@ def _describe(error: BaseException, file: str) -> str:
     if isinstance(error, SyntaxError):
         where = f"line {error.lineno}: " if error.lineno else ""
         return f"{where}{shown(error.msg, 300)}"
+    # The last line of the user's own file is where the mistake is, even if a library has raised the
+    # error.
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
     where = f"line {lines[-1]}: " if lines else ""
     return f"{where}{type(error).__name__}: {shown(error, 300)}"

@@ -1,4 +1,4 @@
-"""The rules between fields that every config must pass: its model can be built.
+"""Check the rules between fields that every config must pass, so that its model can be built.
 
 The values that a single field may have are declared with it, in `defaults` and `networks`. A
 function of rules yields pairs: whether the config breaks the rule, and the message that says so.
@@ -27,6 +27,7 @@ def check_model(config: ConfigDict) -> None:
     # Single fields come first: the rules below rely on the types and ranges of the values.
     check_fields(config)
     refuse(_image_rules(config.data))
+    # Under pmap every device holds all of the state, and there is no mesh along which to divide it.
     if config.train.shard_optimizer and config.train.mapping != "shard_map":
         raise UserError("train.shard_optimizer needs train.mapping=shard_map")
     refuse(_schedule_rules(config))
@@ -44,6 +45,8 @@ def check_fields(config: Any, *, complete: bool = True) -> Mapping[str, Section]
     of its networks are needed in any case. Raises UserError.
     """
     sections = dict(SECTIONS)
+    # The names of all sections are checked before any field: a misspelled section would otherwise
+    # be reported as a missing one.
     check_names("", config, {**SECTIONS, **NETWORKS})
     for name in SECTIONS:
         if complete and name not in config:
@@ -99,6 +102,7 @@ def _schedule_rules(config: ConfigDict) -> Rules:
     betas = f"not beta_min={d.beta_min} and beta_max={d.beta_max}"
     if d.schedule == "cosine":
         yield (
+            # x_0 would follow by a division by the signal, which is zero there.
             prediction == "noise",
             "objective.prediction='noise' cannot tell x_0 at the noisy end of "
             "diffusion.schedule='cosine', where no signal is left; use 'x_0'",
@@ -121,6 +125,7 @@ def _schedule_rules(config: ConfigDict) -> Rules:
         "and 0.999",
     )
     yield (
+        # A noise prediction fails here as at the end of the cosine: pure noise holds no signal.
         d.schedule == "one_shot" and (d.num_timesteps != 1 or prediction == "noise"),
         "diffusion.schedule='one_shot', pure noise in one step, needs "
         "diffusion.num_timesteps=1 and objective.prediction='x_0' or 'x_t'",
@@ -146,6 +151,7 @@ def _objective_rules(config: ConfigDict) -> Rules:
         "objective.afd_weight=0",
     )
     yield (
+        # Direct denoising samples x_t without ever forming an estimate of x_0.
         o.prediction == "x_t" and (o.afd_weight or o.judged == "x_0"),
         "objective.prediction='x_t' tells no x_0, which objective.afd_weight > 0 and "
         "objective.judged='x_0' need",
@@ -181,6 +187,8 @@ def _head_rules(config: ConfigDict) -> Rules:
     )
     for role in NETWORKS:
         yield (
+            # A network that ignores the class would train without an error and draw classes at
+            # random.
             config.data.num_classes and config[role].name not in WITH_CLASSES,
             f"data.num_classes={config.data.num_classes}: {role}.name={config[role].name!r} cannot "
             f"be told the class; use {' or '.join(WITH_CLASSES)}, or data.num_classes=0",

@@ -1,7 +1,7 @@
-"""The fields of each network: config.generator and config.discriminator have those of one of them.
+"""Declare the fields of each network, of which config.generator and config.discriminator name one.
 
-`NETWORKS["generator"]["unet"]` are the fields of a group, by name; `GENERATORS["unet"]()` and
-`DISCRIMINATORS["unet"]()` are new groups with the defaults.
+`NETWORKS["generator"]["unet"]` holds the fields of a group by name. `GENERATORS["unet"]()` and
+`DISCRIMINATORS["unet"]()` return new groups with the defaults.
 """
 
 import functools
@@ -223,6 +223,8 @@ _NAME = {
     "of SIDDM, or an MLP for points.",
 }
 
+# The field `name` is declared here for all networks at once, since its choices are the keys of the
+# table.
 NETWORKS: dict[str, dict[str, Section]] = {
     role: {
         name: {"name": Field(name, _NAME[role], choices=tuple(groups))} | group
@@ -232,7 +234,8 @@ NETWORKS: dict[str, dict[str, Section]] = {
 }
 
 
-WITH_CLASSES = ("unet",)  # the networks that can be told the class of an image
+# The networks that can be told the class of an image.
+WITH_CLASSES = ("unet",)
 
 
 def network_fields(role: str, group: Any) -> Section:
@@ -245,6 +248,8 @@ def network_fields(role: str, group: Any) -> Section:
     if "name" not in group:
         raise UserError(f"{role}.name is missing")
     networks = NETWORKS[role]
+    # Every network of a role declares the same choices for `name`, so that any of them can check
+    # it.
     next(iter(networks.values()))["name"].check(f"{role}.name", group["name"])
     return networks[group["name"]]
 

@@ -1,6 +1,8 @@
-"""The reference of all fields, docs/config.md, from their declarations:
+"""Write the reference of all fields, docs/config.md, from their declarations.
 
-python -m ddgan_jax.config.reference > docs/config.md
+    python -m ddgan_jax.config.reference > docs/config.md
+
+A test compares the page in docs/ with the one that this module writes.
 """
 
 from typing import Any
@@ -57,7 +59,7 @@ _KINDS = {bool: "True or False", int: "integer", float: "number", str: "text"}
 
 
 def _values(field: Field) -> str:
-    """Return what a field without choices may be, such as "integer > 0, at most 8,192, pixels"."""
+    """Return the values of a field without choices: "integer > 0, at most 8,192, pixels"."""
     default = field.default
     kind = _KINDS.get(type(default)) or f"tuple of {_KINDS[type((*default, 0)[0])]}s"
     parts = [kind + _bounds(field)]

@@ -1,4 +1,4 @@
-"""Reading and writing the config of a run folder, and refusing to resume it with another one."""
+"""Read and write the config of a run folder, and refuse to resume the run with another config."""
 
 from ddgan_jax.config import ConfigDict, from_stored
 from ddgan_jax.config.defaults import MAY_CHANGE
@@ -30,6 +30,8 @@ def check_same_run(folder: RunFolder, config: ConfigDict, *, report: Report) -> 
     here, there = dict(leaves(from_json(to_json(config)))), dict(leaves(stored))
     differing = [
         f"{name}: {there.get(name, 'absent')!r} in the run folder, {here.get(name, 'absent')!r} now"
+        # Both sides are searched: a field may exist on one alone, if the run began with another
+        # network.
         for name in sorted(there | here)
         if name not in MAY_CHANGE and there.get(name) != here.get(name)
     ]
@@ -45,5 +47,6 @@ def write_config(folder: RunFolder, config: ConfigDict) -> None:
 
     Raises UserError if the folder holds a run of another config, or cannot be written.
     """
-    check_same_run(folder, config, report=lambda _: None)  # what is damaged is replaced now
+    # A damaged config.json is replaced by the next line, so that nobody needs to hear of it.
+    check_same_run(folder, config, report=lambda _: None)
     folder.write_config(to_json(config))

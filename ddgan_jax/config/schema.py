@@ -1,11 +1,11 @@
-"""What a field of a config is: its default, its unit, what it may hold, and what it means.
+"""Describe a field of a config: its default, its unit, its possible values and its meaning.
 
-Each field is declared once, as a `Field`. From the declarations come the configs with their
-defaults (`make`), the checks of single fields (`check_group`), what `ddgan show` says of a field,
-and the reference in docs/config.md.
+Each field is declared once, as a `Field`. The declarations give the configs with their defaults
+(`make`), the checks of single fields (`check_group`), the words of `ddgan show` about a field, and
+the reference in docs/config.md.
 
-Every number has an upper bound, so that whatever comes after a check may count up to it, and make
-arrays of that length. The bounds are far above what anybody trains.
+Every number has an upper bound, so that code behind a check may count up to it and make arrays of
+that length. The bounds are far above every published model.
 """
 
 import dataclasses
@@ -20,15 +20,22 @@ from ddgan_jax.errors import UserError, did_you_mean, shown
 # No number of a config or a flag is above it: sizes, counts and steps are int32 on the devices.
 LARGEST = 2**31 - 1
 LARGEST_IMAGE = 8192  # pixels
-MOST_IMAGES = 10_000_000  # of one command, which holds a few numbers about each of them in memory
-MOST_TIMESTEPS = 10_000  # ten times those of the diffusion models that need the most
-MOST_CHANNELS = 65_536  # of any layer at full width, and entries of any embedding
-MOST_LAYERS = 100  # of one level of a network, or of a dense network
+# Images of one command, which holds a few numbers about each of them in memory.
+MOST_IMAGES = 10_000_000
+# Ten times the steps of the diffusion models that need the most.
+MOST_TIMESTEPS = 10_000
+# Channels of any layer at full width, and entries of any embedding.
+MOST_CHANNELS = 65_536
+# Layers of one level of a network, or of a dense network.
+MOST_LAYERS = 100
 MOST_CLASSES = 1_000_000
 
-MOST_ENTRIES = 32  # of a tuple; a network of more levels would need images of 2^32 pixels
-LONGEST_STRING = 4096  # characters, as of the longest path
-_BEGINNING = 100  # entries or characters of a value, more than a message shows
+# Entries of a tuple: a network of more levels would need images of 2^32 pixels.
+MOST_ENTRIES = 32
+# Characters: the length of the longest path on Linux.
+LONGEST_STRING = 4096
+# Entries or characters of a value that a message is made from, more than it shows.
+_BEGINNING = 100
 
 _KINDS = {
     bool: "True or False",
@@ -55,7 +62,7 @@ class Field:
       needs: Values of other fields of the same group without which nothing reads this field. True
         stands for "not 0" where the other field is a number, and False for 0.
       may_change: Whether it may differ when a run resumes, since no step computes anything else.
-      is_local_path: Whether it names a place on somebody's machine, which nobody else is to see.
+      is_local_path: Whether it names a place on a user's machine, which an export must not reveal.
     """
 
     default: Any
@@ -121,6 +128,7 @@ class Field:
     def is_read(self, group: Mapping[str, Any]) -> bool:
         """Return whether anything reads the field in this group, as `needs` says."""
         return all(
+            # True and False in `needs` also speak of numbers, of which every one but 0 is true.
             bool(group[other]) == value if isinstance(value, bool) else group[other] == value
             for other, value in self.needs.items()
         )
@@ -185,20 +193,21 @@ def check_group(prefix: str, fields: Any, section: Section, *, complete: bool = 
 
 
 def check_names(prefix: str, fields: Any, known: Mapping[str, Any]) -> None:
-    """Refuse what is no group of fields, and a group with names that are not known.
+    """Refuse a value that is no group of fields, and a group with unknown names.
 
     prefix: the group's name with a dot, "" for a whole config. Raises UserError.
     """
     check_is_group(prefix, fields)
     for name in fields:
         if not isinstance(name, str) or name not in known:
+            # Names are suggested with their prefix, as the user would type them.
             others = (prefix + other for other in known)
             nearest = did_you_mean(prefix + name, others) if isinstance(name, str) else ""
             raise UserError(f"{prefix}{shown(name)} is not a field{nearest}")
 
 
 def check_is_group(prefix: str, fields: Any) -> None:
-    """Refuse what is no group of fields. prefix: as of `check_names`. Raises UserError."""
+    """Refuse a value that is no group of fields. prefix: as of `check_names`. Raises UserError."""
     if not isinstance(fields, Mapping | ConfigDict):
         group = prefix.removesuffix(".") or "this"
         raise UserError(f"{group} is no group of fields but {_beginning(fields)}")
@@ -231,11 +240,12 @@ def _check_size(path: str, value: Any) -> None:
 
 
 def _beginning(value: Any) -> str:
-    """Return a value of any size for a message; only its beginning is looked at."""
+    """Return the beginning of a value for a message, without a look at the rest of it."""
     if isinstance(value, str):
         return shown(repr(value[:_BEGINNING]))
     if isinstance(value, tuple | list):
         return shown(value[:_BEGINNING])
+    # Its content is never printed: it may be of any size and depth.
     if isinstance(value, Mapping | ConfigDict):
         return f"a group of {len(value)} fields"
     return shown(value)

@@ -1,4 +1,4 @@
-"""The shapes inside of networks, as arithmetic on integers.
+"""Compute the shapes inside of networks, by arithmetic on integers.
 
 The networks are built by it, and configs are checked by it before JAX is imported: a network is
 refused exactly where it could not be built. `network` is anything that has a network's fields as
@@ -13,7 +13,8 @@ from ddgan_jax.errors import UserError
 
 # Images that DDGAN's discriminators compare in one minibatch standard deviation.
 STDDEV_GROUP_SIZE = 4
-UNET_GROUPS = 32  # of every normalisation in the U-Net
+# Groups of every normalisation in the U-Net, whatever the width of the layer.
+UNET_GROUPS = 32
 
 
 class Blocks(NamedTuple):
@@ -29,6 +30,7 @@ class Blocks(NamedTuple):
     @property
     def factor(self) -> int:
         """Return the number that the image size must be a multiple of."""
+        # Each block from `first_down` on halves the resolution, and no half pixel may be left over.
         return 2 ** (len(self.width_multipliers) - self.first_down)
 
 
@@ -50,6 +52,7 @@ def resolutions(network: Any, image_size: int) -> tuple[int, ...]:
 
 def width(network: Any, level: int) -> int:
     """Return the channels of a level."""
+    # ADM's networks for 512 pixels have a multiplier of 0.5, so that multipliers may be floats.
     return int(network.base_channels * network.channel_multipliers[level])
 
 
@@ -120,6 +123,8 @@ def ncsnpp_widths(network: Any, base_channels: int) -> Iterator[tuple[str, int]]
     concatenates = (
         network.progressive_input == "input_skip" and network.progressive_combine == "cat"
     )
+    # `h` follows the channels of the features, `skips` those of the outputs that the way up takes
+    # back.
     h, skips = base_channels, [base_channels]
     for level, channels in enumerate(widths):
         yield from ((f"of level {level} on the way down", c) for c in (h, channels))
@@ -167,6 +172,7 @@ def check_unet(network: Any, image_size: int, *, group: str = "", size: str = ""
 
 
 def _check_heads(network: Any, level: int, group: str) -> None:
+    # head_channels decides the number of heads where it is not 0, and num_heads is not read then.
     fields = ["head_channels"] if network.head_channels else ["num_heads"]
     if not network.head_channels and getattr(network, "num_heads_up", 0):
         fields.append("num_heads_up")

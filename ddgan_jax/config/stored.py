@@ -1,4 +1,4 @@
-"""Configs that come from a file: of a run folder, a checkpoint or an export."""
+"""Read the configs of run folders, checkpoints and exports, also those of earlier versions."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,5 +28,6 @@ def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict({name: make(section) for name, section in sections.items()})
     for name, fields in tree.items():
         config[name].update(fields)
+    # The defaults of new fields and the stored values must also fit together.
     check_model(config)
     return config.lock()

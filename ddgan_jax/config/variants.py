@@ -1,4 +1,4 @@
-"""Configs made of the base config: SIDDM's, and tiny ones for a first try on a CPU."""
+"""Make SIDDM's config from the base config, and tiny ones for a first try on a CPU."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,14 +21,19 @@ def siddm_config() -> ConfigDict:
     c.objective.joint = False
     # s is 0 for every tau < 1 / T, so that only tau says which step the head C must undo.
     c.objective.discriminator_time = "t+1"
-    c.objective.afd_weight = 1.0  # the best of the paper's ablation
+    # The best weight of the paper's ablation.
+    c.objective.afd_weight = 1.0
     # Closest to the paper's words, "explicit L2 reconstruction"; the other forms, without C, would
     # reward a generator that does not denoise.
     c.objective.afd_form = "recon"
-    c.objective.afd_regression = True  # without C the term is no divergence
-    c.objective.afd_scaling = "none"  # 1 / (2 beta) reaches 1e5 for the smallest tau
-    c.objective.denoising_weight = 1.0  # the paper gives no coefficient
-    c.objective.r1_gamma = 0.0  # R stands in for it; the paper names no gradient penalty
+    # Without the head C the term is no divergence.
+    c.objective.afd_regression = True
+    # The factor 1 / (2 beta) reaches 1e5 for the smallest tau.
+    c.objective.afd_scaling = "none"
+    # The paper gives no coefficient.
+    c.objective.denoising_weight = 1.0
+    # The regulariser R stands in for it: the paper names no gradient penalty.
+    c.objective.r1_gamma = 0.0
 
     # z has the image's shape, since the paper's networks differ only in their input and output
     # channels; per-pixel logits for the same reason.
@@ -37,7 +42,8 @@ def siddm_config() -> ConfigDict:
 
     c.optimizer.generator_learning_rate = 2e-4
     c.optimizer.discriminator_learning_rate = 1e-4
-    c.optimizer.beta2 = 0.999  # beta1 and beta2 as in the authors' 25 Gaussians
+    # beta1 and beta2 are those of the authors' code for the 25 Gaussians.
+    c.optimizer.beta2 = 0.999
     return c
 
 
@@ -58,19 +64,23 @@ def apply_variant(
 
 
 def tiny(config: ConfigDict) -> None:
-    """Shrink, in place, to two train steps in seconds on a CPU; kinds of networks are kept."""
+    """Shrink a config, in place, to two train steps in seconds on a CPU; kinds of networks stay."""
+    # The large discriminator halves the resolution six times and cannot take fewer pixels.
     size = 64 if config.discriminator.name == "large" else min(config.data.image_size, 32)
     config.data.image_size = size
     for network in (config.generator, config.discriminator):
         network.update({k: v for k, v in _TINY[network.name].items() if k in network})
         if "attention_resolutions" in network:
+            # The second of the two levels keeps attention, so that a first try compiles it as well.
             network.attention_resolutions = (size // 2,)
         if "remat_resolutions" in network:
             there = resolutions(network, size)
             network.remat_resolutions = tuple(p for p in network.remat_resolutions if p in there)
-    config.objective.r1_interval = 1  # one program to compile instead of two
+    # Every step computes the penalty: one program to compile instead of two.
+    config.objective.r1_interval = 1
     config.train.batch_size = 8
     config.train.num_steps = 2
+    # A schedule of 0 steps, a constant rate, stays one.
     config.optimizer.decay_steps = min(config.optimizer.decay_steps, 2)
     config.optimizer.decay_interval_steps = 1
     config.log.every_steps = 1
