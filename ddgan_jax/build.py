@@ -1,4 +1,4 @@
-"""The objects of a run, built from its config.
+"""Build the objects of a run from its config.
 
 This is where the config ends: core functions are handed the objects and know nothing of it.
 """
@@ -17,9 +17,10 @@ from ddgan_jax.train_step import Optimizers, TrainStep, cosine_staircase
 
 
 def schedule(config: ConfigDict, num_timesteps: int = 0) -> Schedule:
-    """Return the noise schedule of config.diffusion in that many steps; 0: those of training.
+    """Return the noise schedule of config.diffusion.
 
-    Raises UserError if it is not a valid one, or has no other number of steps.
+    num_timesteps: the number of steps; 0: that of training. Raises UserError if the schedule is not
+    valid, or knows no other number of steps than that of training.
     """
     d = config.diffusion
     return schedules.make_schedule(
@@ -54,9 +55,12 @@ def objective(config: ConfigDict) -> Objective:
         schedule=schedule(config),
         latent=config.generator.latent,
         latent_shape=models.latent_shape(config),
+        # Networks without a field `dropout`, such as those of points, get no keys for it.
         generator_dropout=config.generator.get("dropout", 0.0) > 0,
         discriminator_dropout=config.discriminator.get("dropout", 0.0) > 0,
         augmentation_schedule=_augmentation_schedule(config),
+        # The switches of a method have the names of their fields in config.objective, so that a
+        # method with a further switch needs no line here.
         **{name: o[name] for name in method.__dataclass_fields__ if name in o},
     )
 
@@ -64,6 +68,7 @@ def objective(config: ConfigDict) -> Objective:
 def method_name(config: ConfigDict) -> str:
     """Return the key in METHODS: "siddm" for single images or with its terms, else "ddgan"."""
     o = config.objective
+    # SIDDM's loss contains DDGAN's: with pairs, and without its own terms, they are the same.
     return "siddm" if not o.joint or o.afd_weight or o.denoising_weight else "ddgan"
 
 
@@ -71,6 +76,8 @@ def _augmentation_schedule(config: ConfigDict) -> DiscreteSchedule | None:
     d, levels = config.diffusion, config.objective.augmentation_timesteps
     if not levels:
         return None
+    # The ablation diffuses the discriminator's inputs with the same kind of noise as the chain, in
+    # a number of levels of its own.
     return schedules.discrete_schedule(d.schedule, levels, d.beta_min, d.beta_max)
 
 
@@ -114,5 +121,6 @@ def r1_is_due(config: ConfigDict, step: int) -> bool:
 
 def initial_state(config: ConfigDict, key: jax.Array) -> TrainState:
     """Return the state at step 0. key: of the run's seed."""
+
     key = jax.random.fold_in(key, Purpose.INITIAL_PARAMS)
     return train_step.initial_state(*models.init_params(config, key), optimizers(config))

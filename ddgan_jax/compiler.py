@@ -45,6 +45,7 @@ def keep_programs(workdir: str = "") -> None:
     nothing is kept, nor where it cannot be made: that is one line, instead of JAX's two for each
     program. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
     """
+    # A pod's hosts share nothing but the bucket, so their programs go beside the run.
     if is_bucket(workdir):
         # Imported here, since every help page imports this module.
         from ddgan_jax.files.run_folder import RunFolder
@@ -63,6 +64,8 @@ def keep_programs(workdir: str = "") -> None:
             return
     settings = {
         "jax_compilation_cache_dir": folder,
+        # By default JAX keeps no program that compiles in less than a second. A size of -1 stands
+        # for no limit.
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
@@ -70,7 +73,8 @@ def keep_programs(workdir: str = "") -> None:
         if name.upper() in os.environ:
             continue
         os.environ[name.upper()] = str(value)
-        if "jax" in sys.modules:  # a config file may have imported it
+        # JAX reads the variables when it is imported, which a config file may have done already.
+        if "jax" in sys.modules:
             sys.modules["jax"].config.update(name, value)
 
 
@@ -81,6 +85,7 @@ def train_step_options(platform: str) -> Mapping[str, str]:
     They are CPU_OPTIONS on CPUs and none elsewhere. An option that the user's XLA_FLAGS name is
     left to them. One that this version of XLA refuses is left out, and a line says so.
     """
+    # The options are those of XLA's compiler for CPUs.
     if platform != "cpu":
         return {}
     flags = os.environ.get("XLA_FLAGS", "").split()

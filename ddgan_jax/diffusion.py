@@ -17,7 +17,8 @@ from jaxtyping import Float
 from ddgan_jax.schedules import Transition
 from ddgan_jax.state import AnyArray as Array
 
-Values = Float[Array, " b *shape"]  # images, or anything else that is diffused
+# Images, or anything else that is diffused, such as points.
+Values = Float[Array, " b *shape"]
 
 
 def _per_example(coefficient: Array, x: Array) -> Array:
@@ -39,6 +40,9 @@ def q_sample_pairs(
     step: Transition, x_0: Values, noise_t: Values, noise_tp1: Values
 ) -> tuple[Values, Values]:
     """Return (x_t, x_{t+1}) of one forward chain, equations 2 and 1."""
+    # The noisier sample continues the chain of the other one. Two independent draws from equation 2
+    # would have the right marginals, but would not be a pair that a discriminator of pairs can
+    # learn from.
     x_t = q_sample(step, x_0, noise_t)
     return x_t, forward_sample(step, x_t, noise_tp1)
 
@@ -60,6 +64,7 @@ def posterior_mean(step: Transition, x_0: Values, x_tp1: Values) -> Values:
 
 def posterior_sample(step: Transition, x_0: Values, x_tp1: Values, noise: Values) -> Values:
     """Return x_t ~ q(x_t | x_{t+1}, x_0), equation 3. At t = 0 the noise has no effect."""
+    # No mask for t = 0 is needed: the schedules make this coefficient exactly 0 there.
     return posterior_mean(step, x_0, x_tp1) + _combine((step.posterior_std, noise))
 
 

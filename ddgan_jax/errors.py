@@ -3,8 +3,10 @@
 import difflib
 from collections.abc import Iterable
 
-LONGEST_SHOWN = 60  # characters of a value in a message
-LONGEST_WORD = 200  # characters that are compared with what is known, which takes their square
+# Characters of a value in a message.
+LONGEST_SHOWN = 60
+# Characters that are compared with what is known, which takes their square.
+LONGEST_WORD = 200
 
 
 class UserError(Exception):
@@ -43,13 +45,17 @@ def shown(value: object, longest: int = LONGEST_SHOWN) -> str:
     """Return the text of a value for a message: printable, in one line of `longest` characters."""
     try:
         text = printable(" ".join(str(value).split()))
-    except Exception:  # str() raises ValueError for integers of more than 4,300 digits
+    # Values come from anywhere. For example str() raises ValueError for integers of more than 4,300
+    # digits.
+    except Exception:
         text = f"a value of type {type(value).__name__} that cannot be shown"
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def reason(error: BaseException) -> str:
     """Return the first line of an exception's message, or its name, for the end of a message."""
+    # The text of an OSError repeats the number and the path, which the caller's message has
+    # already.
     text = getattr(error, "strerror", None) or str(error)
     lines = [line for line in str(text).splitlines() if line.strip()]
     return shown(lines[0], 200) if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Images for people: uint8 from floats and back, many in one picture, PNG files."""
+"""Make images for people: uint8 from floats and back, many in one picture, PNG files."""
 
 import io
 import math
@@ -12,14 +12,18 @@ from PIL import Image
 from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.files.atomic import write_atomically
 
-GAP = 2  # pixels between the images of a grid
+# Pixels between the images of a grid.
+GAP = 2
 WHITE = 255
-HALF_RANGE = 127.5  # levels of uint8 from -1 to 0, and from 0 to 1
-GOOD_SIZE = 512  # pixels of a grid's longer side from which it need not be enlarged
+# Levels of uint8 from -1 to 0, and from 0 to 1.
+HALF_RANGE = 127.5
+# Pixels of a grid's longer side from which it need not be enlarged.
+GOOD_SIZE = 512
 
 
 def are_points(shape: Sequence[int]) -> bool:
     """Return whether an example of this shape is a point of the toy sets: two coordinates."""
+    # Images have one channel or three, so that two can only be coordinates.
     return shape[-1] == 2
 
 
@@ -30,6 +34,8 @@ def to_uint8(images: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
     Raises NotFiniteError on NaN and infinity, which have no colour.
     """
     images = np.asarray(images, np.float32)
+    # A cast of NaN to uint8 gives an arbitrary colour, and the picture would look as if nothing
+    # were wrong.
     if not np.isfinite(images).all():
         raise NotFiniteError("the images hold numbers that are not finite")
     return np.clip(np.rint((images + 1) * HALF_RANGE), 0, 255).astype(np.uint8)
@@ -53,10 +59,12 @@ def grid(
     rows = math.ceil(count / columns)
     scale = scale or math.ceil(GOOD_SIZE / max(rows * height, columns * width))
     height, width = height * scale, width * scale
+    # Each cell has its gap to the right and below. The last row may have empty, white cells.
     cells = np.full((rows * columns, height + GAP, width + GAP, channels), WHITE, np.uint8)
     cells[:count, :height, :width] = images.repeat(scale, axis=1).repeat(scale, axis=2)
     cells = cells.reshape(rows, columns, *cells.shape[1:]).transpose(0, 2, 1, 3, 4)
     joined = cells.reshape(rows * (height + GAP), columns * (width + GAP), channels)
+    # The picture ends at the last image, without a gap.
     return joined[:-GAP, :-GAP]
 
 
@@ -78,6 +86,7 @@ def write_png(path: str | os.PathLike, image: UInt8[np.ndarray, "h w c"]) -> Non
     A kill leaves no half image. Raises UserError if it cannot be written.
     """
     content = io.BytesIO()
+    # Pillow knows gray images only without an axis of channels.
     gray = image.shape[-1] == 1
     Image.fromarray(image[..., 0] if gray else image).save(content, format="PNG")
     write_atomically(path, content.getvalue())
@@ -92,10 +101,14 @@ def scatter(
     second one upwards.
     """
     xy = np.asarray(points, np.float64).reshape(-1, 2)
+    # One range for both axes keeps the shape of the cloud.
     low, high = xy.min(), xy.max()
     cells = np.clip((xy - low) / max(high - low, 1e-9) * (size - 1), 0, size - 1).astype(int)
     counts = np.zeros((size, size))
+    # Rows of a picture count downwards. `add.at` counts repeated cells, which `+=` would count
+    # once.
     np.add.at(counts, (size - 1 - cells[:, 1], cells[:, 0]), 1)
+    # A single point is still gray enough to be seen beside a crowded cell.
     ink = np.where(counts > 0, 0.35 + 0.65 * counts / max(counts.max(), 1), 0)
     return (WHITE * (1 - ink)).astype(np.uint8)[..., None]
 

@@ -1,4 +1,4 @@
-"""Explain a config without data or accelerator: what `ddgan show` prints.
+"""Explain a config without data or accelerator, for `ddgan show`.
 
 Parameters, FLOPs and memory follow from shapes alone, so that nothing is computed or allocated.
 """
@@ -71,8 +71,10 @@ def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDt
 
 def network_flops(config: ConfigDict) -> dict[str, int]:
     """Return the FLOPs per image of one forward pass of each network."""
+    # One image is enough, since the work of a forward pass grows with the number of images.
     inputs = abstract_inputs(config, 1)
     x, t, z, labels = (inputs[name] for name in ("x", "t", "z", "labels"))
+    # A discriminator of pairs also takes the noisier image, which its first layer pays for.
     x_tp1 = x if config.objective.joint else None
     generator, discriminator = models.abstract_params(config)
     return {
@@ -85,7 +87,8 @@ def network_flops(config: ConfigDict) -> dict[str, int]:
 
 def train_step_flops(config: ConfigDict, *, r1: bool) -> float:
     """Return the FLOPs per image of one train step on one device."""
-    batch_size = 4  # the images of one minibatch standard deviation
+    # The images of one minibatch standard deviation.
+    batch_size = 4
     # One device takes part: the axis that the step averages gradients over has one entry.
     step = jax.vmap(
         build.step(config, r1=r1),
@@ -155,6 +158,7 @@ def _memory_table(config: ConfigDict) -> str:
     rows = {
         "state: parameters, EMA, Adam": _bytes(state),
         **_divided(config, state),
+        # The updates follow each other, so that the gradients of both never exist at the same time.
         "gradients of one network": max(
             _bytes(state.generator.params), _bytes(state.discriminator.params)
         ),
@@ -167,6 +171,7 @@ def _memory_table(config: ConfigDict) -> str:
 def _divided(config: ConfigDict, state: TrainState) -> dict[str, int]:
     if not config.train.shard_optimizer:
         return {}
+    # The leaves of both trees come in the same order.
     marked = jax.tree.leaves(may_be_sharded(state))
     pairs = zip(jax.tree.leaves(state), marked, strict=True)
     return {"  of it divided by devices": sum(_bytes(leaf) for leaf, may in pairs if may)}
@@ -176,6 +181,7 @@ def activation_bytes(config: ConfigDict, state: TrainState) -> int:
     """Return the bytes that the larger backward pass (with R1 if any) keeps for one image."""
     # The difference of two batches leaves out what a backward pass keeps once, whatever the batch,
     # such as the parameters in the compute dtype.
+    # Both are whole groups of the minibatch standard deviation.
     few, more = 4, 8
     kept = [_kept_bytes(config, state, batch_size) for batch_size in (few, more)]
     return max(b - a for a, b in zip(*kept, strict=True)) // (more - few)
@@ -185,6 +191,7 @@ def _kept_bytes(config: ConfigDict, state: TrainState, batch_size: int) -> tuple
     """Return what the generator's and the discriminator's backward pass keep, for a batch."""
     objective = build.objective(config)
     inputs = abstract_inputs(config, batch_size)
+    # Only shapes are needed, and not a single number is drawn.
     keys = jax.eval_shape(lambda: jax.random.split(randomness.run_key(0), batch_size))
     draws = jax.eval_shape(lambda keys: objective.draw(keys, inputs["x"].shape[1:]), keys)
     examples = inputs["x"], inputs["labels"], draws

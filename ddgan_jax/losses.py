@@ -46,7 +46,8 @@ from ddgan_jax import diffusion
 from ddgan_jax.schedules import Transition
 from ddgan_jax.state import AnyArray, Images, Judgement
 
-SMALLEST_BETA = 1e-3  # in the weight 1 / (2 beta), which grows without bound for small steps
+# In the weight 1 / (2 beta), which grows without bound for small steps.
+SMALLEST_BETA = 1e-3
 
 PerExample = Float[jax.Array, " b"]
 Scalar = Float[jax.Array, ""]
@@ -64,6 +65,7 @@ def r1_penalty(
         judgement = discriminate(x)
         return judgement.logits.sum(), judgement
 
+    # One backward pass gives the gradients of all examples.
     gradient, judgement = jax.grad(total, has_aux=True)(x_t)
     squares = jnp.square(gradient).sum(tuple(range(1, gradient.ndim)))
     return 0.5 * squares.mean(), judgement
@@ -74,7 +76,8 @@ class Chain(NamedTuple):
 
     x_0: Images
     x_tp1: Images
-    fake_x_0: Images | None  # None where the generator predicts x_t itself
+    # None where the generator predicts x_t itself.
+    fake_x_0: Images | None
     fake_x_t: Images
 
 
@@ -98,6 +101,7 @@ def afd_code(step: Transition, chain: Chain, noise: Images) -> PerExample:
     return mean_square(chain.x_tp1 - diffusion.forward_sample(step, chain.fake_x_t, noise))
 
 
+# All forms have one signature, although the noise is drawn for "code" alone.
 AFD_FORMS: dict[str, Callable[..., PerExample]] = {
     "recon": afd_recon,
     "kl": afd_kl,
@@ -114,6 +118,7 @@ def afd_weights(scaling: str, step: Transition) -> Float[AnyArray, " b"] | float
     """Return w of equation 2: 1 for "none"; 1 / (2 max(beta, 1e-3)) for "likelihood"."""
     if scaling == "none":
         return 1.0
+    # A transition holds sqrt(beta).
     return 0.5 / jnp.maximum(jnp.square(step.step_noise), SMALLEST_BETA)
 
 

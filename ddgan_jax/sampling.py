@@ -61,6 +61,8 @@ class Variation(NamedTuple):
 UNVARIED = Variation()
 
 
+# Equality is identity, because JAX looks compiled programs up by the hash of a function, and the
+# arrays of a schedule have none.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Sampler:
     """A generator and the chain that it denoises: pure functions of parameters and seeds.
@@ -90,6 +92,8 @@ class Sampler:
         labels: read by networks that are told the class. The chain begins with pure noise, or with
         variation.x_0, diffused to the level before step `start`. Raises UserError as `denoise`.
         """
+        # The order of the variations matters: the latents of a third seed replace mixed ones, and
+        # the noise that diffuses a given image may be mixed.
         noise = self.noise(seeds)
         if variation.other_seeds is not None and variation.weights is not None:
             other = self.noise(variation.other_seeds)
@@ -106,6 +110,8 @@ class Sampler:
         """Return all random numbers that the images of the seeds need."""
         T = self.schedule.num_timesteps
         keys = randomness.refine(jax.vmap(randomness.run_key)(seeds), Purpose.SAMPLE)
+        # All steps are drawn even if the chain begins at a later one, so that a step has the same
+        # noise wherever the chain begins.
         first = randomness.refine(keys, T)
         # A step is known by the time t that it arrives at, and the chain counts down to t = 0.
         steps = jax.vmap(randomness.refine, (None, 0))(keys, jnp.arange(T - 1, -1, -1))
@@ -127,6 +133,7 @@ class Sampler:
 
         def step(x: jax.Array, inputs: tuple) -> tuple[AnyArray, Trajectory]:
             transition, z, posterior = inputs
+            # Networks are told a time for each example.
             transition = jax.tree.map(lambda c: jnp.full(len(x), c), transition)
             result = self.step(params, x, transition, z, posterior, labels)
             return result.x_t, result
@@ -177,6 +184,7 @@ def mix(a: Noise, b: Noise, weights: Float[AnyArray, " n"], latent: str) -> Nois
     """
     over_images = jax.vmap(_slerp)
     over_steps = jax.vmap(over_images, (0, 0, None))
+    # A uniform latent must stay in [0, 1), which a straight line between two of them does.
     if latent == "normal":
         z = over_steps(a.z, b.z, weights)
     else:
@@ -191,10 +199,12 @@ def mix(a: Noise, b: Noise, weights: Float[AnyArray, " n"], latent: str) -> Nois
 
 def _slerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
     cosine = jnp.vdot(a, b) / (jnp.linalg.norm(a) * jnp.linalg.norm(b))
+    # Rounding can carry the cosine of two equal vectors past 1, where arccos is NaN.
     angle = jnp.arccos(jnp.clip(cosine, -1, 1))
     sine = jnp.sin(angle)
     # The circle through two vectors on one line, a seed and itself, is that line.
     on_a_line = sine < 1e-3
+    # The divisor is replaced as well: `where` computes both of its branches, and 0 / 0 is NaN.
     sine = jnp.where(on_a_line, 1, sine)
     of_a = jnp.where(on_a_line, 1 - weight, jnp.sin((1 - weight) * angle) / sine)
     of_b = jnp.where(on_a_line, weight, jnp.sin(weight * angle) / sine)

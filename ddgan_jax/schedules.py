@@ -1,4 +1,4 @@
-"""Noise schedules: the coefficients of a forward diffusion in a few large steps.
+"""Derive noise schedules: the coefficients of a forward diffusion in a few large steps.
 
 Discrete times (DDGAN, Xiao et al. 2022). The forward process turns an image x_0 into noise x_T by
 
@@ -61,20 +61,24 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.state import AnyArray as Array
 from ddgan_jax.state import Keys
 
-FIRST_TIME = 1e-3  # eps: s_0
-FIRST_BETA = 1e-8  # beta_0
-MINIMUM_VARIANCE = 1e-20  # keeps the logarithm of v_0 = 0 finite
+# Eps: s_0.
+FIRST_TIME = 1e-3
+# Beta_0.
+FIRST_BETA = 1e-8
+# Keeps the logarithm of v_0 = 0 finite.
+MINIMUM_VARIANCE = 1e-20
 COSINE_OFFSET = 0.008
 SMALLEST_TAU = 1e-4
-NETWORK_TIME_UNIT = 1000  # what the networks are told of a continuous time in [0, 1]
+# What the networks are told of a continuous time in [0, 1].
+NETWORK_TIME_UNIT = 1000
 _ANGLE_SLOPE = math.pi / 2 / (1 + COSINE_OFFSET)
 
 
 class Transition(NamedTuple):
     """The coefficients of one step x_t -> x_{t+1} for each example, float32, each of shape (B,).
 
-    Every schedule, discrete or continuous, reduces to these numbers; the functions below know
-    nothing else of it. The two times are what the networks are told.
+    Every schedule, discrete or continuous, reduces to these numbers, and `diffusion` knows nothing
+    else of it. The networks are told one of the two times.
     """
 
     time: Array  # of x_t. int: t; or float: 1000 s
@@ -112,23 +116,26 @@ class DiscreteSchedule(NamedTuple):
 
     @property
     def num_timesteps(self) -> int:
-        """T."""
+        """Return T."""
         return len(self.betas) - 1
 
     def draw_times(self, keys: Keys) -> Int[jax.Array, " b"]:
-        """Training times, uniform over 0 .. T - 1. keys: (B,) random keys -> int32 (B,)."""
+        """Draw times for training, int32, uniform over 0 .. T - 1."""
         return jax.vmap(lambda key: jax.random.randint(key, (), 0, self.num_timesteps))(keys)
 
     def sampling_transitions(self) -> Transition:
-        """The T steps of sampling from noise to image, t = T - 1, .., 0; arrays (T,)."""
+        """Return the T steps of sampling from noise to image, t = T - 1, .., 0; arrays (T,)."""
         return self.transition(jnp.arange(self.num_timesteps - 1, -1, -1, dtype=jnp.int32))
 
     def transition(self, t: Array) -> Transition:
-        """Coefficients of the steps between t and t + 1. t: int (B,), 0 .. T - 1."""
+        """Return the coefficients of the steps between t and t + 1. t: int (B,), 0 .. T - 1."""
         t = jnp.asarray(t)
         # exp of half the rounded logarithm, not the square root: the published rounding.
         std = np.exp(0.5 * self.posterior_log_variance.astype(np.float64)).astype(np.float32)
+        # The variance in the logarithm is at least MINIMUM_VARIANCE, but the last step adds no
+        # noise.
         std[0] = 0.0
+        # DDGAN's networks are told the time that the step arrives at, whichever image they see.
         t_of_both = np.arange(self.num_timesteps, dtype=np.int32)
         tables: dict[str, np.ndarray] = dict(
             time=t_of_both,
@@ -147,17 +154,20 @@ class DiscreteSchedule(NamedTuple):
 
 
 def vp_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
-    """Variance-preserving sigma^2(s), equation 2. s: float64 in [0, 1]."""
+    """Return the variance-preserving sigma^2(s), equation 2. s: float64 in [0, 1]."""
     return 1.0 - np.exp(-0.5 * s**2 * (beta_max - beta_min) - s * beta_min)
 
 
 def geometric_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
-    """Geometric sigma^2(s), equation 3. s: float64 in [0, 1]."""
+    """Return the geometric sigma^2(s), equation 3. s: float64 in [0, 1]."""
     return beta_min * (beta_max / beta_min) ** s
 
 
 def one_shot_variance(s: np.ndarray, beta_min: float, beta_max: float) -> np.ndarray:
-    """0 at s_0, 1 after it: with T = 1 one step from pure noise to the image, a plain GAN."""
+    """Return 0 at s_0 and 1 after it.
+
+    With T = 1 this is one step from pure noise to the image, a plain GAN.
+    """
     del beta_min, beta_max
     return (s > FIRST_TIME).astype(np.float64)
 
@@ -172,7 +182,7 @@ _VARIANCES = {
 def discrete_schedule(
     name: str, num_timesteps: int, beta_min: float, beta_max: float
 ) -> DiscreteSchedule:
-    """The tables of a schedule by its name for T = num_timesteps >= 1, equations 2 to 9.
+    """Return the tables of a schedule by its name for T = num_timesteps >= 1, equations 2 to 9.
 
     Raises UserError if the betas leave (0, 1), as those of the geometric schedule do unless
     0 < beta_min < beta_max < 1.
@@ -188,6 +198,7 @@ def discrete_schedule(
         )
     betas = np.append(FIRST_BETA, betas).astype(np.float32)
     sqrt_alphas = np.sqrt(1 - betas)
+    # A product of roots and not the root of a product, which rounds otherwise.
     sqrt_alphas_cumprod = np.cumprod(sqrt_alphas)
 
     beta = betas[1:]
@@ -219,14 +230,15 @@ class CosineSchedule(NamedTuple):
     num_timesteps: int
 
     def draw_times(self, keys: Keys) -> Float[jax.Array, " b"]:
-        """Training times tau, uniform over [1e-4, 1]. keys: (B,) random keys -> float32 (B,)."""
+        """Draw times tau for training, float32, uniform over [0, 1] and at least 1e-4."""
         tau = jax.vmap(lambda key: jax.random.uniform(key, dtype=jnp.float32))(keys)
         return jnp.clip(tau, SMALLEST_TAU, 1.0)
 
     def sampling_transitions(self) -> Transition:
-        """The steps of sampling from noise to image, tau = 1, .., 1 / T; arrays (T,)."""
+        """Return the steps of sampling from noise to image, tau = 1, .., 1 / T; arrays (T,)."""
         steps = jnp.arange(self.num_timesteps, 0, -1, dtype=jnp.float32)
         step = self.transition(steps / self.num_timesteps)
+        # The last step arrives at s = 0, where the schedule still has noise: sin a(0) is not 0.
         return step._replace(
             posterior_x_0=step.posterior_x_0.at[-1].set(1),
             posterior_x_tp1=step.posterior_x_tp1.at[-1].set(0),
@@ -234,14 +246,19 @@ class CosineSchedule(NamedTuple):
         )
 
     def transition(self, tau: Array) -> Transition:
-        """Coefficients of the steps from s = max(tau - 1/T, 0) to tau. tau: float (B,), (0, 1]."""
+        """Return the coefficients of the steps from s = max(tau - 1/T, 0) to tau.
+
+        tau: float (B,), in (0, 1].
+        """
         tau = jnp.asarray(tau)
         s = jnp.maximum(tau - 1 / self.num_timesteps, 0)
         a, b = _angle(s), _angle(tau)
+        # This difference is b - a, without the offset that both angles share.
         difference = (tau - s) * _ANGLE_SLOPE
         # cos(pi / 2) is not 0 in floating point, and may be negative.
         cos_a, cos_b = jnp.cos(a), jnp.maximum(jnp.cos(b), 0)
         sin_a, sin_b = jnp.sin(a), jnp.sin(b)
+        # Rounding must not carry beta past 1, which it reaches at tau = 1.
         beta = jnp.minimum(jnp.sin(b + a) * jnp.sin(difference) / cos_a**2, 1)
         return Transition(
             time=NETWORK_TIME_UNIT * s,

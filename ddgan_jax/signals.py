@@ -1,4 +1,4 @@
-"""Signals of the program `ddgan`, handled at once by a thread that does nothing else.
+"""Handle the signals of the program `ddgan` at once, in a thread that does nothing else.
 
 Python runs a signal's handler between two instructions of the main thread. That is too late while
 JAX compiles, which takes minutes within one instruction; and an exception that a handler raises may
@@ -18,8 +18,10 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-RUN_AGAIN = 75  # exit code (EX_TEMPFAIL): stopped early, and the same command continues
-INTERRUPTED = 128 + signal.SIGINT  # the exit code that shells report after Ctrl-C
+# The exit code EX_TEMPFAIL of sysexits.h: stopped early, and the same command continues.
+RUN_AGAIN = 75
+# The exit code that shells report after Ctrl-C.
+INTERRUPTED = 128 + signal.SIGINT
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 Ask = Callable[[int], None]
@@ -30,15 +32,20 @@ class _Listener:
 
     def __init__(self) -> None:
         self.program = "ddgan"
-        self.consequence = "stopped"  # for messages: what an end at this point means
-        self.ask: Ask | None = None  # is called for the first signal instead of ending the process
-        self.doing = ""  # for messages: the work that is finished after that signal
-        self.terminals: list[int] = []  # those of standard output and error that are terminals
+        # For messages: the meaning of an end at this point.
+        self.consequence = "stopped"
+        # It is called for the first signal instead of ending the process.
+        self.ask: Ask | None = None
+        # For messages: the work that is finished after that signal.
+        self.doing = ""
+        # The descriptors of standard output and error, as far as they are terminals.
+        self.terminals: list[int] = []
 
     def notice(self, number: int) -> None:
         """Pass a signal on to a training run that asked for it, or end the process."""
         if number == signal.SIGHUP:
             self._leave_terminals()
+        # The request is taken away, so that a second signal ends the process.
         ask, self.ask = self.ask, None
         if ask is None:
             self._end(number)
@@ -56,6 +63,7 @@ class _Listener:
         flush.join(0.5)
         if atomic := sys.modules.get("ddgan_jax.files.atomic"):
             atomic.remove_unfinished()
+        # An orderly exit would wait for the main thread, which may be in the compiler for minutes.
         os._exit(INTERRUPTED if number == signal.SIGINT else RUN_AGAIN)
 
     def _say(self, text: str) -> None:
@@ -84,6 +92,7 @@ def listen() -> None:
     It changes the whole process, so no library function may call it.
     """
     reading, writing = os.pipe()
+    # Python accepts no pipe for signals whose writing end could block.
     os.set_blocking(writing, False)
     _listener.terminals = [descriptor for descriptor in (1, 2) if _is_terminal(descriptor)]
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -106,6 +115,7 @@ def reclaim() -> None:
     JAX handles SIGTERM itself once it has joined a job, even a job of a single process.
     """
     for number in WATCHED:
+        # A handler that was installed in C++ is unknown to Python, which still names ours.
         if signal.getsignal(number) is _do_nothing:
             signal.signal(number, _do_nothing)
 

@@ -1,4 +1,4 @@
-"""The values that travel through the program, and the words for their shapes.
+"""Define the values that travel through the program, and the words for their shapes.
 
 Shapes are written as in jaxtyping, with these letters:
 
@@ -22,11 +22,16 @@ else:
     AnyArray = jax.Array | np.ndarray
 
 PyTree = Any
-Params = PyTree  # a nested dict of float arrays, the parameters of one network
-Metrics = dict[str, jax.Array]  # scalars by the names that they have in the logs
-Images = Float[AnyArray, "b *shape c"]  # (b, h, w, c); or points, which are images of one pixel
-Labels = Int[AnyArray, " b"] | None  # the class of each example, 0 in data sets without classes
-Keys = Key[jax.Array, " b"]  # one random key for each example
+# A nested dict of float arrays, the parameters of one network.
+Params = PyTree
+# Scalars by their names in the logs.
+Metrics = dict[str, jax.Array]
+# (b, h, w, c); or points, which are images of one pixel.
+Images = Float[AnyArray, "b *shape c"]
+# The class of each example, 0 in data sets without classes.
+Labels = Int[AnyArray, " b"] | None
+# One random key for each example.
+Keys = Key[jax.Array, " b"]
 
 
 class Batch(TypedDict):
@@ -94,6 +99,7 @@ def may_be_sharded(state: TrainState) -> TrainState:
     gradient and the parameter in the same place, so that a device can keep a part of them (ZeRO,
     stage 1; Rajbhandari et al. 2020).
     """
+    # Raw parameters stay whole on every device, because each forward pass reads all of them.
     no, yes = (jax.tree.map(lambda _, answer=answer: answer, state) for answer in (False, True))
     return no._replace(
         generator=yes.generator._replace(params=no.generator.params),

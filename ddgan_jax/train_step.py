@@ -1,4 +1,4 @@
-"""One training step as a pure function of (state, batch, key), for one device of many.
+"""Make one training step, a pure function of (state, batch, key), on one device of many.
 
     x_0, draws_D, draws_G      the batch, flipped at random, and fresh randomness for each update
     theta_D <- Adam(theta_D, grad L_D(theta_D; theta_G, draws_D))        discriminator_step
@@ -69,6 +69,7 @@ class TrainStep:
         """
         x_0, labels, d_draws, g_draws = self.draw(state.step, batch, key)
         discriminator, d_metrics = self.discriminator_step(state, x_0, labels, d_draws)
+        # The generator's update sees the discriminator that has just been updated.
         state = state._replace(discriminator=discriminator)
         generator, g_metrics = self.generator_step(state, x_0, labels, g_draws)
         return TrainState(state.step + 1, generator, discriminator), d_metrics | g_metrics
@@ -81,6 +82,7 @@ class TrainStep:
         They follow from the seed, the step and the examples' positions in the global batch.
         """
 
+        # Noise for both updates, keyed by example.
         def keys(purpose: Purpose) -> jax.Array:
             return randomness.example_keys(key, step, purpose, batch["index"])
 
@@ -109,6 +111,7 @@ class TrainStep:
         params, opt_state, norm = _adam(
             self.optimizers.discriminator, gradients, state.discriminator
         )
+        # The norm is that of the mean gradient, and equal on all devices already.
         metrics = distributed.mean(metrics) | {"d_gradient_norm": norm}
         return DiscriminatorState(params, opt_state), metrics
 
@@ -124,6 +127,7 @@ class TrainStep:
             loss, state.generator.params, (x_0, labels, draws), self.microbatches
         )
         params, opt_state, norm = _adam(self.optimizers.generator, gradients, state.generator)
+        # The average follows the parameters after this update.
         ema_params = _moving_average(state.generator.ema_params, params, self.ema_decay, state.step)
         metrics = distributed.mean(metrics) | {"g_gradient_norm": norm}
         return GeneratorState(params, ema_params, opt_state), metrics
@@ -177,7 +181,9 @@ def _adam(
 
     Where the moments are sharded, a device updates its shard of the parameters alone.
     """
+    # Devices meet here. Before this line each has the gradient of its own examples.
     gradients = distributed.mean(gradients)
+    # Adam's moments have the shapes of the shards that this device keeps, whole ones otherwise.
     moments = optax.tree.get(network.opt_state, "mu", network.params)
     shards, gradient_shards = (
         distributed.shard_like(tree, moments) for tree in (network.params, gradients)
@@ -202,6 +208,7 @@ def initial_state(
         step=jnp.zeros((), jnp.int32),
         generator=GeneratorState(
             params=generator_params,
+            # A copy, because steps donate the state, and no buffer can be donated twice.
             ema_params=jax.tree.map(jnp.copy, generator_params),
             opt_state=optimizers.generator.init(generator_params),
         ),
