@@ -1,4 +1,4 @@
-"""The command line, `ddgan COMMAND --flag=value ...`: flags, help pages, messages, exit codes."""
+"""Run the command line `ddgan COMMAND --flag=value ...`: flags, help, messages, exit codes."""
 
 from ddgan_jax.cli.program import main
 

@@ -1,4 +1,4 @@
-"""Reading the arguments of a command: its flags, a config with changed fields, lists of seeds.
+"""Read the arguments of a command: its flags, a config with changed fields, lists of seeds.
 
 absl parses the flags and ml_collections the fields of the config. Every mistake raises UserError,
 which names the nearest flag for a misspelled one and the range for a number outside of it. Lists
@@ -27,7 +27,8 @@ class Flag(NamedTuple):
     """
 
     name: str
-    value: str  # the word behind "=" on the help page; "" for a switch
+    # The word behind "=" on the help page; "" for a switch.
+    value: str
     help: str
     default: Any = None
     kind: str = "string"
@@ -65,6 +66,7 @@ _HYPHENS = re.compile(r"(?<=^--)\w[\w-]*(?==|$)")
 _FLAG = re.compile(r"--?([a-zA-Z][^=]*)(?:=.*)?", re.DOTALL)
 # absl has these two flags in every program, and would read any file for them, also a device.
 _OF_ABSL = re.compile(r"--?(flagfile|undefok)\b")
+# "--noconfig.x.y" is how absl spells a false switch.
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]+)(?:=.*)?", re.DOTALL)
 
 
@@ -82,6 +84,7 @@ def parse_flags(
     takes_config = len(names) < len(known)
     for flag in known:
         if flag.name in names:
+            # absl's own definitions check the range of an integer, so that one place decides it.
             bounds = {"lower_bound": flag.at_least, "upper_bound": flag.at_most}
             _DEFINE[flag.kind](
                 flag.name,
@@ -99,6 +102,8 @@ def parse_flags(
         rest = values([command, *argv], known_only=True)[1:]
     except (flags.Error, ValueError) as error:
         raise UserError(_explain(error, {flag.name: _kind(flag) for flag in known})) from error
+    # What absl has left over is a field of the config, a misspelled flag or a word that belongs to
+    # no flag.
     for argument in rest:
         if not (takes_config and _OVERRIDE.fullmatch(argument)):
             _refuse_unknown(argument, names)
@@ -128,10 +133,12 @@ def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
     try:
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         _refuse_positional(values(argv)[1:])
-    except (MemoryError, RecursionError) as error:  # raised by Python's parser of literals
+    # Python's parser of literals raises these for a value such as a thousand opening brackets.
+    except (MemoryError, RecursionError) as error:
         longest = shown(max(overrides, key=len))
         raise UserError(f"{longest} is nested too deeply to be a value") from error
-    except Exception as error:  # the parsers of values do not say which errors they raise
+    # The parsers of values do not say which errors they raise.
+    except Exception as error:
         kinds = {f"config.{p}": _KINDS.get(type(v), "valid") for p, v in leaves(config)}
         raise UserError(_explain(error, kinds)) from error
     return values.config
@@ -146,6 +153,7 @@ def parse_seeds(text: str, *, most: int = MOST_IMAGES) -> list[int]:
     flag = f"--seeds={shown(text)}"
     ranges: list[range] = []
     for part in text.split(","):
+        # re.ASCII leaves out the digits of other scripts, which \d takes and int reads.
         match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part, re.ASCII)
         if not match:
             raise UserError(
@@ -161,6 +169,7 @@ def parse_seeds(text: str, *, most: int = MOST_IMAGES) -> list[int]:
     count = sum(map(len, ranges))
     if count > most:
         raise UserError(f"{flag}: {count:,} seeds; at most {most:,} are possible at once")
+    # Sorted by their starts, ranges that overlap have a neighbour with which they do.
     in_order = sorted(ranges, key=lambda part: part.start)
     for before, after in itertools.pairwise(in_order):
         if after.start < before.stop:
@@ -238,17 +247,21 @@ def _explain(error: Exception, kinds: Mapping[str, str]) -> str:
 
     kinds: the kind of each flag's values, such as "an integer".
     """
+    # absl's messages begin with the flag and the value, and go on in the words of its Python
+    # parsers.
     match = re.match(r"flag --([^=]+)=(.*?): ", str(error), re.DOTALL)
     if not match:
         return shown(error, 300)
     name, value = match.groups()
     if name not in kinds:
+        # absl sees a whole group of a config as a flag, too, which has no kind of value here.
         return f"--{shown(name)} is a group of fields; change them one by one"
     return f"--{name}={shown(value)} is not {kinds[name]}"
 
 
 def _refuse_unknown(argument: str, names: Sequence[str]) -> None:
     """Refuse an argument that is a flag. names: the flags of the command, for a suggestion."""
+    # Anything else is no flag, and `_refuse_positional` has the message for it.
     if match := _FLAG.fullmatch(argument):
         nearest = did_you_mean(f"--{match[1]}", [f"--{name}" for name in names])
         raise UserError(f"unknown flag --{shown(match[1])}{nearest}")

@@ -1,4 +1,4 @@
-"""The description of a command, and the flags that several commands share."""
+"""Describe a command, and declare the flags that several commands share."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,6 +33,8 @@ def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
     """
 
     def held(values: flags.FlagValues) -> None:
+        # The lock is taken before the work begins, since finding out after minutes that the file
+        # cannot be written would cost the result.
         with output_file(values.out, *suffixes) as out:
             run(values, out)
 

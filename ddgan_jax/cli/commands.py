@@ -1,4 +1,4 @@
-"""The table of all commands of `ddgan`.
+"""List all commands of `ddgan` in one table.
 
 Each is described in one of the modules below. A command imports the libraries that it needs when it
 runs, so that help pages and messages about wrong flags appear at once.

@@ -1,4 +1,4 @@
-"""The commands that compare images with real ones: evaluate, reference, import inception."""
+"""Declare the commands that score images: evaluate, reference, import inception."""
 
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 def _evaluate(values: flags.FlagValues) -> None:
     compiler.keep_programs()
+    # JAX and Flax are imported when the command runs, so that help pages and mistakes in flags show
+    # at once.
     from ddgan_jax.evaluation.evaluate import Options, evaluate_command
 
     _check_network(values)
@@ -62,6 +64,7 @@ def _all_metrics(features: str) -> list[str]:
 def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
     compiler.keep_programs()
     _check_network(values)
+    # Exactly one of the two: a config would silently override the name, or the name the config.
     if (values.dataset is None) == (values.config is None):
         raise UserError("name one data set, with --dataset=NAME or with --config=FILE")
     from ddgan_jax import data
@@ -70,6 +73,7 @@ def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
     if values.config is not None:
         config = parse_config(values.config, [])
         for field, value in (("split", values.split), ("dir", values.data_dir)):
+            # A flag that is given comes before the field of the config.
             config.data[field] = value or config.data[field]
     else:
         config = reference.data_config(
@@ -82,6 +86,7 @@ def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
     dataset = data.open_dataset(config)
     network = features.open_network(
         values.features,
+        # The set is open already, and only a classifier would ask for it.
         lambda: dataset,
         protocol=values.protocol,
         inception_file=values.inception,
@@ -104,6 +109,7 @@ def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
 def _check_network(values: flags.FlagValues) -> None:
     from ddgan_jax.cli.arguments import parse_names
 
+    # parse_names takes a list of names, for its suggestions of the nearest one.
     if len(parse_names("features", values.features, names.FEATURES)) > 1:
         raise UserError(f"--features={values.features}: one at a time")
     parse_names("protocol", values.protocol, names.PROTOCOLS)
@@ -114,6 +120,7 @@ def _import_inception(values: flags.FlagValues) -> None:
     from ddgan_jax.interop.inception import convert
 
     with output_file(values.out or default_inception_file(), ".npz") as out:
+        # "from" is a keyword of Python and cannot be written as an attribute.
         convert(getattr(values, "from"), out)
         print(f"the FID Inception network in {out}")
 

@@ -1,4 +1,4 @@
-"""The commands that picture what a model does: figure denoising, trajectory, neighbours, edit."""
+"""Declare the commands that picture a model: figure denoising, trajectory, neighbours, edit."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -38,7 +38,8 @@ def _open_set(model: "Model", data_dir: str) -> "Dataset":
     from ddgan_jax import data
 
     if data_dir:
-        model.config.data.dir = data_dir  # this config is a copy, see Model.with_sampling
+        # The config is a copy, see Model.with_sampling.
+        model.config.data.dir = data_dir
     return data.open_dataset(model.config)
 
 
@@ -47,11 +48,13 @@ def _request(values: flags.FlagValues) -> tuple["Model", Sequence[int], Sequence
 
     A model without classes gets no labels.
     """
+    # The flags are read before the model is opened, so that a mistake in them shows at once.
     seeds, labels = parse_seeds(values.seeds, most=10_000), parse_labels(values.labels)
     from ddgan_jax.inference import drawing
 
     model = _open(values, len(seeds))
     request = drawing.each_class(model.config.data.num_classes, seeds, labels)
+    # A model without classes takes no labels; the request has zeros in their place.
     labels = list(map(int, request.labels)) if model.config.data.num_classes else None
     return model, list(map(int, request.seeds)), labels
 
@@ -63,6 +66,7 @@ def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
 
     model = _open(values, values.draws)
     image, label = _real_image(model, values)
+    # Each draw has a latent z of its own seed, and all begin with the same noisy image.
     seeds = range(values.seed, values.seed + values.draws)
     drawn = denoising.denoise_once(model, image, seeds, label, same_posterior=noise == "same")
     images.write_png(out, denoising.picture(image, drawn))
@@ -87,8 +91,10 @@ def _real_image(model: "Model", values: flags.FlagValues) -> tuple["np.ndarray",
             last = dataset.info.num_examples - 1
             raise UserError(f"--example={values.example}: {data.name} has the examples 0 to {last}")
         (image,), (found,) = dataset.read(np.array([values.example]))
+        # A class that the user names comes before the one that the data set has.
         label = int(found) if label is None and data.num_classes else label
     if label is None:
+        # Without classes the network reads no label, and the array of labels holds zeros.
         return image, 0
     # This refuses a class that the model does not know.
     return image, int(model.request([0], label).labels[0])

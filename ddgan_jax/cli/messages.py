@@ -1,4 +1,4 @@
-"""Messages of the library in the words of the command line: parameters become flags.
+"""Rewrite messages of the library in the words of the command line: parameters become flags.
 
 The library names its parameters in backticks, since it does not know who calls it: `labels`, or
 `step=7` with a value. A user of a command knows them as flags, --labels and --step=7.
@@ -13,6 +13,7 @@ from absl import flags
 # Flags that have another name than the parameter that they set.
 FLAG_OF_PARAMETER = {"export_dir": "export", "kind": "weights", "num_steps": "denoising_steps"}
 
+# A parameter in backticks, alone or with a value: words with spaces or dots do not match and stay.
 _PARAMETER = re.compile(r"`(\w+)((?:=[^`]*)?)`")
 
 
@@ -39,6 +40,7 @@ def reporter(values: flags.FlagValues) -> Callable[[str], None]:
     """
 
     def report(line: str) -> None:
+        # Standard output is for results, which other programs may read.
         print(with_flags(line, values), file=sys.stderr)
 
     return report

@@ -1,4 +1,4 @@
-"""The commands on trained models: sample, export, import nvlabs."""
+"""Declare the commands on trained models: sample, export, import nvlabs."""
 
 from absl import flags
 
@@ -11,6 +11,7 @@ from ddgan_jax.errors import UserError, shown
 
 def _sample(values: flags.FlagValues) -> None:
     compiler.keep_programs()
+    # --seeds has a default, so that only absl's `present` says whether the user has given it.
     if values.num is not None and values["seeds"].present:
         raise UserError("--num=N is short for --seeds=0-(N-1): give one of them")
     seeds = parse_seeds(values.seeds) if values.num is None else range(values.num)
@@ -52,6 +53,7 @@ def _export(values: flags.FlagValues) -> None:
         licence=values.licence,
         force=values.force,
     )
+    # Networks whose time embedding is not defined at t = 0 can be exported, but not sampled.
     said = f"; no image can be drawn from it: {why}" if (why := model.why_not_drawable) else ""
     print(f"step {model.step} in {shown(values.out, 300)}; see README.md there{said}")
 

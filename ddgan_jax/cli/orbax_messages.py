@@ -1,4 +1,4 @@
-"""Silence for Orbax's own messages.
+"""Silence Orbax's own messages.
 
 Orbax logs its progress, and every failure several times with a traceback, from its own threads.
 Each failure also reaches the caller of a save or a restore as an exception, whose line the user
@@ -21,9 +21,11 @@ def silence() -> None:
     This changes the logging of the whole process, so only a program may call it.
     """
     global _installed
+    # A second call, as in tests, would stack a second filter and hook on the first.
     if _installed:
         return
     _installed = True
+    # Orbax logs through absl; failures in its event loop come from asyncio's logger.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).addFilter(_is_from_others)
     usual = sys.unraisablehook
@@ -38,5 +40,6 @@ def silence() -> None:
 
 
 def _is_from_others(record: logging.LogRecord) -> bool:
+    # Every library may write to these loggers: the path of the calling file tells Orbax's messages.
     storing = "/orbax/" in record.pathname or "OCDBT database" in record.getMessage()
     return not storing or absl.logging.vlog_is_on(1)

@@ -1,4 +1,4 @@
-"""Running one command of `ddgan`: its messages, its exit code, its help page.
+"""Run one command of `ddgan`, with its messages, its exit code and its help page.
 
 A mistake of the user is one line on stderr and exit code 2; a traceback is always a bug. If another
 process holds a place that the command writes, the exit code is 75, and launchers start the same
@@ -26,8 +26,10 @@ from ddgan_jax.config.files import did_you_mean
 from ddgan_jax.errors import BusyError, UserError, printable, reason
 
 USER_ERROR = 2
+# The code with which a shell reports a program that SIGPIPE, signal 13, has ended.
 PIPE_CLOSED = 128 + 13
-FEWEST_OPEN_FILES = 256  # Orbax, Grain and XLA open so many at once
+# Orbax, Grain and XLA open so many at once.
+FEWEST_OPEN_FILES = 256
 # Errors that say what the machine lacks, whichever file they occurred at.
 _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT)
 
@@ -35,6 +37,7 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQU
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. argv: without the program's name."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    # The names of two words come first: "figure" alone is no command, but may begin one.
     name = next((" ".join(argv[:n]) for n in (2, 1) if " ".join(argv[:n]) in COMMANDS), "")
     command = COMMANDS.get(name)
     program = f"ddgan {name}".rstrip()
@@ -44,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     known = {flag.name for flag in _flags_of(command)} if command else set()
 
     def end(error: BaseException | str, code: int) -> int:
+        # One line in any case, since launchers and logs take each line for a message of its own.
         line = " ".join(str(error).split())
         if isinstance(error, UserError):
             line = with_flags(line, known)
@@ -55,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run(name, command, argv[len(name.split()) :])
         else:
             _without_command(argv)
+        # Output that is still in the buffer is written while its errors can become a message.
         sys.stdout.flush()
     except BusyError as error:
         return end(error, signals.RUN_AGAIN)
@@ -94,6 +99,7 @@ def _without_command(argv: list[str]) -> None:
 
 
 def _run(name: str, command: Command, argv: list[str]) -> None:
+    # A help page needs no flag that is required, and none of the checks below.
     if {"-h", "--help"} & set(argv):
         print(help_page(name, command))
         return
@@ -101,7 +107,8 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
     _adapt_libraries()
     values, overrides = parse_flags(f"ddgan {name}", _flags_of(command), argv)
     arguments = (parse_config(values.config, overrides),) if command.takes_config else ()
-    compiler.import_jax()  # here a failure becomes one line instead of a traceback
+    # A failure of the import becomes one line here instead of a traceback.
+    compiler.import_jax()
     command.run(values, *arguments)
 
 
@@ -114,6 +121,7 @@ def _check_process() -> None:
             f"ulimit -n {FEWEST_OPEN_FILES}"
         )
     try:
+        # Whatever makes a path absolute fails in a folder that has been removed.
         os.getcwd()
     except FileNotFoundError as error:
         raise UserError(

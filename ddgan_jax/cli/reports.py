@@ -1,4 +1,4 @@
-"""The commands that show the results of runs: report, and figure tradeoff."""
+"""Declare the commands that show the results of runs: report, and figure tradeoff."""
 
 import sys
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ def _tradeoff(values: flags.FlagValues, out: "epath.Path") -> None:
     from ddgan_jax.files import atomic
     from ddgan_jax.viz import charts, tradeoff
 
+    # All files are read before the chart is drawn, so that a wrong one leaves no chart behind.
     results = [tradeoff.read(path, values.metric) for path in tradeoff.find(values.results)]
     chart = tradeoff.chart(results, values.metric, published=values.published)
     atomic.write_atomically(out, charts.standalone(chart).encode())
@@ -27,6 +28,8 @@ def _report(values: flags.FlagValues, out: "epath.Path") -> None:
     from ddgan_jax.viz import report_data, report_page
 
     run = report_data.read(values.workdir)
+    # A damaged file of a run is left out and named, since the rest of the page is still worth
+    # having.
     for line in run.left_out:
         print(line, file=sys.stderr)
     atomic.write_atomically(out, report_page.render(run).encode())

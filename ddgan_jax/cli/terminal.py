@@ -1,4 +1,4 @@
-"""Standard output and error of the program: safe for foreign names, and for a full disk."""
+"""Protect standard output and error from control characters in foreign names, and a full disk."""
 
 import contextlib
 import io
@@ -37,7 +37,7 @@ class PrintableStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flush the stream."""
+        """Flush the stream; an error is kept in `failure`, as by `write`."""
         self._try(self._stream.flush)
 
     def _try(self, act: Any, *arguments: Any) -> None:
@@ -46,9 +46,11 @@ class PrintableStream:
         except BrokenPipeError:
             raise
         except OSError as error:
+            # The first error names the cause; those after it often only follow from it.
             self.failure = self.failure or error
 
     def __getattr__(self, name: str) -> Any:
+        # Everything else, such as `isatty` and `encoding`, is that of the stream itself.
         return getattr(self._stream, name)
 
 
@@ -60,6 +62,7 @@ def protect_streams() -> None:
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
+        # Python sets a stream to None if the process was started with it closed.
         if stream is None:
             stream = open(os.devnull, "w")  # noqa: SIM115  the process keeps it
         setattr(sys, name, PrintableStream(stream))

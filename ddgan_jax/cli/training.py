@@ -1,4 +1,4 @@
-"""The commands of training, and of what comes before it: train, show, prepare, experiment."""
+"""Declare the commands of training, and those before it: train, show, prepare, experiment."""
 
 from absl import flags
 
@@ -13,6 +13,8 @@ def _train(values: flags.FlagValues, config: ConfigDict) -> None:
     compiler.keep_programs(values.workdir)
     from ddgan_jax.training import hosts
 
+    # The processes of a job must have joined before anything asks JAX for its devices, which
+    # `train` does.
     hosts.join(
         values.coordinator,
         values.num_processes,
@@ -25,6 +27,7 @@ def _train(values: flags.FlagValues, config: ConfigDict) -> None:
     train(
         config,
         values.workdir,
+        # A signal ends the run after the current step, with a checkpoint.
         stop=SignalledStop(),
         allow_changed_data=values.allow_changed_data,
     )
@@ -61,6 +64,7 @@ def _mog25(values: flags.FlagValues) -> None:
         values.out,
         methods=parse_names("methods", values.methods, mog25_cells.METHODS),
         steps=parse_integers("steps", values.steps),
+        # All seeds of a cell are trained side by side and are in memory at the same time.
         seeds=parse_seeds(values.seeds, most=1_000),
         setting=values.setting,
         iterations=values.iterations,
