@@ -28,8 +28,6 @@ from ddgan_jax.models import parameters
 from tests.methods import ROOT, SMALLEST, config_of, random_params
 
 SEEDS = np.arange(9, dtype=np.uint32)
-# Of this process; commands that other tests run add theirs, which its own compiler no longer reads.
-XLA_FLAGS = os.environ["XLA_FLAGS"]
 ABOUT = {"provenance": {"trained_with": "a test"}, "licence": "CC0", "metrics": {"fid": 3.75}}
 
 
@@ -131,7 +129,6 @@ def test_example_of_the_card_runs_with_nothing_but_jax(model, folder, tmp_path):
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env=os.environ | {"XLA_FLAGS": XLA_FLAGS},
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "(64, 8, 8, 1) uint8"
