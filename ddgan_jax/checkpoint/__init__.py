@@ -1,4 +1,6 @@
-"""Checkpoints of a run: written in the background, verified when read, never fewer than one.
+"""Keep the checkpoints of a run: written in the background, verified when read.
+
+After the first there is always a whole one.
 
 The folder of a run's checkpoints holds one folder per step, named by the number:
 

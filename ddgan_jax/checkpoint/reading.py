@@ -1,4 +1,4 @@
-"""Reading checkpoints: the newest one that is whole, every array checked against its manifest."""
+"""Read the newest checkpoint that is whole, every array checked against its manifest."""
 
 import json
 import os
@@ -37,7 +37,8 @@ class DamagedError(Exception):
 
 def list_steps(directory: str | os.PathLike) -> list[int]:
     """Return the steps with a complete folder, ascending; their content is not verified."""
-    if is_bucket(directory):  # a folder there is complete when a file says so
+    # Folders in a bucket cannot be renamed. One there is complete when a file says so.
+    if is_bucket(directory):
         directory = epath.Path(directory)
         names = ocp.path.step.standard_name_format()
         return sorted(s.step for s in names.find_all(directory)) if directory.exists() else []
@@ -74,7 +75,8 @@ def load_ema(
 def load_state(directory: str | os.PathLike, abstract_state: PyTree, step: int) -> TrainState:
     """Return the whole state of `step`, otherwise as `load_ema`; abstract_state as in `restore`."""
     found, _ = newest_whole(absolute(directory), step, state_reader(abstract_state))
-    assert found is not None  # a step that was asked for is found, or an error
+    # A step that was asked for is found, or an error was raised.
+    assert found is not None
     return found[1]
 
 
@@ -84,6 +86,7 @@ def state_reader(abstract_state: PyTree) -> Callable[[epath.Path], TrainState]:
 
     def read(folder: epath.Path) -> TrainState:
         manifest, _ = read_manifest_and_config(folder)
+        # The manifest is enough to see that the networks differ, before any array is read.
         _check_same_arrays(folder, manifest.state | manifest.ema, like)
         ema = read_arrays(folder, "ema", manifest.ema)
         arrays = read_arrays(folder, "state", manifest.state) | by_name(ema)
@@ -113,6 +116,7 @@ def newest_whole(
     if step is not None and step not in steps:
         raise UserError(f"no checkpoint of step {step} in {directory}; there are: {steps}")
     damaged: dict[int, str] = {}
+    # The list is read again after each damaged step, because a running job deletes old steps.
     while candidates := [s for s in steps if s not in damaged and step in (None, s)]:
         folder = directory / str(candidates[-1])
         try:
@@ -127,6 +131,7 @@ def newest_whole(
     if step is not None:
         earlier = ", ".join(str(s) for s in reversed(steps) if s < step) or "there is none"
         raise UserError(f"damaged checkpoint in {directory} ({named}); earlier steps: {earlier}")
+    # A writer may be about to replace the only step, and the same command may work in a moment.
     if RunFolder(directory.parent).is_being_written():
         raise BusyError(
             f"no checkpoint in {directory} is whole ({named}), and a process is training there: "
@@ -139,7 +144,8 @@ def _read(folder: epath.Path, item: str, handler: ocp.CheckpointHandler) -> Any:
     try:
         with ocp.Checkpointer(handler) as checkpointer:
             return checkpointer.restore(folder / item)
-    except Exception as error:  # damage leads Orbax and TensorStore to raise nearly anything
+    # Damage leads Orbax and TensorStore to raise nearly anything.
+    except Exception as error:
         # TensorStore gives a page of context. The file that it stumbled over is worth a line.
         text = str(error).strip().split("\n")[0].split(" [tensorstore_spec")[0]
         file = re.match(r'.*local file "([^"]*[^"/])"(?:: )?(.*)', text)
@@ -159,6 +165,7 @@ def read_manifest_and_config(folder: epath.Path) -> tuple[Manifest, dict[str, An
         manifest = foreign.convert(saved.get("content"), Manifest, source=folder / "manifest")
     except UserError as error:
         raise DamagedError(str(error)) from error
+    # A folder that somebody renamed would resume a run at a step that is not its own.
     step = manifest.state.get("step")
     if step is not None and step != tuple(describe(np.asarray(int(folder.name), np.int32))):
         raise DamagedError(f"{folder} is the checkpoint of another step")
@@ -181,6 +188,7 @@ def read_arrays(folder: epath.Path, item: str, expected: Mapping[str, tuple[str,
 def _check_same_arrays(
     folder: epath.Path, saved: Mapping[str, tuple[str, int]], like: Mapping[str, Any]
 ) -> None:
+    # Only forms are compared here; checksums are compared when the arrays are read.
     there = {name: form for name, (form, _) in saved.items()}
     here = {name: f"{leaf.dtype} {tuple(leaf.shape)}" for name, leaf in like.items()}
     names = [name for name in here | there if here.get(name) != there.get(name)]
@@ -208,6 +216,7 @@ def by_name(tree: PyTree) -> dict[str, Any]:
 
 def describe(array: np.ndarray) -> list[Any]:
     """Return an array's entry in a manifest: its dtype with its shape, and its CRC-32."""
+    # An array without axes cannot be viewed as bytes, hence `reshape`. Neither step copies.
     crc = zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return [f"{array.dtype} {array.shape}", crc]
 

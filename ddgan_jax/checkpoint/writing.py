@@ -1,4 +1,4 @@
-"""Writing a run's checkpoints in the background, and restoring a run from the newest whole one."""
+"""Write a run's checkpoints in the background, and restore a run from the newest whole one."""
 
 import errno
 import itertools
@@ -45,6 +45,7 @@ class Checkpoints(AbstractContextManager):
         Raises UserError if the folder cannot be made.
         """
         self._directory = absolute(directory)
+        # Orbax keeps what any of the policies keeps.
         policies: list[Any] = [checkpoint_managers.LatestN(max(1, keep_latest))]
         if keep_every_steps:
             policies.append(checkpoint_managers.EveryNSteps(keep_every_steps))
@@ -60,6 +61,7 @@ class Checkpoints(AbstractContextManager):
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         except OSError as error:
             raise UserError(f"cannot make {self._directory}: {error.strerror}") from error
+        # The step that is being written, for the message about a failure.
         self._pending: int | None = None
 
     def save(self, step: int, state: TrainState, config: Mapping[str, Any]) -> bool:
@@ -78,11 +80,13 @@ class Checkpoints(AbstractContextManager):
             raise UserError(
                 f"{self._directory / str(steps[-1])} is newer than step {step}: move it"
             )
+        # Orbax ties arrays of devices to these devices, and the loop donates them to the next step.
         state = distributed.to_host(state)
         items = {
             "state": {k: v for k, v in by_name(state).items() if not k.startswith(_EMA)},
             "ema": {"generator": {"ema_params": state.generator.ema_params}},
         }
+        # Checksums are made of the arrays in memory, before any storage has touched them.
         manifest: dict[str, Any] = {
             k: {n: describe(a) for n, a in by_name(v).items()} for k, v in items.items()
         }
@@ -146,7 +150,8 @@ class Checkpoints(AbstractContextManager):
     def _write_errors(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError) as error:  # ValueError: TensorStore, with the cause in words
+        # TensorStore raises ValueError, with the cause in words.
+        except (OSError, ValueError) as error:
             why = next((words for words in _WRITE_FAILURES if words in str(error)), None)
             if why is None:
                 raise
@@ -162,6 +167,8 @@ class Checkpoints(AbstractContextManager):
     def _set_aside(self, step: int) -> epath.Path:
         names = (f"{step}.damaged{number or ''}" for number in itertools.count())
         aside = next(p for p in (self._directory / name for name in names) if not p.exists())
+        # All processes look for the unused name before one of them renames, and wait for the new
+        # name.
         ocp.multihost.sync_global_processes(f"all_found_{step}_damaged")
         if distributed.is_main_process():
             (self._directory / str(step)).rename(aside)

@@ -1,4 +1,4 @@
-"""The methods: what each asks of its two networks, as the papers write it.
+"""Define the methods: the losses of each for its two networks, as the papers write them.
 
 A method is an `Objective`: networks that are handed in, and three pure functions, `draw`,
 `discriminator_loss` and `generator_loss`. The train step knows nothing else of it. A further method

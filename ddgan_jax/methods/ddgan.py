@@ -32,6 +32,7 @@ class DDGAN(Objective):
         r1: bool,
     ) -> tuple[jax.Array, Metrics]:
         """Return L_D of equation 1 and its terms."""
+        # The generator's sample is a constant of this update.
         pair = jax.lax.stop_gradient(self.pair(generator_params, x_0, labels, draws))
         real, fake, metrics = self.judge_both(params, pair, labels, draws, r1)
         metrics |= {
@@ -42,6 +43,7 @@ class DDGAN(Objective):
         }
         loss = metrics["d_loss_real"] + metrics["d_loss_fake"]
         if r1:
+            # The entry holds gamma R1.
             loss += metrics["r1"]
         return loss, metrics
 
@@ -54,8 +56,10 @@ class DDGAN(Objective):
         draws: Draws,
     ) -> tuple[jax.Array, Metrics]:
         """Return L_G of equation 2."""
+        # Here the gradient runs through the discriminator and the sample to the generator.
         pair = self.pair(params, x_0, labels, draws)
         keys = draws.dropout_keys.fake
         fake = self.judge(discriminator_params, pair, pair.fake, labels, keys)
         metrics = {"g_loss": softplus(-fake.logits).mean()}
+        # The log shows the loss itself, without the weight.
         return self.adversarial_weight * metrics["g_loss"], metrics

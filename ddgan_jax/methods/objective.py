@@ -1,4 +1,4 @@
-"""The part that all methods share: random draws, one pair of samples, the discriminator's passes.
+"""Share what all methods need: random draws, one pair of samples, the discriminator's passes.
 
     real          x_0 -> x_t -> x_{t+1}                                          one forward chain
     generated     x_{t+1} -> x_0' = G(x_{t+1}, t, z),   x_t' ~ q(x_t | x_{t+1}, x_0')
@@ -23,7 +23,7 @@ from ddgan_jax.state import AnyArray, Images, Judgement, Keys, Labels, Metrics, 
 
 
 class Augmentation(NamedTuple):
-    """How the inputs of the discriminator are diffused, for the one-shot GAN of the ablation."""
+    """The diffusion of the discriminator's inputs, for the one-shot GAN of the ablation."""
 
     t: Int[AnyArray, " b"]
     noise_real: Images
@@ -41,13 +41,15 @@ class DropoutKeys(NamedTuple):
 class Draws(NamedTuple):
     """All randomness of one network's update; each array has the examples in front."""
 
-    t: Float[AnyArray, " b"] | Int[AnyArray, " b"]  # float for a continuous schedule
+    # Integers of a discrete schedule, floats of a continuous one.
+    t: Float[AnyArray, " b"] | Int[AnyArray, " b"]
     noise_t: Images
     noise_tp1: Images
     z: Float[AnyArray, "b *latent l"]
     noise_posterior: Images
     dropout_keys: DropoutKeys = DropoutKeys()
-    noise_afd: Images | None = None  # of SIDDM's AFD in the form "code"
+    # For SIDDM's auxiliary forward diffusion in the form "code".
+    noise_afd: Images | None = None
     augmentation: Augmentation | None = None
 
 
@@ -56,11 +58,15 @@ class Pair(NamedTuple):
 
     step: Transition
     chain: Chain
-    real: Images  # the discriminator's two inputs
+    # The two inputs of the discriminator.
+    real: Images
     fake: Images
-    time: AnyArray  # that the discriminator is told, (B,)
+    # The time that the discriminator is told, (B,).
+    time: AnyArray
 
 
+# Equality is identity, because JAX looks compiled programs up by the hash of a function, and the
+# arrays of a schedule have none.
 @dataclasses.dataclass(frozen=True, eq=False)
 class Objective:
     """The networks and the switches of config.objective, where each is described.
@@ -77,7 +83,8 @@ class Objective:
     joint: bool
     discriminator_time: str
     adversarial_weight: float
-    r1_gamma: float | Float[AnyArray, ""]  # traced where programs for many values are one
+    # It may be traced, where one program serves many values.
+    r1_gamma: float | Float[AnyArray, ""]
     latent: str
     latent_shape: tuple[int, ...]
     generator_dropout: bool
@@ -93,6 +100,7 @@ class Objective:
         def dropout(purpose: Purpose, wanted: bool) -> jax.Array | None:
             return randomness.refine(keys, purpose) if wanted else None
 
+        # Each draw has a purpose of its own, so that switching one on changes none of the others.
         augmentation = None
         if self.augmentation_schedule is not None:
             time_keys = randomness.refine(keys, Purpose.AUGMENTATION_TIME)
@@ -141,12 +149,14 @@ class Objective:
     def pair(self, params: Params, x_0: Images, labels: Labels, draws: Draws) -> Pair:
         """Return a real and a generated sample for given draws. params: of the generator."""
         step = self.schedule.transition(draws.t)
+        # One forward chain of the real images, and the generated sample from its noisier end.
         x_t, x_tp1 = diffusion.q_sample_pairs(step, x_0, draws.noise_t, draws.noise_tp1)
         keys = draws.dropout_keys.generator
         output = self.generate(params, x_tp1, step.next_time, draws.z, labels, keys)
         fake_x_0, fake_x_t = diffusion.denoise(
             self.prediction, step, output, x_tp1, draws.noise_posterior
         )
+        # The images that are compared, and the time of them that the discriminator is told.
         real, fake = x_t, fake_x_t
         time = step.time if self.discriminator_time == "t" else step.next_time
         a = draws.augmentation
@@ -168,6 +178,8 @@ class Objective:
         is therefore made once.
         """
         keys = draws.dropout_keys
+        # Two passes and not one over both batches: the minibatch standard deviation compares the
+        # images of a pass with each other.
         if not r1:
             real = self.judge(params, pair, pair.real, labels, keys.real)
             return real, self.judge(params, pair, pair.fake, labels, keys.fake), {}

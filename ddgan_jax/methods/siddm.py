@@ -1,4 +1,4 @@
-"""SIDDM (Xu et al. 2023): the marginals by a GAN, the forward diffusion explicitly.
+"""SIDDM (Xu et al. 2023): match the marginals by a GAN, the forward diffusion explicitly.
 
 The discriminator sees single images. Its two further heads, C and R, are trained on the side:
 
@@ -38,6 +38,7 @@ class SIDDM(Objective):
     def draw(self, keys: Keys, shape: tuple[int, ...]) -> Draws:
         """Return the randomness of one update. shape: of one example."""
         draws = super().draw(keys, shape)
+        # The other forms read no noise.
         if self.afd_weight > 0 and self.afd_form == "code":
             draws = draws._replace(noise_afd=normal(keys, Purpose.AFD, shape))
         return draws
@@ -52,6 +53,7 @@ class SIDDM(Objective):
         r1: bool,
     ) -> tuple[jax.Array, Metrics]:
         """Return L_D of equation 1 and its terms."""
+        # The generator's sample is a constant of this update.
         pair = jax.lax.stop_gradient(self.pair(generator_params, x_0, labels, draws))
         real, fake, metrics = self.judge_both(params, pair, labels, draws, r1)
         metrics |= {
@@ -64,9 +66,12 @@ class SIDDM(Objective):
         if r1:
             loss += metrics["r1"]
         if self.afd_weight > 0 and self.afd_regression:
+            # C learns from generated samples, with the same weights as in A.
             metrics["d_regression"] = self._regression(pair, fake)
             loss += self.afd_weight * metrics["d_regression"]
         if self.denoising_weight > 0:
+            # R learns from real samples. The builder gives the discriminator the heads that the
+            # weights ask for.
             metrics["d_denoising"] = losses.denoising_loss(cast(jax.Array, real.denoised), x_0)
             loss += self.denoising_weight * metrics["d_denoising"]
         return loss, metrics
@@ -86,6 +91,7 @@ class SIDDM(Objective):
         metrics = {"g_loss": softplus(-fake.logits).mean()}
         loss = self.adversarial_weight * metrics["g_loss"]
         if self.afd_weight > 0:
+            # The log shows A itself, without the weight.
             metrics["g_afd"] = self._afd(pair, fake, draws)
             loss += self.afd_weight * metrics["g_afd"]
         return loss, metrics
@@ -96,6 +102,7 @@ class SIDDM(Objective):
         cross_entropy = (losses.afd_weights(self.afd_scaling, pair.step) * squares).mean()
         if not self.afd_regression:
             return cross_entropy
+        # C is not updated here, but the gradient runs through C(x_t') to the generator.
         return cross_entropy - self._regression(pair, fake)
 
     def _regression(self, pair: Pair, fake: Judgement) -> jax.Array:

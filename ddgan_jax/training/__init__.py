@@ -1,1 +1,1 @@
-"""Training: the loop, its reports and checkpoints, and the processes of a job that share it."""
+"""Train: the loop, its reports and checkpoints, and the processes of a job that share it."""

@@ -1,4 +1,4 @@
-"""Jobs of Slurm and Open MPI, from their variables: processes, coordinator, the GPUs of each.
+"""Find jobs of Slurm and Open MPI in their variables: processes, coordinator, the GPUs of each.
 
 JAX reads the same variables, but takes any number of tasks for peers that will come, gives a task
 the one GPU that has its number on the node, and fails on malformed values. Here a process that was
@@ -92,6 +92,7 @@ def _slurm(variables: _Variables) -> Job | None:
     rank = variables.number("SLURM_PROCID", 0)
     if rank == 0 and "SLURM_STEP_NODELIST" not in values:
         return None
+    # A step of one task is alone. JAX is not asked, which would look for peers.
     if rank == 0 and count == 1:
         return Job()
     _check_rank(variables, "SLURM_PROCID", rank, count)
@@ -122,6 +123,7 @@ def _slurm_tasks_of_node(variables: _Variables) -> int | None:
     text = variables.values.get("SLURM_STEP_TASKS_PER_NODE", "")
     if not re.fullmatch(r"[0-9]{1,6}(\(x[0-9]{1,6}\))?(,[0-9]{1,6}(\(x[0-9]{1,6}\))?)*", text):
         return None
+    # Each entry stands for as many nodes, in their order, as it says.
     node = variables.number("SLURM_NODEID", 0)
     for tasks, times in re.findall(r"([0-9]+)(?:\(x([0-9]+)\))?", text):
         node -= int(times or 1)
@@ -138,6 +140,7 @@ def _open_mpi(variables: _Variables) -> Job | None:
     rank = variables.number("OMPI_COMM_WORLD_RANK")
     _check_rank(variables, "OMPI_COMM_WORLD_RANK", rank, count)
     uri = values.get("OMPI_MCA_orte_hnp_uri", "")
+    # The job's number, then the address of mpirun's host.
     match = re.match(r"([0-9]{1,18})\.[0-9]+;(?:tcp://([0-9.]+)|tcp6://\[([0-9a-fA-F:]+))", uri)
     if not match:
         raise UserError(
@@ -146,7 +149,8 @@ def _open_mpi(variables: _Variables) -> Job | None:
         )
     local = variables.number("OMPI_COMM_WORLD_LOCAL_RANK", most=count - 1)
     on_node = variables.number("OMPI_COMM_WORLD_LOCAL_SIZE", count, most=count)
-    job_id = int(match[1]) // 2**12  # Open MPI counts jobs in steps of 4,096
+    # Open MPI counts jobs in steps of 4,096.
+    job_id = int(match[1]) // 2**12
     host = match[2] or f"[{match[3]}]"
     coordinator = _coordinator(variables, host, job_id)
     return Job(count, rank, coordinator, _gpus(values, local, on_node))
@@ -179,6 +183,7 @@ def _gpus(values: Mapping[str, str], local: int, on_node: int | None) -> list[in
     visible = [gpu for gpu in values.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu.strip()]
     if on_node == 1 or len(visible) == 1:
         return None
+    # Without an even share GPUs stay idle, but no two tasks use the same one.
     share = 1
     if on_node and visible and len(visible) % on_node == 0:
         share = len(visible) // on_node

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written without TensorFlow and in the caller's thread.
+"""Write TensorBoard's event files without TensorFlow and in the caller's thread.
 
 This uses the part of tensorboardX that writes a file, not its SummaryWriter. That one hands events
 to a thread of its own. On a full disk the thread ends with a traceback, its queue fills up, and the

@@ -1,4 +1,4 @@
-"""Checks before a checkpoint is written: numbers and images are finite, and there is disk space.
+"""Check numbers, images and disk space before a checkpoint is written.
 
 The metrics of a step belong to the parameters before its update: they can be finite although the
 update has left NaN. So the state itself is checked before it becomes the newest checkpoint, and
@@ -30,6 +30,7 @@ def check_state(
     ema_params: the averaged parameters as `draw` takes them. request: images, of which the first
     chunk is drawn. Raises UserError, on all processes alike.
     """
+    # Drawing takes longer than looking at the numbers, and comes second.
     where = "the parameters" if not _all_finite(state) else ""
     if not where:
         where = "" if _is_drawable(ema_params, draw, request) else "the images drawn from them"

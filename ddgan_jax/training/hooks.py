@@ -1,4 +1,4 @@
-"""What a run makes of its state beside the losses: scores, pictures, the best checkpoint.
+"""Make scores, pictures and the best checkpoint from the state of a run.
 
 Scores go into the run's lines of metrics under names such as "eval/frechet_pixels_1000". The best
 checkpoint lies in WORKDIR/best, which is itself like a run folder, so that
@@ -55,6 +55,7 @@ def make_scores(
     metrics = wanted.metrics.split(",")
 
     def real(network: FeatureNetwork) -> SavedStatistics:
+        # Most metrics need mean and covariance alone; some compare single images.
         keep = count if names.reads(metrics, "vectors") else 0
         split = config.data.split
         return reference.from_cache(dataset, network, split=split, keep=keep, report=message)
@@ -98,6 +99,7 @@ def state_metrics(
     """
     # How far the average lags behind the raw parameters, which it follows slowly.
     distance = _relative_distance(generator.ema_params, generator.params)
+    # An optimiser counts the steps before its own, as the schedules of Optax do.
     rates = {
         f"{name}_learning_rate": np.asarray(rate(step - 1)).item()
         for name, rate in learning_rates.items()
@@ -127,6 +129,7 @@ def make_step_picture(
 
     def picture(params: Params) -> UInt8[np.ndarray, "h w c"]:
         x_0 = drawing.concatenate(draw(params, first)).x_0
+        # A row of the grid is an image, a column a step.
         steps = x_0.shape[1]
         return images.grid(images.to_uint8(x_0).reshape(-1, *x_0.shape[2:]), columns=steps)
 

@@ -1,4 +1,4 @@
-"""The processes of a job: joining them, and ending when one of them is lost.
+"""Join the processes of a job, and end this one when another is lost.
 
 A job on several hosts runs one process on each, all with the same command. They meet at a
 coordinator, which the first process runs, before anything touches a device; from then on
@@ -20,7 +20,8 @@ from ddgan_jax.signals import RUN_AGAIN
 from ddgan_jax.training import clusters
 from ddgan_jax.training.clusters import MOST_PROCESSES, Job
 
-FIRST_CONTACT_SECONDS = 300  # that processes of one job may start apart
+# The processes of one job may start so far apart.
+FIRST_CONTACT_SECONDS = 300
 
 
 def join(
@@ -96,7 +97,8 @@ def _initialize(job: Job | None, first_contact: float, peer_timeout: int) -> boo
         os._exit(RUN_AGAIN)
     except ValueError as error:
         if job is None and "coordinator_address" in str(error):
-            return False  # JAX has found no cluster
+            # JAX has found no cluster.
+            return False
         raise UserError(f"JAX cannot join the job: {reason(error)}") from error
     except RuntimeError as error:
         raise BusyError(f"the processes of the job did not meet{where}: {reason(error)}") from error
@@ -194,6 +196,7 @@ def lost_peers_end_the_process() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
+        # A process that runs alone has lost nobody: the error is its own.
         if jax.process_count() == 1:
             raise
         place = f"process {jax.process_index()} of {jax.process_count()}"

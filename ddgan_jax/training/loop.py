@@ -1,4 +1,4 @@
-"""The training run, from top to bottom.
+"""Run a training from top to bottom.
 
     config -> data -> state (new or restored) -> steps -> metrics, grids, checkpoints -> end
 
@@ -48,8 +48,11 @@ def train(
     num_steps, main = config.train.num_steps, distributed.is_main_process()
 
     with ExitStack() as stack:
+        # Entered first and left last, because an exchange can also fail while the others are
+        # closed.
         stack.enter_context(hosts.lost_peers_end_the_process())
         if main:
+            # The lock comes before the first file that is written.
             stack.enter_context(folder.only_writer())
             run_config.write_config(folder, config)
 
@@ -77,6 +80,8 @@ def train(
         # ---------------------------------------------------------------- loop
         step = first
         while step < num_steps:
+            # JAX returns before the devices are done, and the loop runs ahead of them until a
+            # number is fetched.
             batch = distributed.place_batch(next(batches), config.train.mapping, devices)
             state, metrics = programs[build.r1_is_due(config, step)](state, batch, key)
             step += 1
@@ -99,6 +104,7 @@ def train(
 
         # ----------------------------------------------------------------- end
         checkpoints.wait()
+        # A run calls itself done after its last checkpoint has been read back.
         checkpoints.check_drawable(step)
         if step < num_steps:
             out.message(f"stopped at step {step}, checkpoint saved")

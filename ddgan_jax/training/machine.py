@@ -1,4 +1,4 @@
-"""The record of each start of a run: devices, versions and data set, a line of machine.jsonl.
+"""Record each start of a run, its devices, versions and data set, as a line of machine.jsonl.
 
 The data set is recorded by its fingerprint, and a run refuses to resume with another one. It would
 end with other parameters, and nobody would know why.
@@ -48,7 +48,8 @@ def describe(step: int, fingerprint: str = "") -> dict[str, Any]:
         "device_kind": devices[0].device_kind,
         "platform": devices[0].platform,
         "processes": jax.process_count(),
-        "cores": os.cpu_count(),  # of the main process's host
+        # The cores of the main process's host.
+        "cores": os.cpu_count(),
         # The settings that decide which image a seed gives.
         "randomness": randomness.about(),
         "data": fingerprint,

@@ -1,4 +1,4 @@
-"""Observation of a run: its metrics, its health, its scores and its grids, when they are due.
+"""Observe a run: its metrics, its health, its scores and its grids, when they are due.
 
 The loop hands over every step's metrics. They stay on the devices until a line is due, because
 fetching them waits for the step. Everything that a run needs in an hour is compiled and tried
@@ -52,6 +52,7 @@ class Observer:
     ):
         """dataset: of the run, for scores. devices: of all processes. out: takes what is found."""
         self._config, self._dataset, self._devices, self._out = config, dataset, devices, out
+        # Each process draws on its own devices, so that one can draw without the others.
         local, sampler = distributed.local(devices), build.sampler(config)
         self._draw = drawing.make_drawer(sampler, local, config.sampling.chunk_size)
         self._request = drawing.overview(config)
@@ -62,6 +63,7 @@ class Observer:
         }
         self._scores = None
         self._latest: Metrics = {}
+        # Metrics of the steps since the last line. Each is checked, although few are shown.
         self._unchecked: dict[int, Metrics] = {}
 
     def start(self, step: int, state: TrainState) -> None:
@@ -76,7 +78,9 @@ class Observer:
         if not distributed.is_main_process():
             return
         if self._step_picture:
+            # The first picture compiles the program for all others.
             self._step_picture(ema_params)
+        # A run that has ended already needs no scores.
         if self._config.eval.every_steps and step < self._config.train.num_steps:
             self._scores = hooks.make_scores(
                 self._config, self._dataset, self._draw, self._out.message
@@ -92,6 +96,7 @@ class Observer:
         self._latest = self._latest | metrics
         self._unchecked[step] = metrics
         scores: dict[str, float] = {}
+        # Nothing is fetched from the devices in most steps.
         if not (due.log or due.sample):
             return scores
         # Gathering shards is work of all processes, whoever needs the result.

@@ -1,4 +1,4 @@
-"""What a run reports while it goes on: metrics and pictures in files, progress on the terminal."""
+"""Report a run while it goes on: metrics and pictures in files, progress on the terminal."""
 
 import os
 import sys
@@ -111,6 +111,7 @@ class Reporter(AbstractContextManager):
     def _picture(self, step: int, path: os.PathLike, name: str, grid: np.ndarray) -> None:
         if not self._active:
             return
+        # The file comes first, since the event file only repeats it.
         write_png(path, grid)
         if self._events:
             with write_errors(self._folder.path):
@@ -120,6 +121,7 @@ class Reporter(AbstractContextManager):
         """Print a line; a bar stays below it."""
         if self._active:
             tqdm.write(text, file=sys.stdout)
+            # A log file shows each line at once to those who follow it.
             sys.stdout.flush()
 
     def close(self, *exception: object) -> None:

@@ -1,4 +1,4 @@
-"""Requests to stop a run: it then ends between two steps, with a checkpoint."""
+"""Handle requests to stop a run, which then ends between two steps, with a checkpoint."""
 
 import os
 import signal
