@@ -45,6 +45,7 @@ def kept(
                 return found
         except UserError as error:
             report(f"made anew: {error}")
+    # `make` hears the place first, so that people read why they wait and that it happens once.
     value = make("kept nowhere, as there is no home folder" if path is None else f"kept in {path}")
     if path is not None:
         try:

@@ -37,11 +37,16 @@ from ddgan_jax.models import parameters
 from ddgan_jax.models.classifier import classify, init_params
 from ddgan_jax.state import Batch, Params, PyTree
 
-FORMAT = "ddgan_jax classifier 1"  # changes with the network and its training
+# The number changes with the network and with its training, so that files of another version are
+# made again.
+FORMAT = "ddgan_jax classifier 1"
 BATCH_SIZE = 128
-FEWEST_STEPS, MOST_STEPS, EPOCHS = 200, 1_500, 15  # so many epochs, within these bounds
-LEARNING_RATE = 2e-3  # at the top of one cycle
-HELD_OUT = 0.1  # fraction of the set
+# So many epochs, within these bounds of steps.
+FEWEST_STEPS, MOST_STEPS, EPOCHS = 200, 1_500, 15
+# The rate at the top of the one cycle.
+LEARNING_RATE = 2e-3
+# Fraction of the set that the training never sees.
+HELD_OUT = 0.1
 
 Report = Callable[[str], None]
 
@@ -57,6 +62,7 @@ class Trained(NamedTuple):
     about: Mapping[str, Any]
 
 
+# The bounds keep a file from asking for a network that would not fit into memory.
 _Length = Annotated[int, msgspec.Meta(ge=1, le=2**16)]
 _Count = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -134,12 +140,15 @@ def of_stacked_digits(config: ConfigDict, report: Report) -> Trained:
     if not isinstance(stacked, StackedDataset):
         raise UserError(f"modes are counted on stacked_mnist, not on {config.data.name}")
     digits = stacked.gray[..., None]
+    # The digits are padded as in the stacks: a classifier of 28 pixels would not fit their
+    # channels.
     info = DatasetInfo("mnist", len(digits), digits.shape[1], 1, 10)
     return of_dataset(ArrayDataset(info, digits, stacked.digits), report)
 
 
 def label_stacks(params: Params, images: UInt8[np.ndarray, "n h w 3"]) -> Int[np.ndarray, " n"]:
     """Return the labels 100 R + 10 G + B of stacked digits, of which each channel is classified."""
+    # The channels become images of their own, in the order R, G, B within each stack.
     digits = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3], 1)
     red, green, blue = _predict(params, digits).reshape(-1, 3).T
     return 100 * red + 10 * green + blue
@@ -166,8 +175,10 @@ def train(dataset: Dataset, report: Report, *, steps: int, seed: int = 0) -> Tra
     shape = (info.image_size, info.image_size, info.channels)
     params = init_params(randomness.run_key(seed), shape, info.num_classes)
     state = (params, optimizer.init(params))
+    # The old state is donated, since nothing reads it after the step.
     step = jax.jit(partial(_step, optimizer), donate_argnums=0)
     batches = data.batches(Part(dataset, rest), batch_size=BATCH_SIZE, seed=seed, start_step=0)
+    # Closing ends the threads that read ahead.
     with contextlib.closing(batches):
         for number in range(1, steps + 1):
             state, loss = step(state, next(batches))
@@ -234,6 +245,7 @@ def save(path: str | os.PathLike, trained: Trained) -> None:
     """Write one .npz file, whole or not at all. Raises UserError if it cannot be written."""
     content = io.BytesIO()
     entries: dict[str, Any] = parameters.named(trained.params)
+    # One archive holds the words and the arrays, so that they are never parted.
     np.savez(content, about=json.dumps(dict(trained.about)), **entries)
     write_atomically(path, content.getvalue())
 
@@ -247,6 +259,7 @@ def load(path: str | os.PathLike) -> Trained:
     found = arrays.read_arrays(path)
     text = arrays.text_of(found, "about", path).encode()
     about = foreign.decode_json(text, _About, source=path)
+    # The other entries are the parameters, which are compared with the network's below.
     del found["about"]
     # The sizes in the file decide the shapes, and are compared with the data set by `of_dataset`.
     height, width, channels = about.images

@@ -30,7 +30,9 @@ from ddgan_jax.interop.inception import PUBLISHED_SHA256
 from ddgan_jax.metrics import names, statistics
 from ddgan_jax.metrics.statistics import SavedStatistics
 
-FEWEST_KEPT = 10_000  # features of real images, if any are needed and there are so many
+# Features of real images that are kept, if any are needed and there are so many. All evaluations of
+# fewer images then share one file of the cache.
+FEWEST_KEPT = 10_000
 
 
 class Options(NamedTuple):
@@ -71,6 +73,7 @@ def evaluate_command(
     steps, 0 for those of the config. report: Takes lines of progress. Raises UserError for what
     cannot be scored, before anything long begins.
     """
+    # Cheap checks come first: opening a model reads its parameters.
     names.check(options.metrics, options.features)
     source = _open_source(workdir, export_dir, images, options, step, num_steps)
     names.check_count(options.metrics, source.count, allow_small=options.allow_small)
@@ -138,6 +141,7 @@ def evaluate(source: Source, options: Options, *, report: Callable[[str], None])
     }
     if scorer.digits is not None:
         result["modes"] = _about_modes(scorer.digits.about, source.count)
+        # Modes alone come from the digit classifier, and no feature network had a part in them.
         if not names.needs_features(options.metrics):
             result["features"] = {"network": "digits", **result["modes"]["classifier"]}
     return result
@@ -201,6 +205,7 @@ def _about_reference(real: SavedStatistics | None, options: Options) -> dict[str
         "count": real.count,
         "features_kept": len(real.features),
         "preprocessing": real.provenance.preprocessing,
+        # The cache has no name that would mean anything to another user.
         "file": options.reference or None,
     }
 
@@ -213,6 +218,7 @@ def _place_for(source: Source, options: Options) -> Iterator[epath.Path]:
         with locks.output_file(options.out, ".json", new=True) as out:
             yield out
         return
+    # The name says what the numbers depend on, so that results of one model lie beside each other.
     network = options.features if names.needs_features(options.metrics) else "modes"
     protocol = f"_{options.protocol}" if network == "inception" else ""
     stem = f"{source.place.name}_{network}{protocol}_{source.count}"

@@ -1,4 +1,4 @@
-"""Feature networks: they turn images into the vectors by which sets of images are compared.
+"""Open the feature networks, which turn images into the vectors by which sets are compared.
 
     inception    the network of published numbers, from a file that `ddgan import inception` makes
     classifier   one that this project trains on the data set at hand
@@ -27,8 +27,10 @@ from ddgan_jax.metrics.statistics import Provenance
 if TYPE_CHECKING:
     from ddgan_jax.data import Dataset
 
-LARGEST_PIXELS = 1024  # numbers in a vector of pixels: covariances take their square
-BATCH_SIZE = 32  # images that a device gets at a time
+# Numbers in a vector of pixels: covariances take its square.
+LARGEST_PIXELS = 1024
+# Images that a device gets at a time.
+BATCH_SIZE = 32
 
 
 class Features(NamedTuple):
@@ -104,6 +106,7 @@ def inception(path: str | os.PathLike, protocol: str, devices: Devices) -> Featu
 
     # The checksum of the weights is part of the identity, so that results say which they came from.
     weights = load(path)
+    # The weights are placed once, since every call would otherwise copy them to the devices again.
     params = jax.device_put(weights.params, distributed.replicated(devices))
     batch_size = BATCH_SIZE * len(devices)
 
@@ -155,6 +158,7 @@ def pixels(devices: Devices) -> FeatureNetwork:
         averaged = distributed.in_batches(lambda batch: mapped((), batch), images, batch_size)
         return Features(averaged, None)
 
+    # The largest size is part of the identity: another one gives other vectors of the same images.
     identity = {"network": "pixels", "largest": LARGEST_PIXELS}
     return FeatureNetwork("pixels", identity, extract, batch_size)
 
@@ -166,6 +170,7 @@ def average_pixels(images: UInt8[Array, "b h w c"]) -> Float[Array, "b d"]:
     side = int((LARGEST_PIXELS / channels) ** 0.5)
     rows, columns = (cell_matrix(size, min(size, side)) for size in (height, width))
     x = images.astype(jnp.float32) / 127.5 - 1
+    # With the default precision TPUs would round pixels to bfloat16.
     cells = jnp.einsum("ah,bhwc,ew->baec", rows, x, columns, precision="highest")
     return cells.reshape(len(images), -1)
 
@@ -188,6 +193,7 @@ def provenance(network: FeatureNetwork, dataset: str, preprocessing: str) -> Pro
     """Return the provenance of statistics of the network's features."""
     identity = network.identity
     return Provenance(
+        # A file of statistics has text in all of its fields.
         protocol=identity.get("protocol", "none"),
         weights_sha256=identity.get("weights_sha256", "none"),
         dataset=dataset,

@@ -1,4 +1,4 @@
-"""From a stream of images to everything that metrics read of them."""
+"""Gather from a stream of images everything that metrics read of them."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -67,6 +67,7 @@ def gather(
             # The width of the features shows with the first batch.
             before = statistics.empty(found.vectors.shape[1]) if stats is None else stats
             stats = statistics.add(before, found.vectors)
+            # The last batch is cut, so that the number kept does not depend on the size of a batch.
             if before.count < keep:
                 vectors.append(found.vectors[: keep - before.count])
             if logits:
@@ -78,6 +79,8 @@ def gather(
         raise ValueError("there are no images")
     return Gathered(
         stats,
+        # Metrics of moments keep no vectors, and a file of statistics has an array of them all the
+        # same.
         np.concatenate(vectors) if vectors else np.zeros((0, len(stats.total)), np.float32),
         np.concatenate(scores) if logits else None,
         np.concatenate(labels) if label is not None else None,
@@ -103,6 +106,7 @@ def in_batches(chunks: Iterable[Images], batch_size: int) -> Iterator[Images]:
 
 
 def _check_finite(found: Features, network: FeatureNetwork) -> None:
+    # The check of every batch ends the work at the first damage, and not after all images.
     for array in found:
         if array is not None and not np.isfinite(array).all():
             raise NotFiniteError(

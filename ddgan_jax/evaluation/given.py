@@ -15,6 +15,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.files import paths
 from ddgan_jax.images import to_uint8
 
+# Images that are decoded at a time, so that memory does not grow with the size of the set.
 CHUNK = 256
 
 
@@ -38,6 +39,7 @@ def open_images(path: str | os.PathLike) -> Given:
     in [-1, 1]. Raises UserError, in one line, for whatever cannot be scored.
     """
     place = Path(paths.user_path(path, "images"))
+    # Of a bucket only files of arrays are read: a folder of images must be local or mounted.
     if paths.is_bucket(path) or (not _is_folder(place) and place.suffix.lower() != ".zip"):
         return _array(array_files.open_images(path, "images"))
     return _folder(image_folders.open_folder(path))
@@ -51,6 +53,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _folder(folder: ImageFolder) -> Given:
+    # The heads of all files are read first: a file of another size shows before the scoring begins.
     shapes = [form.shape for form in image_folders.check_all(folder)]
     height, width, _ = shapes[0]
     other = next((i for i, shape in enumerate(shapes) if shape[:2] != (height, width)), None)

@@ -1,4 +1,4 @@
-"""The images that are scored: samples of a model, or images that somebody gives."""
+"""Open the images that are scored: samples of a model, or images that somebody gives."""
 
 import dataclasses
 import functools
@@ -23,6 +23,7 @@ from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import drawing, weights
 from ddgan_jax.inference.model import Model
 
+# The bounds of a measurement: a slow model is timed in few calls, a fast one in several.
 SECONDS_OF_TIMING = 10.0
 MOST_TIMED_CALLS = 10
 
@@ -71,6 +72,7 @@ def samples_of(
     """
     if has_points(model.config):
         raise UserError("this model draws points: `ddgan experiment` scores those")
+    # The copy is changed to name the real images; the model's own config stays.
     config = from_dict(model.config.to_dict())
     # Another set has splits and examples of its own.
     if dataset:
@@ -86,6 +88,7 @@ def samples_of(
         count=count,
         shape=(size, size, config.data.channels),
         place=Path(run.evaluations) / f"step_{model.step}_in_{model.num_steps}",
+        # Images are drawn when they are read, and never all in memory.
         read=lambda: model.draw(model.request(range(count))),
         data=config,
         # The checksum says which parameters these were after the folder has gone or changed.
@@ -111,6 +114,8 @@ def images_of(
     count = min(images.count, count or images.count)
     config = None
     if dataset:
+        # The real images are brought to the size of the given ones, and not the other way round,
+        # since resizing would change what is scored.
         size, _, channels = images.shape
         config = reference.data_config(
             dataset, split=split or "train", data_dir=data_dir, image_size=size, channels=channels
@@ -165,6 +170,7 @@ def time_sampling(model: Model) -> dict[str, Any]:
     return {
         "denoising_steps": model.num_steps,
         "network_evaluations_per_image": model.num_steps,
+        # The median leaves out a call that other work on the machine has slowed down.
         "seconds_per_100_images": statistics.median(seconds) * 100 / batch,
         "images_per_call": batch,
         "timed_calls": len(seconds),

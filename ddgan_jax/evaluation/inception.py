@@ -26,7 +26,8 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.models.inception import INPUT_SIZE, PRECISION, InceptionV3
 from ddgan_jax.state import Params
 
-BATCH_SIZE = 32  # images in one call of the compiled network, over all devices
+# Images in one call of the compiled network, over all devices.
+BATCH_SIZE = 32
 
 
 class Features(NamedTuple):
@@ -42,6 +43,7 @@ def _legacy_positions(size: int) -> np.ndarray:
 
 
 def _centre_positions(size: int) -> np.ndarray:
+    # Positions outside of the first pixel's centre are moved onto it, as PyTorch does.
     return np.maximum((np.arange(INPUT_SIZE) + 0.5) * (size / INPUT_SIZE) - 0.5, 0)
 
 
@@ -67,12 +69,13 @@ def resize_matrix(protocol: str, size: int) -> Float[np.ndarray, "299 size"]:
     weight = positions - low
     matrix = np.zeros((INPUT_SIZE, size))
     matrix[rows, low] = 1 - weight
-    matrix[rows, np.minimum(low + 1, size - 1)] += weight  # on top of `low` at the border
+    # At the border both weights fall on the last pixel and must add up.
+    matrix[rows, np.minimum(low + 1, size - 1)] += weight
     return matrix
 
 
 def resize(images: Array, protocol: str) -> Float[Array, "b 299 299 c"]:
-    """Resize images (b, h, w, c) of any dtype in [0, 255], where the values stay."""
+    """Resize images (b, h, w, c) of any dtype in [0, 255]; the range of the values stays."""
     # With the default precision TPUs would round pixels to bfloat16.
     x = jnp.asarray(images, jnp.result_type(float))
     rows, columns = (jnp.asarray(resize_matrix(protocol, n), x.dtype) for n in x.shape[1:3])
@@ -130,6 +133,7 @@ def features(
     devices = tuple(devices or distributed.local_devices())
     params = jax.device_put(params, distributed.replicated(devices))
     prepare, network = _preprocess_on(devices, protocol), _network_on(devices)
+    # Every device gets the same number of images.
     size = -(-batch_size // len(devices)) * len(devices)
     return Features(
         *distributed.in_batches(lambda batch: network(params, prepare((), batch)), images, size)

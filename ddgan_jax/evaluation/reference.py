@@ -29,6 +29,8 @@ from ddgan_jax.metrics.statistics import SavedStatistics
 def preprocessing(height: int, width: int, channels: int) -> str:
     """Describe the preprocessing of images of this size in words, for their provenance."""
     return (
+        # These words are compared letter by letter with those of stored files: a change of them
+        # makes every reference anew.
         f"{height} x {width} x {channels}: shorter side shrunk (bilinear, antialiased), "
         "centre crop, not mirrored"
     )
@@ -122,6 +124,7 @@ def data_config(
     """
     config = base_config()
     config.data.update(name=name, split=split, dir=data_dir)
+    # The size of the prepared set is looked up only where one of the two is missing.
     own = (image_size, channels) if image_size and channels else _own_size(name, data_dir)
     config.data.update(image_size=image_size or own[0], channels=channels or own[1])
     return config.lock()

@@ -15,12 +15,14 @@ import ddgan_jax
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import foreign, locks
 
-LARGEST_RESULT = 2**20  # bytes of a file
+# Bytes of a result file; a larger one is some other file.
+LARGEST_RESULT = 2**20
 
 # The bound keeps sums and differences of such numbers finite, so that charts can place them.
 Number = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
-Facts = dict[str, str | int | float | bool | None]  # shown as they are, never computed with
+# Facts are shown as they are and never computed with.
+Facts = dict[str, str | int | float | bool | None]
 
 
 class Samples(msgspec.Struct):
@@ -94,6 +96,7 @@ def new_file(folder: Path, stem: str) -> Iterator[epath.Path]:
     with contextlib.ExitStack() as lock:
         numbers = itertools.count(2)
         path = epath.Path(folder / f"{stem}.json")
+        # Two evaluations of one model may run at the same time; each gets a name of its own.
         while not _is_ours(path, lock):
             path = epath.Path(folder / f"{stem}_{next(numbers)}.json")
         try:
@@ -101,7 +104,8 @@ def new_file(folder: Path, stem: str) -> Iterator[epath.Path]:
         finally:
             lock.close()
             if is_new:
-                with contextlib.suppress(OSError):  # of a folder that is not empty
+                # A folder that is not empty cannot be removed, and must not be.
+                with contextlib.suppress(OSError):
                     folder.rmdir()
 
 
@@ -110,8 +114,10 @@ def _is_ours(path: epath.Path, lock: contextlib.ExitStack) -> bool:
     try:
         # Without waiting: the next name will do as well.
         lock.enter_context(locks.only_writer(path, patience=0))
-    except BusyError:  # another evaluation will put its result there
+    # Another evaluation will put its result there.
+    except BusyError:
         return False
+    # The lock only says that nobody is writing: a result of an earlier time may lie there.
     if path.exists():
         lock.close()
         return False
@@ -120,7 +126,8 @@ def _is_ours(path: epath.Path, lock: contextlib.ExitStack) -> bool:
 
 def written_by() -> dict[str, str]:
     """Return the versions of this program and of JAX, and the time."""
-    import jax  # here: reading results needs none
+    # Reading results needs no JAX, so that it is imported here.
+    import jax
 
     return {
         "ddgan_jax": ddgan_jax.__version__,

@@ -1,4 +1,4 @@
-"""The scorer: from a stream of generated images to the numbers that are asked for, by their names.
+"""Compute the numbers that are asked for from a stream of generated images, by their names.
 
 The command `ddgan evaluate` and the evaluations during a run score images with the same object.
 """
@@ -66,6 +66,8 @@ class Scorer:
             images,
             self.network,
             total=self.count,
+            # Vectors are kept only for metrics that compare them one by one: they take the most
+            # memory.
             keep=self.count if names.reads(self.metrics, "vectors") else 0,
             logits=names.reads(self.metrics, "logits"),
             label=label,
@@ -101,6 +103,7 @@ def open_scorer(
 
     Raises UserError if any of this cannot be opened.
     """
+    # Modes alone need no features. The pixels stand in for them, since they need no weights.
     network = open_network(
         features if names.needs_features(asked) else "pixels",
         dataset,
@@ -172,6 +175,7 @@ def _prdc(fake: Gathered, reference: SavedStatistics | None) -> tuple[float, flo
 
 def _modes(fake: Gathered, _: SavedStatistics | None) -> Pair:
     labels = _given(fake.labels, "labels")
+    # The divergence depends on the count: papers take 26,000 images, also of a larger set.
     used = names.used_count("modes", len(labels))
     return metrics.mode_statistics(labels[:used], names.NUM_MODES)
 
@@ -182,6 +186,7 @@ def _given(value: T | None, what: str) -> T:
     return value
 
 
+# Names of other features than Inception's are the same computations.
 _COMPUTE: Mapping[str, Callable[[Gathered, SavedStatistics | None], tuple[float, ...]]] = {
     "fid": _frechet,
     "frechet": _frechet,
