@@ -1,6 +1,6 @@
-"""Tell how near generated images are to real ones: functions of sets of features, in numpy float64.
+"""Compare generated images with real ones, by functions of sets of features in numpy float64.
 
-The straight line:
+The shortest use:
 
     pool3, logits = metrics.inception.features(params, images)
     metrics.frechet_distance(pool3_real, pool3_fake)                             # FID
@@ -48,6 +48,7 @@ __all__ = [
     "statistics",
 ]
 
+# The module that defines each function.
 _HOMES = {
     "density_coverage": "neighbours",
     "frechet_distance": "frechet",
@@ -67,6 +68,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    # Python calls this for names that the package does not have yet, and for those alone.
     if name in _MODULES:
         return importlib.import_module(_MODULES[name])
     if name not in _HOMES:

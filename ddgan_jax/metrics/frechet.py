@@ -1,4 +1,4 @@
-"""The Frechet distance of two sets of features (Heusel et al. 2017; with Inception's: FID).
+"""Compute the Frechet distance of two sets of features (Heusel et al. 2017; Inception's: FID).
 
 Each set is taken for a Gaussian with its mean mu and its covariance S, divided by N - 1. The
 squared 2-Wasserstein distance of two Gaussians is
@@ -26,7 +26,8 @@ from jaxtyping import Float
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
 
-_ROWS = 4096  # examples that are converted to float64 at a time
+# Examples that are converted to float64 at a time.
+_ROWS = 4096
 # Smallest over largest pivot: rounding moves eigenvalues by 1e-16 of the largest, and the roots of
 # those near zero would feel it.
 _FAR_FROM_SINGULAR = 1e-6
@@ -65,6 +66,8 @@ def _require_same_width(a: int, b: int) -> None:
 
 
 def _distance(mu_a: np.ndarray, a: np.ndarray, mu_b: np.ndarray, b: np.ndarray) -> float:
+    # The traces come from the same factors as the root, so that their rounding cancels in the
+    # distance of a set to itself.
     traces = np.square(a).sum() + np.square(b).sum()
     return float(np.square(mu_a - mu_b).sum() + traces - 2 * _trace_of_root(a @ b.T))
 
@@ -103,7 +106,8 @@ def _factor(sigma: np.ndarray) -> np.ndarray:
         pivots = np.square(np.diagonal(factor))
         if pivots.min() > _FAR_FROM_SINGULAR * pivots.max():
             return factor
-    except np.linalg.LinAlgError:  # singular, up to rounding
+    # The covariance is singular, up to rounding.
+    except np.linalg.LinAlgError:
         pass
     # Eigenvalues below the rounding of the largest one may be negative, and have no root.
     values, vectors = np.linalg.eigh(sigma)

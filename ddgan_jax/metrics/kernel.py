@@ -1,4 +1,4 @@
-"""The kernel distance of two sets of features (Binkowski et al. 2018; with Inception's: KID).
+"""Compute the kernel distance of two sets of features (Binkowski et al. 2018; Inception's: KID).
 
 The squared maximum mean discrepancy of the cubic kernel of D-dimensional features,
 
@@ -16,7 +16,8 @@ from jaxtyping import Float
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
 
-_ROWS = 1024  # rows of the kernel matrix that are held at a time
+# Rows of the kernel matrix that are held at a time.
+_ROWS = 1024
 
 
 def polynomial_kernel(
@@ -38,6 +39,7 @@ def kernel_distance(a: Float[np.ndarray, "n d"], b: Float[np.ndarray, "m d"]) ->
     if min(n, m) < 2:
         raise UserError(f"the kernel distance needs 2 examples or more, there are {n} and {m}")
     require_finite(a=a, b=b)
+    # Between two sets every pair is of different examples, so that none is left out.
     cross = _sum_of_pairs(a, b) / (n * m)
     return _mean_of_distinct_pairs(a) + _mean_of_distinct_pairs(b) - 2 * cross
 
@@ -73,6 +75,7 @@ def kernel_distance_of_subsets(
 
 
 def _sum_of_pairs(a: np.ndarray, b: np.ndarray) -> float:
+    # Blocks of rows, so that memory grows with one set and not with the product of both.
     starts = range(0, len(a), _ROWS)
     return float(sum(polynomial_kernel(a[i : i + _ROWS], b).sum() for i in starts))
 

@@ -11,7 +11,8 @@ from jaxtyping import Float
 
 from ddgan_jax.metrics.modes import kl_to_uniform
 
-FAIR_SHARE = 0.05  # fraction of 1 / (number of modes) with which a mode counts as covered
+# Fraction of 1 / (number of modes) with which a mode counts as covered.
+FAIR_SHARE = 0.05
 
 
 class MixtureStatistics(NamedTuple):
@@ -57,6 +58,7 @@ def mixture_statistics(
         modes_any=int((good_counts > 0).sum()),
         modes_covered=int((good_counts * num_modes >= FAIR_SHARE * len(samples)).sum()),
         high_quality_share=float(good.mean()),
+        # All samples count here, each for its nearest centre: p must add up to 1.
         kl_to_uniform=kl_to_uniform(np.bincount(mode, minlength=num_modes)),
         within_mode_std=_within_mode_std(samples[good], mode[good], good_counts),
     )
@@ -66,5 +68,6 @@ def _within_mode_std(samples: np.ndarray, mode: np.ndarray, counts: np.ndarray) 
     if not len(samples):
         return float("nan")
     sums = np.stack([np.bincount(mode, column, len(counts)) for column in samples.T], axis=1)
+    # A mode without samples has the sum 0, and its mean is never read.
     means = sums / np.maximum(counts, 1)[:, None]
     return float(np.sqrt(np.square(samples - means[mode]).mean()))

@@ -31,6 +31,7 @@ def mode_statistics(labels: Int[np.ndarray, " n"], num_modes: int) -> ModeStatis
     labels = np.asarray(labels)
     if not labels.size or labels.min() < 0 or labels.max() >= num_modes:
         raise UserError(f"mode statistics need labels in 0 .. {num_modes - 1}, at least one")
+    # minlength counts the classes behind the largest label, too, which no image may have.
     counts = np.bincount(labels, minlength=num_modes)
     return ModeStatistics(int((counts > 0).sum()), kl_to_uniform(counts))
 

@@ -1,4 +1,4 @@
-"""The names of metrics: which there are, what each of them needs, and what its numbers are called.
+"""Name the metrics, what each of them needs, and the numbers that it gives.
 
 A name is a promise of comparability. Only features of Inception give `fid`, `is` and `kid`; numbers
 of other features carry the name of those features, `frechet_pixels`. A number from another count of
@@ -14,13 +14,20 @@ from typing import Literal
 from ddgan_jax.errors import UserError, did_you_mean
 
 FEATURES = ("inception", "classifier", "pixels")
-PROTOCOLS = ("tf1", "pytorch_fid")  # of preparing images for Inception
+# The ways to prepare images for Inception.
+PROTOCOLS = ("tf1", "pytorch_fid")
 
-PUBLISHED_COUNT = 50_000  # generated images behind a published number
-PUBLISHED_COUNT_OF_MODES = 26_000  # generated images behind the modes of Stacked MNIST
-NUM_MODES = 1000  # of Stacked MNIST
-SPLITS = 10  # of the Inception Score
-SUBSET_SIZE = 1000  # images in a subset of the kernel distance
+# Generated images behind a published number.
+PUBLISHED_COUNT = 50_000
+# Generated images behind the published modes of Stacked MNIST.
+PUBLISHED_COUNT_OF_MODES = 26_000
+# Modes of Stacked MNIST: three digits of ten classes.
+NUM_MODES = 1000
+# Splits of the Inception Score.
+SPLITS = 10
+# Images in a subset of the kernel distance.
+SUBSET_SIZE = 1000
+# The number k of nearest neighbours in the papers of the two pairs of numbers.
 NEIGHBOURS = {"precision_recall": 3, "density_coverage": 5}
 
 
@@ -57,6 +64,7 @@ METRICS: Mapping[str, Metric] = {
         ("precision", "recall", "density", "coverage"),
         FEATURES,
         "vectors",
+        # A point is no neighbour of its own.
         fewest=max(NEIGHBOURS.values()) + 1,
     ),
     "modes": Metric(
@@ -100,6 +108,7 @@ def check_count(asked: Sequence[str], count: int, *, allow_small: bool) -> None:
     """
     for name in asked:
         metric = METRICS[name]
+        # No flag helps here: the number does not exist for so few images.
         if count < metric.fewest:
             raise UserError(f"{name} needs at least {metric.fewest:,} images, there are {count:,}")
         if count < metric.published_count and not allow_small:
@@ -136,6 +145,7 @@ def value_names(asked: Sequence[str], features: str, count: int) -> dict[str, st
     names = {}
     for name in asked:
         metric = METRICS[name]
+        # Modes are counted by the digit classifier, so that the features do not change them.
         of = "" if features == "inception" or metric.reads == "labels" else f"_{features}"
         small = "" if used_count(name, count) == metric.published_count else f"_{count}"
         names |= {value: f"{value}{of}{small}" for value in metric.values}

@@ -24,7 +24,8 @@ from jaxtyping import Float, Int
 from ddgan_jax.errors import UserError
 from ddgan_jax.metrics.finite import require_finite
 
-BLOCK = 2048  # rows and columns of a block, in which matrices of distances are held
+# Rows and columns of a block, in which matrices of distances are held.
+BLOCK = 2048
 
 # Fraction of |u|^2 + |v|^2 by which one squared distance may differ between two blocks. Distances
 # that are closer than that are a tie: equal points, and the same pair seen in both orders.
@@ -82,6 +83,7 @@ def density_coverage(
     centre = real.mean(0, dtype=np.float64)
     radii = neighbour_radii(real, k, centre=centre, block=block)
     holders, held = count_in_balls(fake, real, radii, closed=False, centre=centre, block=block)
+    # Of two sets of one distribution, k balls hold a fake on average, and the density is 1.
     return DensityCoverage(float(holders.mean() / k), float((held > 0).mean()))
 
 
@@ -99,6 +101,7 @@ def neighbour_radii(
     nearest = np.full((len(points), k + 1), np.inf)
     for rows, _, squares, _ in _blocks(points, points, centre, block):
         candidates = np.concatenate([nearest[rows], squares], axis=1)
+        # A partition orders only the k-th place, which is all that the radius needs.
         nearest[rows] = np.partition(candidates, k, axis=1)[:, : k + 1]
     return np.sqrt(nearest.max(1))
 

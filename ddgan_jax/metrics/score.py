@@ -33,6 +33,7 @@ def inception_score(
 
 def _score(logits: np.ndarray) -> float:
     logits = logits.astype(np.float64)
+    # The largest logit is subtracted, since exponentials of large ones overflow; the softmax stays.
     shifted = logits - logits.max(1, keepdims=True)
     # The logarithm is taken before the exponential: a probability may underflow to 0.
     log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

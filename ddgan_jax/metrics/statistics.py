@@ -37,11 +37,16 @@ class FeatureStatistics:
 class Provenance(NamedTuple):
     """The origin of statistics: everything that must agree before two sets are compared."""
 
-    protocol: str  # one of metrics.names.PROTOCOLS; "none" for other networks
-    weights_sha256: str  # as interop.inception.load gives it
-    dataset: str  # free text: data set and split, or run and step
-    preprocessing: str  # free text: the way from stored images to the network
-    network: str = "inception"  # one of metrics.names.FEATURES
+    # One of metrics.names.PROTOCOLS; "none" for other networks.
+    protocol: str
+    # As interop.inception.load gives it.
+    weights_sha256: str
+    # Free text: data set and split, or run and step.
+    dataset: str
+    # Free text: the way from stored images to the network.
+    preprocessing: str
+    # One of metrics.names.FEATURES; files without a network are of Inception.
+    network: str = "inception"
 
 
 class _ProvenanceFields(TypedDict):
@@ -55,7 +60,8 @@ class _ProvenanceFields(TypedDict):
 
 
 _FORM = ("mu", "sigma", "n", "provenance", "features")  # the arrays of a file
-_LARGEST = 1e100  # of numbers in a file, so that their squares are finite, too
+# Bound of the numbers in a file, so that their squares are finite, too.
+_LARGEST = 1e100
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -66,7 +72,8 @@ class SavedStatistics:
     sigma: Float[np.ndarray, "d d"]  # float64, divided by count - 1
     count: int
     provenance: Provenance
-    features: Float[np.ndarray, "kept d"]  # float32, of a random part of the set; kept may be 0
+    # float32, of a random part of the set; kept may be 0.
+    features: Float[np.ndarray, "kept d"]
 
 
 def empty(dim: int) -> FeatureStatistics:
@@ -140,6 +147,7 @@ def write(path: str | os.PathLike, content: SavedStatistics) -> None:
         provenance=json.dumps(content.provenance._asdict()),
         features=content.features,
     )
+    # The archive is written in memory first, so that the file is replaced whole.
     write_atomically(user_path(path, "statistics"), file.getvalue())
 
 
@@ -195,9 +203,12 @@ def _covariance_problem(mu: np.ndarray, sigma: np.ndarray) -> str:
     # The covariance is a difference of sums, whose rounding grows with the square of the mean.
     scale = np.abs(sigma).max()
     rounding = 1e-6 * scale + 1e-9 * np.square(mu).max()
+    # Written as "not ... <=", so that NaN is refused as well.
     if not np.abs(sigma - sigma.T).max() <= rounding:
         return "sigma is not symmetric"
     try:
+        # Cholesky fails for a direction of negative variance. The shift forgives rounding, and
+        # makes a covariance of zeros possible.
         np.linalg.cholesky(sigma + (rounding + np.finfo(np.float64).tiny) * np.eye(len(sigma)))
     except np.linalg.LinAlgError:
         return "sigma is no covariance, since some direction has a negative variance"
