@@ -45,7 +45,7 @@ def keep_programs(workdir: str = "") -> None:
     nothing is kept, nor where it cannot be made: that is one line, instead of JAX's two for each
     program. JAX_ENABLE_COMPILATION_CACHE=false switches it off.
     """
-    # A pod's hosts share nothing but the bucket, so their programs go beside the run.
+    # Every host of a pod reaches the bucket, and so does a new host after a preemption.
     if is_bucket(workdir):
         # Imported here, since every help page imports this module.
         from ddgan_jax.files.run_folder import RunFolder

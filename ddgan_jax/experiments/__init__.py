@@ -1,1 +1,1 @@
-"""Experiments that are more than one training run: `ddgan experiment NAME`."""
+"""Run experiments that are more than one training run: `ddgan experiment NAME`."""

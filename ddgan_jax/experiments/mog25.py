@@ -1,4 +1,4 @@
-"""Table 1 of the SIDDM paper: four methods on 25 Gaussians, by the number of denoising steps.
+"""Make Table 1 of the SIDDM paper: four methods on 25 Gaussians, by the number of steps.
 
 A cell trains the same two MLPs with another objective. Its networks are so small that a device is
 busy with one seed for microseconds: all seeds of a cell train at once (`vmap`), many steps in one
@@ -32,13 +32,15 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.state import Metrics, Params, TrainState
 
 STEPS_PER_CALL = 250
-NUM_SAMPLES = 500_000  # for the Frechet distance
+# For the Frechet distance.
+NUM_SAMPLES = 500_000
 NUM_MODE_SAMPLES = 100_000
-CHUNK = 50_000  # samples drawn at once
+# Samples drawn at once.
+CHUNK = 50_000
 
 
 class Cell(NamedTuple):
-    """What a cell of the table measured: one entry per seed, and what it took."""
+    """The measurements of a cell of the table, one entry for each seed, and their cost."""
 
     method: str
     num_timesteps: int
@@ -53,7 +55,8 @@ class Cell(NamedTuple):
     kl_to_uniform: list[float]
     within_mode_std: list[float]
     seconds: float
-    iterations_per_second: float  # of each seed, compilation not counted
+    # Of each seed; compilation is not counted.
+    iterations_per_second: float
     device: str
 
 
@@ -66,14 +69,16 @@ def run(
     setting: str,
     iterations: int = 0,
 ) -> None:
-    """Trains the cells methods x steps, and writes table.md, cells.json and a picture of each.
+    """Train the cells methods x steps; write table.md, cells.json and a picture of each cell.
 
     "gan" has one cell, of one step. A cell that `out` holds for the same setting, seeds and
     iterations is not trained again. Raises UserError for unknown names, or if `out` cannot be
     written.
     """
+    # This raises UserError at once where JAX opens no device.
     distributed.all_devices()
     folder = Path(out)
+    # All configs are made first, so that a wrong name is known before the first cell is trained.
     configs = {}
     for method in methods:
         for T in (1,) if method == "gan" else steps:
@@ -91,6 +96,7 @@ def run(
         cell = measure(config, samples, method, setting, seeds, seconds)
         cells.append(cell)
         images.write_png(folder / f"{method}_{T}_{setting}.png", images.scatter(samples[0][:CHUNK]))
+        # Written after every cell, so that a stopped experiment goes on with the next one.
         write_atomically(
             folder / "cells.json", json.dumps([c._asdict() for c in cells], indent=1).encode()
         )
@@ -109,11 +115,12 @@ def _read_cells(folder: Path) -> list[Cell]:
 def make_many_steps(
     config: ConfigDict,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """many_steps(states, keys, points, ids) -> (states, metrics of the last step).
+    """Return many_steps(states, keys, points, ids) -> (states, metrics of the last step).
 
     states, keys: stacked over S seeds. points: (N, 1, 1, 2), all data. ids: int32 (S, K, B), the
     examples of K steps. A pure function to be jitted.
     """
+    # The step averages over an axis of devices, which has one entry here.
     one_device = jax.vmap(
         build.step(config, r1=config.objective.r1_gamma > 0),
         in_axes=(None, 0, None),
@@ -130,6 +137,7 @@ def make_many_steps(
             return one_device(state, jax.tree.map(lambda x: x[None], batch), key)
 
         state, metrics = jax.lax.scan(step, state, ids)
+        # The metrics of one step are enough to see that a run has diverged: NaN stays.
         return state, jax.tree.map(lambda m: m[-1], metrics)
 
     return jax.vmap(many_steps, in_axes=(0, 0, None, 0))
@@ -137,7 +145,7 @@ def make_many_steps(
 
 @randomness.reproducible()
 def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tuple[Params, float]:
-    """The EMA parameters of the generators of all seeds, stacked, and seconds without compiling."""
+    """Return all seeds' EMA parameters of the generator, stacked, and seconds without compiling."""
     points = jnp.asarray(mixture.to_set(config.data.name, mixture.points()[0]))
     keys = jax.vmap(randomness.run_key)(jnp.asarray(seeds, jnp.uint32))
     states = jax.jit(jax.vmap(functools.partial(build.initial_state, config)))(keys)
@@ -146,10 +154,13 @@ def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tu
     seconds = 0.0
     with tqdm(total=total, desc=title, file=sys.stdout, mininterval=5, disable=None) as bar:
         for ids in _ids_of_calls(config, seeds, len(points)):
+            # The first call compiles, and so does a last one of fewer steps: neither is timed.
             if not bar.n or ids.shape[1] != STEPS_PER_CALL:
                 many_steps.lower(states, keys, points, ids).compile()
             start = time.monotonic()
             states, metrics = many_steps(states, keys, points, ids)
+            # Reading the metrics waits for the device, without which the clock would stop too
+            # early.
             _require_finite(metrics)
             seconds += time.monotonic() - start
             bar.update(ids.shape[1])
@@ -157,7 +168,7 @@ def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tu
 
 
 def _ids_of_calls(config: ConfigDict, seeds: Sequence[int], count: int) -> Iterator[np.ndarray]:
-    """int32 (S, K, B) for each call: the same order of data as in a run of that seed."""
+    """Yield int32 (S, K, B) for each call: the same order of data as in a run of that seed."""
     total, batch_size = config.train.num_steps, config.train.batch_size
     for start in range(0, total, STEPS_PER_CALL):
         calls = range(start, min(start + STEPS_PER_CALL, total))
@@ -178,7 +189,7 @@ def _require_finite(metrics: Metrics) -> None:
 
 @randomness.reproducible()
 def draw_points(config: ConfigDict, params: Params, count: int) -> np.ndarray:
-    """Samples of all seeds in the coordinates of the paper, float64 (S, count, 2)."""
+    """Draw samples of all seeds in the coordinates of the paper, float64 (S, count, 2)."""
     sampler = build.sampler(config)
 
     @jax.jit
@@ -186,6 +197,7 @@ def draw_points(config: ConfigDict, params: Params, count: int) -> np.ndarray:
         labels = jnp.zeros_like(seeds, jnp.int32)
         return jax.vmap(lambda params: sampler(params, seeds, labels).x_t[-1])(params)
 
+    # Every chunk has the same size, so that one program draws them all; the rest is cut off.
     chunks = []
     for start in range(0, count, CHUNK):
         seeds = jnp.arange(start, start + CHUNK, dtype=jnp.uint32)
@@ -203,7 +215,7 @@ def measure(
     seeds: Sequence[int],
     seconds: float,
 ) -> Cell:
-    """The numbers of a cell. samples: (S, N, 2) in the coordinates of the paper."""
+    """Return the numbers of a cell. samples: (S, N, 2) in the coordinates of the paper."""
     real, centres = mixture.points()[0], mixture.centres()
     modes = [metrics.mixture_statistics(s[:NUM_MODE_SAMPLES], centres) for s in samples]
     return Cell(
@@ -244,7 +256,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """The cells as a Markdown table: mean and standard deviation over the seeds."""
+    """Return the cells as a Markdown table: mean and standard deviation over the seeds."""
     rows = [list(_COLUMNS), ["---"] * len(_COLUMNS)]
     rows += [[str(column(cell)) for column in _COLUMNS.values()] for cell in cells]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"

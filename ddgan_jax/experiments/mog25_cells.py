@@ -1,6 +1,6 @@
-"""The cells of the 25-Gaussian table: what each method and setting is, as a config.
+"""Define the cells of the 25-Gaussian table: a config for each method and setting.
 
-Apart from the program that trains them, so that a config file can name a cell without loading JAX.
+The program that trains them is apart, so that a config file can name a cell without loading JAX.
 """
 
 from ddgan_jax.config import DISCRIMINATORS, GENERATORS, ConfigDict, base_config
@@ -47,7 +47,10 @@ SETTINGS = {
 
 
 def cell_config(method: str, num_timesteps: int, setting: str = "paper") -> ConfigDict:
-    """The config of a cell. Raises UserError for an unknown name or a "gan" of several steps."""
+    """Return the config of a cell.
+
+    Raises UserError for an unknown name or a "gan" of several steps.
+    """
     c = base_config()
     c.data.name, c.data.image_size, c.data.channels, c.data.flip = "mog25", 1, 2, False
     c.generator, c.discriminator = GENERATORS["mlp"](), DISCRIMINATORS["mlp"]()

@@ -1,4 +1,4 @@
-"""Files and folders: how they are named, read, written and locked, without knowing any model.
+"""Name, read, write and lock files and folders, without knowing any model.
 
 `paths` checks the paths that people write. `foreign` reads bytes that this process did not write,
 and every such file is read through it; `arrays` and `pickle_machine` do so for NumPy's files and

@@ -1,6 +1,6 @@
-"""Reading NumPy's files, .npy and .npz, that this process did not write: see `foreign`.
+"""Read NumPy's files, .npy and .npz, that this process did not write: see `foreign`.
 
-The content of a file decides which kind it is, not its name. Before anything is allocated, the size
+The content of a file and not its name decides its kind. Before anything is allocated, the size
 that an array claims is compared with the bytes that are there. Only plain numbers and text are
 read, and the archive's checksums are compared. Objects, which NumPy would unpickle, are refused.
 """
@@ -20,10 +20,13 @@ from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign
 from ddgan_jax.files.paths import is_bucket
 
-KINDS = "?biufUS"  # NumPy's letters: booleans, integers, floats, text
-MOST_ENTRIES = 100_000  # arrays in a file
+# NumPy's letters: booleans, integers, floats, text.
+KINDS = "?biufUS"
+# Arrays in a file.
+MOST_ENTRIES = 100_000
 MOST_DIMENSIONS = 32
 _MAGIC = b"\x93NUMPY"
+# Version 3 only adds field names beyond Latin-1, and arrays with fields are refused anyway.
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -69,7 +72,8 @@ class ArrayFile(NamedTuple):
         """
         if self._is_archive or is_bucket(self.path):
             return self.load(name)
-        with _opened(self.path):  # which refuses all but regular files
+        # This refuses all but regular files: `np.load` would wait for the writer of a pipe.
+        with _opened(self.path):
             return np.load(self.path, mmap_mode="r", allow_pickle=False)
 
     def __str__(self) -> str:
@@ -111,7 +115,8 @@ def text_of(arrays: Mapping[str, np.ndarray], name: str, source: str | os.PathLi
         raise UserError(f"{shown(source, 300)} has no text {name!r}")
     with foreign.reading(source, "file of ours"):
         text = str(array)
-        text.encode()  # NumPy's text may hold numbers that are no characters
+        # NumPy's text may hold numbers that are no characters.
+        text.encode()
     return text
 
 
@@ -128,6 +133,7 @@ def _forms(archive: zipfile.ZipFile, path: str | os.PathLike) -> Iterator[tuple[
     if len({entry.filename for entry in entries}) < len(entries):
         raise UserError(f"{shown(path, 300)} holds two arrays of one name")
     for entry in entries:
+        # NumPy returns the raw bytes of an entry that is no array, without an error.
         if not entry.filename.endswith(".npy") or entry.filename == ".npy":
             raise UserError(f"{shown(path, 300)} holds {shown(entry.filename)}, which is no array")
         with _opened_entry(archive, entry) as stream:
@@ -145,7 +151,8 @@ def _read_entry(archive: zipfile.ZipFile, name: str, path: str | os.PathLike) ->
 
 
 def _opened_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> BufferedIOBase:
-    return cast(BufferedIOBase, archive.open(entry))  # a ZipExtFile, whatever the stubs say
+    # It is a ZipExtFile, whatever the stubs say.
+    return cast(BufferedIOBase, archive.open(entry))
 
 
 def _read_form(stream: BufferedIOBase, size: int, path: str | os.PathLike) -> Form:
@@ -163,6 +170,7 @@ def _read_header(
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise UserError(f"{shown(path, 300)} holds an array of the unknown version {version}")
+    # NumPy parses the header as a literal of Python, and the bound keeps that short.
     shape, fortran_order, dtype = _HEADERS[version](stream, max_header_size=10_000)
     plain = dtype.kind in KINDS and not dtype.hasobject and dtype.names is None
     if not plain or dtype.itemsize == 0:

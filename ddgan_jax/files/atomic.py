@@ -1,4 +1,4 @@
-"""Writing files and folders whole or not at all.
+"""Write files and folders whole or not at all.
 
 New content is written beside its path, under a name that no other process uses, and is renamed when
 all of it is on the disk. A kill at any instant therefore leaves the old content or the new one, and
@@ -17,7 +17,8 @@ from etils import epath
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files.paths import is_bucket
 
-UNFINISHED = ".unfinished-"  # the beginning of the names of unfinished files
+# The beginning of the names of unfinished files.
+UNFINISHED = ".unfinished-"
 
 # Unfinished files of this process. A signal ends it without running any `finally`, and the thread
 # that handles signals removes them then.
@@ -56,6 +57,8 @@ def replacing(path: str | os.PathLike) -> Iterator[epath.Path]:
             return
         with _unfinished_beside(path) as unfinished:
             yield epath.Path(unfinished)
+            # The content must be on the disk before the name is, or a loss of power could leave an
+            # empty file.
             _to_disk(unfinished)
             unfinished.replace(path)
         _to_disk(path.parent)
@@ -129,6 +132,7 @@ def remove_unfinished() -> None:
 @contextlib.contextmanager
 def removed_at_the_end(path: str | os.PathLike) -> Iterator[Path]:
     """Yield the path; remove the file or folder there when the context ends, however it ends."""
+    # An absolute name stays right if the process changes its folder.
     name = os.path.abspath(path)
     _unfinished.add(name)
     try:
@@ -145,7 +149,8 @@ def _unfinished_beside(path: epath.Path) -> contextlib.AbstractContextManager[Pa
 
 
 def _remove(path: str | os.PathLike) -> None:
-    with contextlib.suppress(OSError):  # it may be gone already, or the disk read-only
+    # It may be gone already, or the disk may be read-only.
+    with contextlib.suppress(OSError):
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path)
         else:

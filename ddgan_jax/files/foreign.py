@@ -1,4 +1,4 @@
-"""Reading files that this process did not write; every such file is read through this module.
+"""Read files that this process did not write; every such file is read through this module.
 
 A file may be damaged, may come from a stranger, or may be something else than its name says. This
 module therefore sees to it that
@@ -55,6 +55,7 @@ def reading(source: str | os.PathLike, what: str) -> Iterator[None]:
     except MemoryError as error:
         raise UserError(f"{shown(source, 300)} needs more memory than there is") from error
     except RecursionError as error:
+        # A file can be nested so deeply that a parser which recurses ends here.
         raise UserError(f"{shown(source, 300)} is no {what}: it is nested too deeply") from error
     except Exception as error:
         raise UserError(
@@ -98,6 +99,7 @@ def read_bytes(path: str | os.PathLike, what: str = "file", *, most: int | None 
     if is_bucket(path):
         with reading(path, what):
             path = epath.Path(path)
+            # The size comes first, since an object is always read as a whole.
             _check_size(path, path.stat().length, most)
             return path.read_bytes()
     with open_regular(path, what) as file:
@@ -168,6 +170,7 @@ def convert(value: Any, kind: Callable[..., T] | Any, *, source: str | os.PathLi
 def _finite(value: T, source: str | os.PathLike) -> T:
     """Return the value. Raises UserError for numbers that are not finite and for deep nesting."""
     # JSON has no infinity, but an integer that is too large for a float becomes one.
+    # A list and no recursion, since the file decides how deep its values are nested.
     waiting: list[tuple[Any, int]] = [([value], 0)]
     while waiting:
         node, depth = waiting.pop()
@@ -217,6 +220,7 @@ def log_lines(
 ) -> list[tuple[bytes, T]]:
     """Return the lines of a log as bytes, each with its value; see `read_log`."""
     found, skipped = [], []
+    # One decoder serves all lines, instead of a new one for each.
     decode = msgspec.json.Decoder(kind).decode
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():

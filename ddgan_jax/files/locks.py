@@ -1,4 +1,4 @@
-"""Locks, which keep a second process from writing to the same path.
+"""Lock paths, so that a second process does not write to them.
 
 Buckets (gs://...) have no locks; there the launcher must start a run only once. Some file systems
 have none either, such as Lustre without the option `flock`; there the program warns and goes on.
@@ -21,7 +21,8 @@ from ddgan_jax.errors import BusyError, UserError, reason, shown
 from ddgan_jax.files.atomic import removed_at_the_end, write_errors
 from ddgan_jax.files.paths import LONGEST_NAME, is_bucket, user_path
 
-PATIENCE = 2.0  # seconds to wait for a process that is just ending
+# Seconds to wait for a process that is just ending.
+PATIENCE = 2.0
 # The errors of a file system that has no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)
 
@@ -50,6 +51,7 @@ def only_writer(
         if file is None or lock is not None:
             yield
             return
+        # The lock file is removed while the lock is still held.
         with removed_at_the_end(locked):
             yield
 
@@ -101,6 +103,7 @@ def _held(lock: Path, place: str | os.PathLike, patience: float) -> Iterator[IO 
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # This error alone says that another process holds the lock.
             except BlockingIOError as error:
                 if time.monotonic() > end:
                     raise BusyError(
@@ -141,5 +144,6 @@ def _still_there(file: IO, lock: Path) -> bool:
 def _lock_beside(place: Path) -> Path:
     name = f".{place.name}.lock"
     if len(os.fsencode(name)) > LONGEST_NAME:
+        # A digest in place of the name still gives each path a lock of its own.
         name = f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()}.lock"
     return place.parent / name

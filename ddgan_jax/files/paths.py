@@ -1,4 +1,4 @@
-"""Paths that people write: checked and expanded in one place, before anything is opened."""
+"""Check and expand the paths that people write, before anything is opened."""
 
 import importlib.util
 import os
@@ -15,8 +15,10 @@ BUCKETS = {
     "s3": ("s3fs", "tensorflow"),
     "az": ("adlfs", "tensorflow"),
 }
-LONGEST_NAME = 255  # bytes of one name, on every file system in common use
-LONGEST_PATH = 4095  # bytes that Linux takes at once
+# Bytes of one name, on every file system in common use.
+LONGEST_NAME = 255
+# Bytes that Linux takes at once.
+LONGEST_PATH = 4095
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.\-]*)://")
 _SLASHES = re.compile(r":/{2,}")
 _PATTERN = re.compile(r"[\[\]*?]")
@@ -24,6 +26,7 @@ _PATTERN = re.compile(r"[\[\]*?]")
 
 def is_bucket(path: str | os.PathLike) -> bool:
     """Return whether a path names object storage, such as gs://bucket/run."""
+    # Every scheme counts, so that an unknown one is refused and not taken for a folder.
     return bool(_SCHEME.match(os.fspath(path)))
 
 
@@ -69,6 +72,7 @@ def _check_bucket(scheme: str, named: str) -> None:
             f"{named}: {scheme}:// is no place that this program can open; name a "
             f"folder, or one in {', '.join(f'{known}://' for known in BUCKETS)}"
         )
+    # The packages are looked for and not imported, which would take long.
     if not any(importlib.util.find_spec(package) for package in BUCKETS[scheme]):
         package = BUCKETS[scheme][0]
         raise UserError(f"{named} needs {package}: pip install {package}")

@@ -1,4 +1,4 @@
-"""Reading pickles without unpickling them.
+"""Read pickles without unpickling them.
 
 A pickle is a program for a stack machine, and the program may name any function of Python and have
 it called. `Machine` is another machine for the same programs. It builds dicts, lists, tuples,
@@ -28,7 +28,8 @@ _SIZED = (str, bytes, bytearray, tuple, list, dict)
 # The arguments of all calls may take this many times the bytes of the file, and always this much.
 # As a rule each part of a file is an argument once, and a few short texts are again and again.
 _MOST_GIVEN, _LEAST_GIVEN = 4, 10_000
-_LONGEST_NAME = 200  # characters
+# Characters.
+_LONGEST_NAME = 200
 
 
 class Name(NamedTuple):
@@ -44,9 +45,11 @@ class Machine:
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # the stacks under the marks
+        # The stacks under the marks.
+        self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
-        self._left = 0  # items and bytes that the arguments of calls may still take
+        # Items and bytes that the arguments of calls may still take.
+        self._left = 0
 
     def run(self, file: BinaryIO) -> Any:
         """Return the value of the program that begins at the file's position, and read past it.
@@ -57,6 +60,8 @@ class Machine:
         start = file.tell()
         self._left = _MOST_GIVEN * file.seek(0, os.SEEK_END) + _LEAST_GIVEN
         file.seek(start)
+        # `genops` only parses instructions: it is the part of the standard library that runs
+        # nothing.
         for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
             if count > self.most_instructions:
                 raise ValueError(f"it has more than {self.most_instructions:,} instructions")
@@ -135,7 +140,8 @@ class Machine:
         if argument is not None:
             module, name = argument.split(" ", 1)
         else:
-            name, module = self.stack.pop(), self.stack.pop()  # of STACK_GLOBAL
+            # STACK_GLOBAL takes both from the stack, the name first.
+            name, module = self.stack.pop(), self.stack.pop()
         if len(of_type(module, str)) + len(of_type(name, str)) > _LONGEST_NAME:
             raise ValueError("a name in it is too long")
         return f"{module}.{name}"

@@ -1,4 +1,4 @@
-"""Speed and remaining time of long work, and durations as people read them."""
+"""Compute speed and remaining time of long work, and durations as people read them."""
 
 
 class Pace:
@@ -22,9 +22,12 @@ class Pace:
         """
         self._first = self._first or (step, now)
         last, self._last = self._last, (step, now)
+        # Without a step between two marks there is no speed.
         if last is None or step == last[0]:
             return None
         images_per_second = (step - last[0]) * self._batch_size / (now - last[1])
+        # Pictures and evaluations come at intervals: the average over all steps has its share of
+        # them.
         seconds_per_step = (now - self._first[1]) / (step - self._first[0])
         return images_per_second, (self._num_steps - step) * seconds_per_step
 

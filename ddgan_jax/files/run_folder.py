@@ -1,4 +1,4 @@
-"""The run folder: the one module that knows the names of its files and the form of their lines.
+"""Name the files of a run folder and read their lines, which no other module does.
 
     config.json         the config of the run
     metrics.jsonl       a line for each logged step
