@@ -68,6 +68,8 @@ def unet_shapes(config: ConfigDict) -> Params:
     network, size = unet.from_config(config), config.image_size
 
     def init() -> Params:
+        # eval_shape traces the network with one image: shapes of parameters do not depend on the
+        # batch.
         x, t = jnp.zeros((1, size, size, config.in_channels)), jnp.zeros(1)
         labels = jnp.zeros(1, jnp.int32) if config.num_classes else None
         return network.init(randomness.run_key(0), x, t, labels)["params"]
@@ -81,7 +83,8 @@ def unet_names(config: ConfigDict) -> dict[str, Any]:
 
     def official_name(path: tuple, _: Any) -> str:
         module, *part, leaf = (k.key for k in path)
-        if not part and module.endswith("sample"):  # a convolution without a residual block
+        # A convolution without a residual block around it has one of two names of its own.
+        if not part and module.endswith("sample"):
             official_part = ["op" if module.startswith("down") else "conv"]
         else:
             official_part = [_PARTS[name] for name in part]
@@ -136,6 +139,7 @@ def _modules(config: ConfigDict) -> dict[str, str]:
             names[f"up_{level}_block_{i}"] = f"output_blocks.{stage}.0"
             names[f"up_{level}_attention_{i}"] = f"output_blocks.{stage}.1"
             stage += 1
+        # The upsampling stands behind the attention of its stage, where there is one.
         attends = config.image_size // 2**level in config.attention_resolutions
         names[f"up_{level}_upsample"] = f"output_blocks.{stage - 1}.{1 + attends}"
     return names
@@ -154,6 +158,7 @@ def _our_layout(
     # Our columns are ordered by query, key and value first, and within each of them by head.
     if path[-2] == "qkv" and config.attention_order == "legacy":
         heads = unet.attention_heads(config, shape[-1] // 3, path[0].startswith("up_"))
+        # Weights and biases alike: their first axis is that of the outputs in the official layout.
         by_head = value.reshape(heads, 3, -1, *value.shape[1:])
         value = by_head.swapaxes(0, 1).reshape(value.shape)
     if path[-1] == "kernel":

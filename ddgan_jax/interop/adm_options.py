@@ -1,4 +1,4 @@
-"""The options of guided-diffusion (ADM) in our terms: those of its U-Net, or of its scripts."""
+"""Convert the options of guided-diffusion (ADM): those of its U-Net, or of its scripts' flags."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,7 +42,8 @@ _CHANNEL_MULT = {
     "256": (1, 1, 2, 2, 4, 4),
     "512": (0.5, 1, 1, 2, 2, 4, 4),
 }
-_NUM_CLASSES = 1000  # of ImageNet, which the scripts know alone
+# The classes of ImageNet, the only labelled set that the scripts know.
+_NUM_CLASSES = 1000
 
 
 def config_from_args(args: Any) -> ConfigDict:
@@ -56,11 +57,14 @@ def config_from_args(args: Any) -> ConfigDict:
     """
     args = options.mapping(args, _PROGRAM)
     args = _SHARED | (_CONSTRUCTOR | args if "model_channels" in args else _from_flags(args))
+    # dims is checked and then dropped: the constructor also builds networks for signals and
+    # volumes.
     _read(args, "dims", _two)
 
     size = _read(args, "image_size", options.integer(1, LARGEST_IMAGE))
     multipliers = _read(args, "channel_mult", lambda value: _multipliers(size, value))
     pixels = tuple(size // 2**level for level in range(len(multipliers)))
+    # Both forms of the option become rates of downsampling first, and our pixels from these.
     rates = _read(args, "attention_resolutions", lambda value: _rates(size, value))
     attention = tuple(p for level, p in enumerate(pixels) if 2**level in rates)
     recompute = _read(args, "use_checkpoint", options.boolean)
@@ -87,6 +91,7 @@ def config_from_args(args: Any) -> ConfigDict:
             "attention_order": "new" if new_order else "legacy",
         }
     )
+    # The options are possible one by one; this checks that they fit together.
     unet.check(unet.from_config(config))
     return config
 
@@ -101,6 +106,7 @@ def _from_flags(args: Mapping[str, Any]) -> dict[str, Any]:
     args["model_channels"] = args["num_channels"]
     args.setdefault("in_channels", 3)
     learn_sigma = _read(args, "learn_sigma", options.boolean)
+    # With learn_sigma the network also predicts a variance for each of the three channels.
     args.setdefault("out_channels", 6 if learn_sigma else 3)
     class_cond = _read(args, "class_cond", options.boolean)
     args.setdefault("num_classes", _NUM_CLASSES if class_cond else None)
@@ -123,6 +129,7 @@ def _or_none(most: int) -> options.Reader:
 
     def read_or_none(value: Any) -> int:
         found = -1 if value is None else reader(value)
+        # The reader takes -1 and up, and 0 lies between "not set" and the positive numbers.
         if found == 0:
             raise ValueError("0 is less than 1")
         return max(found, 0)

@@ -36,8 +36,10 @@ PUBLISHED_URL = (
     "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
     "pt_inception-2015-12-05-6726825d.pth"
 )
-LARGEST = 2**30  # bytes of a file; the published one has 96 MB
-EPSILON = 1e-3  # of the batch normalisations
+# Bytes of a file; the published one has 96 MB.
+LARGEST = 2**30
+# The epsilon of the published batch normalisations.
+EPSILON = 1e-3
 _HOW_TO_CONVERT = f"fetch {PUBLISHED_URL} and run: ddgan import inception --from=FILE"
 
 
@@ -74,6 +76,7 @@ def import_inception(state_dict: StateDict) -> Params:
         unit, leaf = _unit_and_leaf(path)
         if unit == "fc":
             return entry("fc.weight").T
+        # The scale s of equation 1; the bias and the kernel below are its two other terms.
         scale = entry(f"{unit}.bn.weight") / np.sqrt(entry(f"{unit}.bn.running_var") + EPSILON)
         if leaf == "bias":
             return entry(f"{unit}.bn.bias") - scale * entry(f"{unit}.bn.running_mean")
@@ -137,6 +140,7 @@ def convert(
         params = jax.tree.map(np.float32, import_inception(state_dict))
     found = {"/".join(_unit_and_leaf(p)): v for p, v in jax.tree.leaves_with_path(params)}
     _check_finite(path, found)
+    # The archive is made in memory, and the file replaced whole.
     file = io.BytesIO()
     np.savez(file, sha256=_digest(found), source_sha256=source_sha256, **found)
     write_atomically(user_path(out, "out"), file.getvalue())
@@ -150,7 +154,9 @@ def load(path: str | os.PathLike) -> InceptionWeights:
     path = _existing(path)
     found = _read_npz(path)
     sha256, source_sha256 = (
-        str(found.pop(name)) if name in found else "" for name in ("sha256", "source_sha256")
+        # The two checksums are taken out, so that the parameters alone are left for the digest.
+        str(found.pop(name)) if name in found else ""
+        for name in ("sha256", "source_sha256")
     )
     if any(value.dtype.kind != "f" for value in found.values()) or sha256 != _digest(found):
         raise UserError(f"{shown(path, 300)} is damaged or not converted by us: {_HOW_TO_CONVERT}")
@@ -188,6 +194,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     # Names and shapes belong to the checksum, since swapped arrays have the same bytes.
     for name in sorted(arrays):
+        # Little-endian float32 on every machine, so that the checksum is the same everywhere.
         value = np.ascontiguousarray(arrays[name], "<f4")
         digest.update(f"{name} {value.shape}\n".encode())
         digest.update(value.tobytes())
@@ -197,6 +204,8 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 def _existing(path: str | os.PathLike) -> epath.Path:
     place = user_path(path, "inception")
     with foreign.reading(place, "file of Inception weights"):
+        # Asking may fail as well, for a folder that may not be read: `reading` makes one line of
+        # that.
         missing = not place.exists()
     if missing:
         raise UserError(f"there are no Inception weights at {shown(place, 300)}: {_HOW_TO_CONVERT}")
@@ -208,7 +217,8 @@ def _is_npz(content: bytes) -> bool:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return all(name.endswith(".npy") for name in archive.namelist())
-    except Exception:  # zipfile raises all kinds of errors for other files
+    # zipfile raises all kinds of errors for other files.
+    except Exception:
         return False
 
 

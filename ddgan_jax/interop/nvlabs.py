@@ -45,6 +45,8 @@ def import_generator(state_dict: StateDict, config: ConfigDict) -> Params:
     never_used = set()
     if not g.time_conditional:
         positions = _generator_modules(config).values()
+        # Every official residual block owns a dense layer for the time, also in a network that is
+        # not told it.
         never_used |= {f"all_modules.{i}.Dense_0.{leaf}" for i in positions for leaf in _WB}
         never_used |= {"all_modules.0.W"} if g.time_embedding == "fourier" else set()
     template = _templates(config)[0]
@@ -84,6 +86,7 @@ def discriminator_names(config: ConfigDict) -> dict[str, Any]:
 
     def official_name(path: tuple[str, ...]) -> str:
         module = _DISCRIMINATOR_MODULES.get(path[0])
+        # Residual blocks are numbered from 1 on in the official code, and from 0 here.
         if module is None:
             module = f"conv{int(path[0].removeprefix('block_')) + 1}"
         return _join(module, _DISCRIMINATOR_PARTS["/".join(path[1:-1])], path[-1])
@@ -160,12 +163,15 @@ def _generator_modules(config: ConfigDict) -> dict[str, int]:
         for i in range(g.num_res_blocks):
             names += [f"down_{level}_block_{i}"]
             names += [f"down_{level}_attention_{i}"] if attends[level] else []
+        # The deepest level has nothing below it to downsample for.
         if level < last:
             names += [f"down_{level}_downsample"]
             names += [f"down_{level}_pyramid"] if g.progressive_input != "none" else []
     names += ["middle_block_0", "middle_attention", "middle_block_1"]
     for level in range(last, -1, -1):
         names += [f"up_{level}_block_{i}" for i in range(g.num_res_blocks + 1)]
+        # On the way up a level has one attention after all its blocks, on the way down one after
+        # each.
         names += [f"up_{level}_attention"] if attends[level] else []
         if g.progressive == "output_skip" or (g.progressive == "residual" and level == last):
             names += [f"up_{level}_pyramid_norm", f"up_{level}_pyramid_conv"]
@@ -206,6 +212,7 @@ def _official_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _our_layout(name: str, value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    # The reshape drops the window of a convolution of one pixel, which is a dense layer here.
     if value.ndim == 4:
         return value.transpose(2, 3, 1, 0).reshape(shape)
     return value.T if value.ndim == 2 and name.endswith(".weight") else value

@@ -101,10 +101,12 @@ def import_command(
             "licence": licence or LICENCE,
             "metrics": {},
         }
+        # The checksum is that of the bytes as they came, before anything is made of them.
         content = pytorch_files.load(content, source)
         if not isinstance(content, dict) or not content:
             raise UserError(f"{shown(source, 300)} is neither a netG_*.pth nor a content.pth")
         with _named(source):
+            # A whole run names its parts; a generator's file is the state dict itself.
             if "netG_dict" in content:
                 _import_run(content, given, about, run_folder_path(place, "out"), data)
             else:
@@ -123,6 +125,7 @@ def _import_run(
     # Before the folder is written: a run that `ddgan train` would refuse helps nobody.
     validate(config, resumed=True)
     state = nvlabs_runs.import_content(content, config)
+    # The folder appears under its name when all is written: half a run folder would be resumed.
     with whole_folder(out) as path:
         folder = RunFolder(path)
         run_config.write_config(folder, config)
@@ -151,6 +154,7 @@ def _import_generator(
     model = Model(config, params, _step_of_file(name, config), kind, about)
     with whole_folder(out) as folder:
         export.fill(model, folder)
+    # Such a network is exported all the same: its parameters are what somebody may want.
     if model.why_not_drawable:
         print(f"{shown(out, 300)}; no image can be drawn from it: {model.why_not_drawable}")
         return
@@ -163,6 +167,7 @@ def _named(source: epath.Path) -> Iterator[None]:
     """Name the checkpoint at the start of messages about it."""
     try:
         yield
+    # A place that another process holds is no fault of the checkpoint.
     except BusyError:
         raise
     except UserError as error:

@@ -19,6 +19,7 @@ _DATASETS = {
     "lsun": ("lsun/church_outdoor", 120_000),
     "celeba_256": ("celeb_a_hq/256", 27_000),
 }
+# The official scripts take the large discriminator for every other set.
 _SMALL_DISCRIMINATOR = ("cifar10", "stackmnist")
 
 _WIDTH = options.integer(1, MOST_CHANNELS)
@@ -103,6 +104,7 @@ def read_options(args: Any) -> dict[str, Any]:
     known |= {option: default for option, (default, _) in _OTHERS.items()}
     readers = {option: reader for option, (_, _, reader) in _FIELDS.items()}
     readers |= {option: reader for option, (_, reader) in _OTHERS.items()}
+    # What is given comes before the official defaults.
     given = known | options.mapping(args, "official")
     return {option: options.read(given, option, readers[option], "official") for option in known}
 
@@ -123,6 +125,7 @@ def config_from_args(args: Any) -> ConfigDict:
     config.diffusion.schedule = "geometric" if given["use_geometric"] else "vp"
     # Without lazy_reg the official code computes the penalty at every step.
     config.objective.r1_interval = given["lazy_reg"] or 1
+    # A decay of 0 makes the moving average the parameters themselves.
     config.optimizer.ema_decay = given["ema_decay"] if given["use_ema"] else 0.0
     # The official scripts choose the discriminator by the data set; weights alone come without one.
     dataset = given["dataset"]
@@ -165,6 +168,7 @@ def _named_by(names: Mapping[str, str], field: str) -> str:
 
 def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:
     processes = given["num_process_per_node"] * given["num_proc_node"]
+    # The official option is the batch of one process; ours is that of all devices.
     batch_size = given["batch_size"] * processes
     if batch_size > LARGEST:
         raise UserError(
@@ -177,7 +181,9 @@ def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:
         return
     name, num_examples = _DATASETS[dataset]
     config.data.name, config.data.flip = name, dataset != "stackmnist"
+    # The official code trains on the first 120,000 of the church images alone.
     config.data.max_examples = num_examples if dataset == "lsun" else 0
+    # The official loader drops the last batch of an epoch if it is not full.
     steps_per_epoch = num_examples // batch_size
     # The official loop includes the last epoch.
     num_steps = (given["num_epoch"] + 1) * steps_per_epoch
@@ -188,5 +194,6 @@ def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:
         )
     config.train.num_steps = num_steps
     if not given["no_lr_decay"]:
+        # The official schedule steps once an epoch, so that ours is a staircase.
         config.optimizer.decay_interval_steps = steps_per_epoch
         config.optimizer.decay_steps = given["num_epoch"] * steps_per_epoch

@@ -37,6 +37,7 @@ def config_of_content(
     config = nvlabs.config_from_args(args)
     given = nvlabs.read_options(args)
     epoch, step = (_entry(content, name, _COUNT) for name in ("epoch", "global_step"))
+    # Only a file from the end of an epoch tells how many steps an epoch has.
     if epoch < 1 or step % epoch:
         raise UserError(f"this content.pth lies within an epoch (step {step}, epoch {epoch})")
     # The official learning rates follow epochs, whose length only the file knows: the data set may
@@ -74,6 +75,8 @@ def import_content(content: Mapping[str, Any], config: ConfigDict) -> TrainState
         entries = _moments(_group(content, f"optimizer{letter}"), list(values))
 
         def part(key: str, otherwise: Callable[[np.ndarray], np.ndarray]) -> Params:
+            # A parameter without an entry never had a gradient, and its moments are still what they
+            # began with.
             whole = {n: entries[n].get(key, otherwise(value)) for n, value in values.items()}
             with _named_entry(f"optimizer{letter}, {key}"):
                 return weights.cast(read(whole, config), "float32")
@@ -108,6 +111,7 @@ def _moments(optimizer: Mapping[str, Any], names: Sequence[str]) -> dict[str, di
             f"an optimizer of this content.pth has a parameter {shown(repr(unknown[0]))}, and its "
             f"network has {len(names)}"
         )
+    # PyTorch numbers the parameters in the order of the state dict.
     return {name: saved.get(i, {}) for i, name in enumerate(names)}
 
 
@@ -115,6 +119,7 @@ def _entry(fields: Mapping[str, Any], name: str, reader: options.Reader) -> Any:
     """Return a number of a content.pth, which may be a tensor without axes."""
     value = fields.get(name)
     if isinstance(value, np.ndarray) and value.shape == ():
+        # Newer versions of PyTorch keep Adam's step as a tensor.
         value = value.item()
     return options.read({name: value}, name, reader, "content.pth,")
 

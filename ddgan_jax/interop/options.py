@@ -14,6 +14,7 @@ from ddgan_jax.errors import UserError, reason, shown
 Reader = Callable[[Any], Any]
 Number = TypeVar("Number", int, float)
 
+# The words that guided-diffusion's `str2bool` reads.
 _TRUE, _FALSE = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0")
 
 
@@ -39,6 +40,7 @@ def integer(least: int, most: int) -> Reader:
     """Return the reader of integers from `least` to `most`, both included."""
 
     def read_integer(value: Any) -> int:
+        # A float with an integer value is read too: JSON files and shells may write 4.0.
         number = _number(value)
         if number != math.floor(number):
             raise ValueError(f"{shown(value)} is not an integer")

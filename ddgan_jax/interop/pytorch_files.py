@@ -27,10 +27,12 @@ from ddgan_jax.interop.pytorch_values import (
 )
 
 WHAT = "file of torch.save"
-MOST_RECORDS = 200_000  # of an archive, which has one for each tensor
+# Records of an archive, which has one for each tensor.
+MOST_RECORDS = 200_000
 # Tensors of a file may share memory and are copied here. They may take this many times the file.
 MOST_COPIES = 4
-_MAGIC = 0x1950A86A20F9469CFC6C  # at the start of the older form
+# The number at the start of the older form.
+_MAGIC = 0x1950A86A20F9469CFC6C
 _STORED = re.compile(r"torch\.(Float|Double|Half|BFloat16|Long|Int|Short|Char|Byte|Bool)Storage")
 # Names that belong to tensors of PyTorch and are never called. A tensor of these kinds is `Unread`.
 _OF_TENSORS = re.compile(
@@ -75,6 +77,7 @@ def load(content: bytes, path: str | os.PathLike) -> Any:
 
 def _load(content: bytes, path: str | os.PathLike) -> Any:
     with foreign.reading(path, WHAT):
+        # The first two bytes of every zip archive.
         if content.startswith(b"PK"):
             value, storage, order = _from_archive(content)
         else:
@@ -98,6 +101,7 @@ def _from_archive(content: bytes) -> tuple[Any, Callable[[Storage], bytes], Byte
     # The archive's own name is the folder in it, which renaming the file does not change.
     if len(folders) != 1:
         raise ValueError("it has no data.pkl")
+    # Archives of older versions have no record of the order of bytes, and are little-endian.
     order = ">" if _optional(archive, names, f"{folders[0]}byteorder") == b"big" else "<"
     value = _TorchMachine().run(io.BytesIO(archive.read(f"{folders[0]}data.pkl")))
     return value, lambda storage: archive.read(f"{folders[0]}data/{storage.key}"), order
@@ -111,10 +115,13 @@ def _from_pickles(content: bytes) -> tuple[Any, Callable[[Storage], bytes], Byte
     file, machine = io.BytesIO(content), _TorchMachine()
     if machine.run(file) != _MAGIC:
         raise ValueError("it does not begin as one")
-    machine.run(file)  # the version of the form, of which there is one
+    # The version of the form, of which there is one.
+    machine.run(file)
     system = machine.run(file)
     order = "<" if not isinstance(system, dict) or system.get("little_endian", True) else ">"
     value, keys = machine.run(file), machine.run(file)
+    # The bytes of the storages follow all pickles, each after its count of numbers, in the order of
+    # `keys`.
     there = {storage.key: storage for storage in machine.storages}
     contents = {}
     for key in of_type(keys, list):
@@ -132,7 +139,8 @@ def _from_pickles(content: bytes) -> tuple[Any, Callable[[Storage], bytes], Byte
 class _TorchMachine(Machine):
     """A machine that knows tensors and namespaces by name. storages: All that it met so far."""
 
-    most_instructions = 5_000_000  # a checkpoint with optimizers has about 100,000
+    # A checkpoint with optimizers has about 100,000.
+    most_instructions = 5_000_000
 
     def __init__(self) -> None:
         super().__init__()
@@ -156,9 +164,13 @@ class _TorchMachine(Machine):
         if name == "torch.Size":
             return of_type(arguments[0], tuple)
         if name in ("torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2"):
+            # The arguments behind the strides say whether gradients are wanted, and which hooks
+            # there are.
             return Tensor(*arguments[:4])
+        # A parameter is its tensor, with requires_grad and hooks beside it.
         if name.startswith("torch._utils._rebuild_parameter"):
             return arguments[0]
+        # Sparse and quantised tensors are no error until something asks for their numbers.
         return Unread(f"no plain tensor ({name})" if "_rebuild_" in name else f"a {name}")
 
     def build(self, target: Any, state: Any) -> None:

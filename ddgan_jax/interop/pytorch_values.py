@@ -14,8 +14,10 @@ import numpy as np
 
 from ddgan_jax.files.pickle_machine import Name, of_type
 
-DEEPEST = 50  # levels of containers
-MOST_VALUES = 1_000_000  # counted as often as they occur: containers share their parts
+# Levels of containers.
+DEEPEST = 50
+# Values are counted as often as they occur: containers share their parts.
+MOST_VALUES = 1_000_000
 _DTYPES = {
     "Float": "f4",
     "Double": "f8",
@@ -27,7 +29,8 @@ _DTYPES = {
     "Byte": "u1",
     "Bool": "?",
 }
-ByteOrder = Literal["<", ">"]  # of the bytes of a number, as NumPy writes it
+# The order of the bytes of a number, as NumPy writes it.
+ByteOrder = Literal["<", ">"]
 
 
 class Unread(NamedTuple):
@@ -75,11 +78,13 @@ class Converter:
         self._done: dict[int, Any] = {}
         self._counts: dict[int, int] = {}
         self._open: set[int] = set()
-        self._contents: dict[str, bytes] = {}  # of storages, each read once
+        # The bytes of storages, each read once.
+        self._contents: dict[str, bytes] = {}
 
     def convert(self, node: Any) -> Any:
         """Return the plain value. Raises ValueError for one that holds itself, or is too much."""
         if isinstance(node, Tensor):
+            # Tied weights are one tensor under two names, and become one array.
             if id(node) not in self._done:
                 self._done[id(node)] = self._array(node)
             return self._done[id(node)]
@@ -135,6 +140,7 @@ class Converter:
         flat = np.frombuffer(content, dtype)[tensor.offset :]
         steps = [stride * dtype.itemsize for stride in strides]
         array = np.lib.stride_tricks.as_strided(flat, shape, steps, writeable=False)
+        # The copy lets the file's bytes go, and gives the machine's own order of bytes.
         return np.array(
             array, np.float32 if storage.kind == "BFloat16" else dtype.newbyteorder("=")
         )
@@ -152,6 +158,7 @@ def dtype_of(kind: str, order: ByteOrder) -> np.dtype:
     """
     if kind == "BFloat16":
         bfloat16 = np.dtype(ml_dtypes.bfloat16)
+        # ml_dtypes has bfloat16 in the order of this machine alone.
         if order != "<":
             raise ValueError("it is of a machine with another order of bytes")
         return bfloat16
@@ -160,6 +167,7 @@ def dtype_of(kind: str, order: ByteOrder) -> np.dtype:
 
 def _sizes(value: Any) -> tuple[int, ...]:
     sizes = of_type(value, tuple)
+    # NumPy 1 takes no more than 32 axes.
     if len(sizes) > 32 or not all(type(size) is int and 0 <= size < 2**62 for size in sizes):
         raise ValueError("a tensor has an impossible shape")
     return sizes

@@ -11,7 +11,8 @@ StateDict = Mapping[str, np.ndarray]
 
 # Wrappers put these before the names of the modules inside: DataParallel and torch.compile.
 _WRAPPERS = ("module", "_orig_mod")
-MOST_NAMED = 8  # entries that a message names
+# Entries that a message names; the rest are counted.
+MOST_NAMED = 8
 
 
 def plain_arrays(state_dict: Any, what: str) -> dict[str, np.ndarray]:
@@ -69,6 +70,7 @@ def check_entries(
 
 def _checked(value: Any, name: str) -> np.ndarray:
     if not isinstance(value, np.ndarray):
+        # An `Unread` carries words that say what stands there.
         text = getattr(value, "text", f"a {type(value).__name__}")
         raise UserError(f"entry {shown(name)} is {text}, and only tensors of numbers are read")
     if value.dtype.kind not in "fiu":
