@@ -43,6 +43,7 @@ _HOMES = {
 }
 
 
+# Python calls this for names that the module does not have yet (PEP 562).
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

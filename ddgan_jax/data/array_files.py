@@ -1,7 +1,7 @@
 """Read images, and perhaps their labels, from .npy and .npz files that anybody made.
 
-Names and shapes say which of a file's arrays are meant; where several could be, none is guessed. An
-array that cannot be used as it is is refused with the NumPy expression that converts it.
+Names and shapes say which of a file's arrays are meant; where several could be, none is guessed.
+The message about an array of another form gives the NumPy expression that converts it.
 """
 
 import os
@@ -14,9 +14,11 @@ from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import arrays, paths
 from ddgan_jax.files.arrays import ArrayFile, Form
 
-CHUNK = 256  # images that are read at a time
+# Images that are read at a time.
+CHUNK = 256
 LARGEST_LABEL = 2**31 - 1
-MOST_NAMED = 10  # classes that a message names
+# Classes that a message names.
+MOST_NAMED = 10
 # How the field's sample files call their arrays: np.savez(file, images, labels).
 _UNNAMED, _UNNAMED_LABELS = "arr_0", "arr_1"
 
@@ -24,7 +26,7 @@ _UNNAMED, _UNNAMED_LABELS = "arr_0", "arr_1"
 class ImageArrays(NamedTuple):
     """The images of a file, (n, h, w, c) with c 1 or 3, and int64 labels (n,) or None.
 
-    name: Of the array, for messages. pixels: uint8 or floats; the array may lie on the disk.
+    name: how messages call the array. pixels: uint8 or floats; the array may lie on the disk.
     """
 
     name: str
@@ -36,7 +38,7 @@ def open_images(path: str | os.PathLike, what: str = "arrays") -> ImageArrays:
     """Return the images of an .npy or .npz file.
 
     They are the array `images`, an only array, or `arr_0`; labels are `labels`, or `arr_1` beside
-    `arr_0`. what: The name of the path in messages. Raises UserError for a file of another kind,
+    `arr_0`. what: how messages call the path. Raises UserError for a file of another kind,
     for one in which several arrays could be meant, and for arrays of other shapes or types.
     """
     path = paths.user_path(path, what)
@@ -160,11 +162,13 @@ def _check_form(form: Form, where: str) -> None:
         raise UserError(f"{where} is {shown(form)}: {needs}")
     if len(shape) == 4 and shape[-1] not in (1, 3):
         how = ""
+        # PyTorch's tensors have their channels first.
         if shape[1] in (1, 3):
             how = "; if its channels come first, convert it with x.transpose(0, 2, 3, 1)"
         elif shape[-1] == 4:
             how = "; without transparency it is x[..., :3]"
         raise UserError(f"{where} is {shown(form)}: {needs}{how}")
+    # A mask of booleans has two values, which stand for black and white.
     if kind == "b":
         raise UserError(f"{where} is {shown(form)}: {needs}; convert it with x * np.uint8(255)")
     if kind in "iu" and form.dtype != np.uint8:

@@ -31,14 +31,15 @@ Examples = Iterable[tuple[int | bytes, dict[str, Any]]]
 class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A TFDS set of our own: feature "image", and "label" where there are classes.
 
-    shape: Of the images, with None where it varies, as it may in sets made from files. Such sets
-    also have the feature "image/filename". classes: Their number or names, None without labels.
-    splits: The examples of each split. digest: SHA-256 of all examples, hexadecimal. It is stored
-    with the set, and a resumed run compares it.
+    shape: the shape of the images, with None where it varies, as it may in sets made from files.
+    Such sets also have the feature "image/filename". classes: their number or names, None without
+    labels. splits: the examples of each split. digest: the SHA-256 of all examples, hexadecimal. It
+    is stored with the set, and a resumed run compares it.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    code_path = None  # TFDS would look for a list of checksums of downloads beside the code
+    # TFDS would look for a list of checksums of downloads beside the code.
+    code_path = None
 
     def __init__(
         self,
@@ -58,7 +59,8 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         features: dict[str, Any] = {"image": tfds.features.Image(shape=self._shape)}
-        if None in self._shape:  # made from files
+        # The set is made from files.
+        if None in self._shape:
             features[FILE] = tfds.features.Text()
         if isinstance(self._classes, int):
             features["label"] = tfds.features.ClassLabel(num_classes=self._classes)
@@ -69,7 +71,8 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             description=self._description,
             features=tfds.features.FeaturesDict(features),
         )
-        info.initialize_from_bucket = lambda: None  # as in `catalog.without_bucket`
+        # TFDS would look for the set in a bucket, as `catalog.without_bucket` says.
+        info.initialize_from_bucket = lambda: None
         return info
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
@@ -104,7 +107,8 @@ def stock_set(
 
     class Given(base, skip_registration=True):
         name = stock.name
-        code_path = None  # as above
+        # Here, too, TFDS would look for a list of checksums.
+        code_path = None
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Examples]:
             features: Any = catalog.features_of(self)
@@ -116,7 +120,8 @@ def stock_set(
                 for split, (pixels, labels) in splits.items()
             }
 
-    Given.__module__ = stock.__module__  # recorded in the set as its origin
+    # TFDS records the module in the set as its origin.
+    Given.__module__ = stock.__module__
     make: Any = Given
     return make(data_dir=data_dir, file_format="array_record")
 
@@ -134,6 +139,7 @@ def write(builder: tfds.core.DatasetBuilder) -> Path:
         # TFDS announces a download, of which there is none.
         with contextlib.redirect_stdout(io.StringIO()):
             builder.download_and_prepare()
+    # A fault of the input is not a fault of the folder, and has its message already.
     except UserError:
         raise
     except Exception as error:
@@ -162,6 +168,7 @@ def _system_error(error: BaseException | None) -> str | None:
         for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             if os.strerror(number) in str(error):
                 return os.strerror(number)
+        # TFDS chains its own exceptions to the system's, the outermost first.
         error = error.__cause__ or error.__context__
     return None
 
@@ -216,9 +223,11 @@ def counted(images: Mapping[str, int]) -> str:
 
 def arrays_digest(pixels: np.ndarray, labels: np.ndarray | None) -> str:
     """Return the SHA-256 of uint8 images (n, h, w, c) and int labels (n,), hexadecimal."""
+    # The shape is part of it: other images can have the same bytes in a row.
     digest = hashlib.sha256(repr(pixels.shape).encode())
     for image in pixels:
         digest.update(image.tobytes())
     if labels is not None:
+        # One byte order, so that every machine finds the same digest.
         digest.update(labels.astype("<i8").tobytes())
     return digest.hexdigest()

@@ -14,10 +14,13 @@ from ddgan_jax.data import mixture, prepared, published
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign, paths
 
-OWN = ("digits", "folder", "stacked_mnist", *mixture.SETS)  # names that TFDS does not have
-NAME = re.compile(r"(\w+)(?:/([\w.\-]+))?(?::(\d+\.\d+\.\d+))?")  # set, configuration, version
+# Names that TFDS does not have.
+OWN = ("digits", "folder", "stacked_mnist", *mixture.SETS)
+# The groups are the set, its configuration and its version.
+NAME = re.compile(r"(\w+)(?:/([\w.\-]+))?(?::(\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")
-_DEFAULT_CONFIG = Path(".config") / "metadata.json"  # beside the configurations, written by TFDS
+# TFDS writes this file beside the configurations of a set.
+_DEFAULT_CONFIG = Path(".config") / "metadata.json"
 
 
 class _Common(msgspec.Struct):
@@ -128,14 +131,15 @@ def without_bucket(stock: type[tfds.core.DatasetBuilder]) -> Any:
             info.initialize_from_bucket = lambda: None
             return info
 
-    Local.__module__ = stock.__module__  # recorded in the set as its origin
+    # TFDS records the module in the set as its origin.
+    Local.__module__ = stock.__module__
     return Local
 
 
 def how_to_prepare(name: str, data_dir: str = "") -> str:
     """Return the command that prepares a set, for messages.
 
-    data_dir: The folder of prepared sets that the command names, "" for none.
+    data_dir: the folder of prepared sets that the command names, "" for none.
     """
     command = f"ddgan prepare --dataset={name}"
     command += f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""

@@ -20,17 +20,20 @@ from ddgan_jax.data import decode
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign
 
-FILE = "image/filename"  # feature of sets made from files, as TFDS calls it
-LOOKED_AT = 64  # examples that a fingerprint reads
-CHUNK = 64  # examples that one thread decodes at a time when a set is loaded into memory
+# Feature of sets made from files, as TFDS calls it.
+FILE = "image/filename"
+# Examples that a fingerprint reads.
+LOOKED_AT = 64
+# Examples that one thread decodes at a time when a set is loaded into memory.
+CHUNK = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetInfo:
     """The facts about a set that the rest of the program needs.
 
-    image_size: Height and width, pixels. num_classes: 0 for sets without labels. digest: SHA-256 of
-    all examples of the whole set, "" if it is not known.
+    image_size: height and width, pixels. num_classes: 0 for sets without labels. digest: the
+    SHA-256 of all examples of the whole set, "" if it is not known.
     """
 
     name: str
@@ -90,8 +93,8 @@ class ArrayDataset:
 class StackedDataset:
     """Gray images of one set, stacked three at a time as the channels of an RGB image.
 
-    gray: uint8 (M, H, W). digits: int32 (M,), 0 .. 9. members: int (3, N), entries in [0, M),
-    which image is the red, green and blue of each example. Label: 100 red + 10 green + blue.
+    gray: uint8 (M, H, W). digits: int32 (M,), 0 .. 9. members: int (3, N), the positions in `gray`
+    of the red, green and blue channel of each example. The label is 100 red + 10 green + blue.
     """
 
     info: DatasetInfo
@@ -110,10 +113,10 @@ class StackedDataset:
 class RecordDataset:
     """A prepared TFDS set that is read and decoded when asked for.
 
-    read_records: Returns serialised examples by id; many at a time are far faster than one by one.
-    features: The features of an example, of which `image_key` and `label_key` (None without labels)
-    are used. location: The folder, for messages. threads: How many should read at a time. hold: A
-    lock that keeps the files from being removed while they are read, if they need one.
+    read_records: returns serialised examples by id; many at a time are far faster than one by one.
+    features: the features of an example, of which `image_key` and `label_key` (None without labels)
+    are used. location: the folder, for messages. threads: the number that should read at a time.
+    hold: a lock that keeps the files from being removed while they are read, if they need one.
     """
 
     info: DatasetInfo
@@ -129,6 +132,7 @@ class RecordDataset:
         """Return examples by id, see `Dataset.read`."""
         with foreign.reading(self._name, "set of images"):
             records = self.read_records(ids.tolist())
+        # TFDS parses the record, and `decode` decodes the image in it.
         encoded = _keep_encoded(self.features)
         examples = [self._decode(*pair, encoded) for pair in zip(ids, records, strict=True)]
         pixels, labels = zip(*examples, strict=True)
@@ -146,6 +150,7 @@ class RecordDataset:
             example: Any = self.features.deserialize_example_np(record, decoders=decoders)
             image = example[self.image_key]
             label = 0 if self.label_key is None else int(example[self.label_key])
+            # A person can find a file by its name, but not an example by its number.
             if FILE in example:
                 source = f"example {id_} ({os.fsdecode(example[FILE])}) of {self._name}"
         # A label out of range would silently take the embedding of another class on a device.
@@ -182,6 +187,7 @@ def own_words() -> Iterator[None]:
     try:
         yield
     except UserError as error:
+        # Messages of this program are one line.
         raise UserError(reason(error)) from error.__cause__
 
 
@@ -205,6 +211,7 @@ def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
     bar = tqdm(
         total=info.num_examples, desc=f"reading {info.name}", unit="img", delay=2, disable=None
     )
+    # The iterator is closed also after an error, or its threads would go on reading.
     with (
         own_words(),
         bar,

@@ -8,12 +8,17 @@ from PIL import Image, UnidentifiedImageError
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")  # Pillow's others can start helper programs
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")  # of the same, in small letters
-KINDS = "PNG, JPEG, WebP, BMP or GIF image"  # the same, for messages
-MODES = {1: "L", 3: "RGB"}  # channels: Pillow's name
+# Some of Pillow's other readers start helper programs.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
+# The endings of these formats, in small letters.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+# The same formats, for messages.
+KINDS = "PNG, JPEG, WebP, BMP or GIF image"
+# Pillow's names of images by their number of channels.
+MODES = {1: "L", 3: "RGB"}
 GRAY = ("1", "L")
-MOST_PIXELS = 2**26  # of one image, 8192 x 8192: a small file may decode to far more
+# Of one image, 8192 x 8192: a small file may decode to far more.
+MOST_PIXELS = 2**26
 
 
 def decode(encoded: bytes, channels: int | None, source: str = "the image") -> np.ndarray:
@@ -35,6 +40,7 @@ def decode(encoded: bytes, channels: int | None, source: str = "the image") -> n
         deep = image.format == "PNG" and encoded[24] > 8
         if deep or image.mode.startswith(("I", "F")):
             raise UserError(f"{shown(source, 300)} has more than 8 bits per channel")
+        # A palette has its colours in a table, and counts as colour.
         channels = channels or (1 if image.mode in GRAY else 3)
         pixels = np.asarray(
             image if image.mode == MODES[channels] else image.convert(MODES[channels])
@@ -46,7 +52,8 @@ def _opened(encoded: bytes) -> Image.Image:
     try:
         # The formats are named, since some of Pillow's readers start other programs.
         return Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except UnidentifiedImageError as error:  # its own text shows the BytesIO object
+    # Pillow's own text shows the BytesIO object.
+    except UnidentifiedImageError as error:
         raise ValueError("not in the form of one") from error
 
 
@@ -62,9 +69,10 @@ def fit(pixels: np.ndarray, size: int, source: str = "the image") -> np.ndarray:
     """Shrink the shorter side to `size` (bilinear, antialiased) and crop the centre square.
 
     pixels: uint8 (H, W, 1 or 3). Returns uint8 (size, size, 1 or 3), `pixels` itself if it has
-    that size. The longer side is rounded down, the crop's offset to the nearest even number when
-    it lies halfway: what torchvision's Resize and CenterCrop do, on which published results rest.
-    source: how messages call the image. Raises UserError if the shorter side is less than `size`.
+    that size. The longer side is rounded down. The crop's offset is rounded to the nearest number,
+    and to the even one when it lies halfway. Published results rest on torchvision's Resize and
+    CenterCrop, which do the same. source: how messages call the image. Raises UserError if the
+    shorter side is less than `size`.
     """
     height, width, channels = pixels.shape
     if (height, width) == (size, size):

@@ -21,8 +21,10 @@ from ddgan_jax.data.image_layouts import Layout, layout_of
 from ddgan_jax.errors import shown
 from ddgan_jax.files import atomic, paths
 
-MOST_NAMED = 10  # classes that a report names
-_HOLD = ".in_use"  # a file in a copy's folder, which readers lock
+# Classes that a report names.
+MOST_NAMED = 10
+# A file in a copy's folder, which readers lock.
+_HOLD = ".in_use"
 
 
 def builder_of(
@@ -33,7 +35,7 @@ def builder_of(
 ) -> ImageSet:
     """Return the builder of a TFDS set from the images of a folder or a zip file, as they are.
 
-    report: Takes lines about what was found and what was left out. Raises UserError if there is no
+    report: takes lines about what was found and what was left out. Raises UserError if there is no
     image, if one cannot be decoded, and as `image_layouts.layout_of` does.
     """
     folder = image_folders.open_folder(path)
@@ -46,7 +48,7 @@ def builder_of(
 class Copy(NamedTuple):
     """The copy of a folder among the prepared sets.
 
-    hold: An open file that keeps the copy from being removed until it is closed or forgotten.
+    hold: an open file that keeps the copy from being removed until it is closed or forgotten.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ def open_copy(path: str | os.PathLike, data_dir: Path) -> Copy:
     # The name changes with the names, sizes and times of the files, so that a changed folder never
     # finds the copy of its former state.
     name = f"{family}{_short_digest(repr((folder.names, folder.status, folder.index)))}"
+    # The lock comes before the look at the copy, which could be removed in between.
     hold = _held(data_dir / name)
     place = data_dir / name / str(ImageSet.VERSION)
     if not prepared.is_prepared(place):
@@ -92,6 +95,7 @@ def _builder(folder: ImageFolder, layout: Layout, data_dir: Path, name: str) -> 
 
 def _examples(folder: ImageFolder, images: Any) -> Iterator[tuple[bytes, dict[str, Any]]]:
     for name, label in images:
+        # Names of files are bytes, and need not be UTF-8.
         key = os.fsencode(name)
         example = {"image": folder.read(name), FILE: key}
         yield key, example if label is None else example | {"label": label}
@@ -142,7 +146,8 @@ def _held(place: Path) -> IO | None:
             fcntl.flock(file, fcntl.LOCK_SH)
             if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
                 return file
-            file.close()  # removed between opening and locking: begin again
+            # The copy was removed between opening and locking: begin again.
+            file.close()
         except FileNotFoundError:
             file.close()
         except OSError:

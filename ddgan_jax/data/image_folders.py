@@ -21,10 +21,14 @@ from ddgan_jax.data import decode
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign, paths
 
-LARGEST_FILE = 2**28  # bytes of one image file
-MOST_NAMED = 10  # files that a message names
-INDEX = "dataset.json"  # the labels of a StyleGAN or EDM set, beside its images
-CHUNK = 1024  # images that are decoded at a time when all are looked at
+# Bytes of one image file.
+LARGEST_FILE = 2**28
+# Files that a message names.
+MOST_NAMED = 10
+# The labels of a StyleGAN or EDM set, beside its images.
+INDEX = "dataset.json"
+# Images that are decoded at a time when all are looked at.
+CHUNK = 1024
 THREADS = 4
 
 HIDDEN = "hidden"
@@ -41,9 +45,9 @@ TOO_LARGE = f"larger than {LARGEST_FILE:,} bytes"
 class ImageFolder:
     """The images of a folder or a zip file.
 
-    root: The folder or the file. names: Paths inside it, with slashes, sorted. skipped: The number
-    of files that were left out, by reason. read: Returns the bytes of a file by name, or raises
-    UserError. index: The name of `dataset.json`, None if there is none. status: Size and time of
+    root: the folder or the file. names: paths inside it, with slashes, sorted. skipped: the number
+    of files that were left out, by reason. read: returns the bytes of a file by name, or raises
+    UserError. index: the name of `dataset.json`, None if there is none. status: size and time of
     change of each image, by which a changed folder is recognised.
     """
 
@@ -62,13 +66,14 @@ class ImageFolder:
 class _Found(NamedTuple):
     name: str
     size: int
-    changed: int  # nanoseconds, or the checksum that a zip file has
+    # The time in nanoseconds, or the checksum that a zip file has.
+    changed: int
 
 
 def open_folder(path: str | os.PathLike, what: str = "images") -> ImageFolder:
     """List the images of a folder, to any depth, or of a zip file.
 
-    what: The name of the path in messages. Raises UserError if there is no such folder or file, if
+    what: how messages call the path. Raises UserError if there is no such folder or file, if
     a folder in it may not be read, or if it holds no image.
     """
     root = Path(paths.user_path(path, what))
@@ -104,7 +109,7 @@ def summary(counts: Counter[str]) -> str:
 
 
 class Form(NamedTuple):
-    """The form of an image file. shape: (height, width, 1 for gray or 3). sha256: Of its bytes."""
+    """The form of an image file: (height, width, 1 for gray or 3), and the SHA-256 of its bytes."""
 
     shape: tuple[int, int, int]
     sha256: bytes
@@ -190,6 +195,7 @@ def _status(root: Path, entry: os.DirEntry) -> os.stat_result | str:
     try:
         status = entry.stat()
     except OSError as error:
+        # A folder that may not be read is an error, and not a file that is left out.
         if error.errno not in (errno.ENOENT, errno.ELOOP):
             raise
         return BROKEN_LINK
@@ -197,6 +203,7 @@ def _status(root: Path, entry: os.DirEntry) -> os.stat_result | str:
         target, parent = (os.path.realpath(p) for p in (entry.path, os.path.dirname(entry.path)))
         if not _is_inside(root, target):
             return LINK_OUT
+        # A link to a folder that the link itself lies in.
         if _is_inside(target, parent):
             return LINK_IN_A_CIRCLE
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):

@@ -20,20 +20,22 @@ from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign
 
 SPLITS = ("train", "val", "valid", "validation", "test")
-TRAIN = "train"  # the split of sets that have no others
+# The split of sets that have no others.
+TRAIN = "train"
 
 STRAY = "beside the class folders"
 BESIDE_SPLITS = "beside the split folders"
 UNTRAINED = "of a class without an image to train on"
 
+# The names that the tools of StyleGAN and EDM give.
 _SHARD, _SHARD_FILE = re.compile(r"\d{5,}"), re.compile(r"img\d+\.\w+")
 
 
 class Layout(NamedTuple):
     """The splits of a set, each its images with their labels (None: it has no classes).
 
-    classes: Names in the order of the labels, their number if they have no names, or None. skipped:
-    The number of images that belong to no split or class, by reason.
+    classes: names in the order of the labels, their number if they have no names, or None. skipped:
+    the number of images that belong to no split or class, by reason.
     """
 
     splits: Mapping[str, Sequence[tuple[str, int | None]]]
@@ -75,12 +77,14 @@ def layout_of(folder: ImageFolder) -> Layout:
             return _indexed(folder, index.labels)
     splits, skipped = _split(folder.names)
     in_folders = [rest for images in splits.values() for _, rest in images if "/" in rest]
-    if all(map(_in_shard, in_folders)):  # or there are none
+    # Also where no image lies in a folder.
+    if all(map(_in_shard, in_folders)):
         return _unlabelled(splits, skipped)
     return _by_folder(folder, splits, skipped)
 
 
 def _indexed(folder: ImageFolder, labels: list[tuple[str, int]] | None) -> Layout:
+    # StyleGAN's tools write null where a set has no labels.
     if not labels:
         return Layout({TRAIN: [(name, None) for name in folder.names]}, None, Counter())
     source, by_name = folder.source(INDEX), dict(labels)
@@ -161,6 +165,7 @@ def _by_folder(folder: ImageFolder, splits: _Rests, skipped: Counter[str]) -> La
         for split, images in numbered.items()
     }
     skipped[UNTRAINED] += labelled - sum(map(len, kept.values()))
+    # `+` drops the reasons that count nothing.
     return Layout({s: images for s, images in kept.items() if images}, classes, +skipped)
 
 

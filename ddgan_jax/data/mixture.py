@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 SPACING = 5.0
-SIDE = 5  # centres per side
+# Centres per side.
+SIDE = 5
 POINTS_PER_CENTRE = 10_000
 STD = 1 / 3
 MEAN = SPACING * (SIDE - 1) / 2
@@ -29,6 +30,7 @@ def centres() -> Float[np.ndarray, "25 2"]:
 
 def points() -> tuple[Float[np.ndarray, "n 2"], Int[np.ndarray, " n"]]:
     """Return the 250,000 points and the number of the centre of each, the same in every run."""
+    # A fixed seed of Philox: the set is part of the experiment, and not of a run.
     labels = np.repeat(np.arange(SIDE**2, dtype=np.int32), POINTS_PER_CENTRE)
     noise = np.random.Generator(np.random.Philox(25)).standard_normal((len(labels), 2))
     return centres()[labels] + np.clip(STD * noise, -3 * STD, 3 * STD), labels

@@ -13,8 +13,10 @@ import numpy as np
 # The purpose of a permutation is part of its key, so that no two purposes ever share an order.
 EPOCH = 0
 STACK = 1
-HELD_OUT_ORDER = 2  # from the training of a classifier
-REFERENCE_ORDER = 3  # real images that generated ones are compared with
+# The order from which a classifier's training takes the images that it holds out.
+HELD_OUT_ORDER = 2
+# The order of the real images that generated ones are compared with.
+REFERENCE_ORDER = 3
 
 
 @functools.lru_cache(maxsize=8)

@@ -18,8 +18,10 @@ from ddgan_jax.data.order import example_ids
 if TYPE_CHECKING:
     from ddgan_jax.state import Batch
 
-AHEAD = 2  # batches made before they are asked for
-CHUNK = 16  # examples that one thread decodes at a time
+# Batches made before they are asked for.
+AHEAD = 2
+# Examples that one thread decodes at a time.
+CHUNK = 16
 
 Examples = tuple[np.ndarray, np.ndarray]  # images, labels
 
@@ -55,6 +57,7 @@ def batches(
     # The position in the global batch goes with each example: random draws are keyed by it.
     index = np.arange(batch_size) if positions is None else np.asarray(positions)
     share = _Share(dataset, batch_size, seed, start_step, index)
+    # Decoding takes many threads; reading from memory is a copy, and takes one.
     if isinstance(dataset, RecordDataset):
         reader = _decoded_ahead(share, dataset.threads)
     else:
@@ -70,6 +73,7 @@ def batches(
                 # Its arrays lie on the host until the devices get them.
                 yield cast("Batch", batch)
         finally:
+            # The executor waits for the batch that is being made, and need not make the others.
             for future in pending:
                 future.cancel()
 
@@ -107,7 +111,8 @@ class _Chunks:
         return -(-len(self.share.index) // CHUNK)
 
     def __len__(self) -> int:
-        return sys.maxsize  # the stream has no end, and Grain wants a length
+        # The stream has no end, and Grain wants a length.
+        return sys.maxsize
 
     def __getitem__(self, index: int) -> Examples:
         step, chunk = divmod(index, self.per_batch)
@@ -124,6 +129,7 @@ def _from_memory(share: _Share) -> Iterator[Callable[[int], Examples]]:
 def _decoded_ahead(share: _Share, threads: int) -> Iterator[Callable[[int], Examples]]:
     """Give the same function with Grain's threads decoding; steps must come as 0, 1, 2, ..."""
     source = _Chunks(share)
+    # Grain keeps the order of the chunks however many threads read them.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     chunks = iter(grain.MapDataset.source(source).to_iter_dataset(options))
 

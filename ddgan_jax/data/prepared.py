@@ -44,7 +44,8 @@ _TEMPLATE = re.compile(
     r"(\{(DATASET|SPLIT|FILEFORMAT|SHARD_INDEX|NUM_SHARDS|SHARD_X_OF_Y)\}|[\w.+-])*"
 )
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**48)]
-_CountText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$")]  # JSON of protocol buffers
+# TFDS writes JSON of protocol buffers, where large integers are text.
+_CountText = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,15}$")]
 
 
 class _Split(msgspec.Struct, rename="camel"):
@@ -86,6 +87,7 @@ def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
             info = foreign.read_json(folder / INFO, _Info)
             _check_info(folder, info)
             _check_features(folder, foreign.read_json(folder / FEATURES))
+            # Only now may TFDS open the set: all that it imports or opens has been checked.
             return tfds.builder_from_directory(folder)
     except UserError as error:
         raise UserError(
@@ -105,6 +107,8 @@ def check_shards(folder: Path, shards: list[Any]) -> None:
     for shard in shards:
         path = foreign.member(folder, os.path.basename(shard.filename))
         with foreign.reading(path, f"{RECORDS} file"):
+            # Opening a shard reads its index at the end, which a file that was cut off does not
+            # have.
             reader = array_record_module.ArrayRecordReader(os.fspath(path))
             try:
                 there = reader.num_records()

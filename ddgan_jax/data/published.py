@@ -14,14 +14,15 @@ from tqdm import tqdm
 from ddgan_jax.errors import UserError, reason
 from ddgan_jax.files import atomic, foreign
 
-LARGEST_FILE = 2**28  # bytes of a published file; the largest has 170 million
+# Bytes of a published file; the largest has 170 million.
+LARGEST_FILE = 2**28
 
 
 class Remote(NamedTuple):
     """A published file.
 
-    sha256: Of the file, hexadecimal. content: Of the file that is packed in it, if that is a single
-    one, so that it is recognised however it is packed.
+    sha256: the checksum of the file, hexadecimal. content: the checksum of the file that is packed
+    in it, if that is a single one, so that it is recognised however it is packed.
     """
 
     folder: str
@@ -126,6 +127,7 @@ def _download(remote: Remote, file: Path) -> None:
         try:
             _copy(url, part, file.name)
         except (OSError, http.client.HTTPException) as error:
+            # urllib wraps the error of the connection, and keeps it as `reason`.
             why = getattr(error, "reason", None) or reason(error)
             raise UserError(f"cannot fetch {url} to {file.parent}: {why}") from error
         if sha256(part) != remote.sha256:

@@ -35,6 +35,7 @@ def open_dataset(config: ConfigDict) -> Dataset:
     dataset = _open(config.data)
     # A network for another number of classes would train without an error.
     wanted, there = config.data.num_classes, dataset.info.num_classes
+    # With 0 the labels of a set are not used.
     if wanted not in (0, there):
         has = f"{there} classes: set it to {there}, or to 0" if there else "no classes: set it to 0"
         raise UserError(f"data.num_classes={wanted}, but {config.data.name} has {has}")
@@ -81,6 +82,7 @@ def _stacked_mnist(data: ConfigDict) -> StackedDataset:
     ]
     return StackedDataset(
         DatasetInfo(data.name, _limited(2 * count, data.max_examples), 32, 3, 1000),
+        # MNIST's digits have a black background, so that zeros continue it.
         np.pad(digits.images[..., 0], ((0, 0), (2, 2), (2, 2))),
         digits.labels,
         np.stack(members),
@@ -118,6 +120,7 @@ def _open_records(
     channels: int,
     hold: IO | None = None,
 ) -> RecordDataset:
+    # The features say which entries of an example are the image and the label.
     features = catalog.features_of(builder)
     image_key, label_key = _keys(data.name, features)
     folder = Path(builder.data_dir)

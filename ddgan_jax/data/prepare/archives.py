@@ -26,8 +26,10 @@ from ddgan_jax.files import foreign, paths
 
 Splits = Mapping[str, tuple[np.ndarray, np.ndarray]]  # split: uint8 (N, H, W, C), int64 (N,)
 
-LARGEST_MEMBER = 64 * 2**20  # bytes; a batch of CIFAR-10 has 31 million, MNIST's images 47 million
-LARGEST_WHOLE = 512 * 2**20  # bytes of everything in an archive; CIFAR-10 has 187 million
+# Bytes of one file; a batch of CIFAR-10 has 31 million, MNIST's images 47 million.
+LARGEST_MEMBER = 64 * 2**20
+# Bytes of everything in an archive; CIFAR-10 has 187 million.
+LARGEST_WHOLE = 512 * 2**20
 MOST_MEMBERS = 1000
 NUM_CLASSES = 10
 
@@ -235,6 +237,7 @@ def _cifar_examples(pixels: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     """Return images (N, 32, 32, 3) and int64 (N,) from uint8 (N, 3072), channels first."""
     if pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,) or labels.shape != pixels.shape[:1]:
         raise ValueError("a batch does not hold uint8 pixels (N, 3072) and as many labels")
+    # The published pixels are channels-first: all of red, then green, then blue.
     return pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels.astype(np.int64)
 
 

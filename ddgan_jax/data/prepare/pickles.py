@@ -13,7 +13,8 @@ import numpy as np
 
 from ddgan_jax.files.pickle_machine import Machine, Name, of_type
 
-MOST_INSTRUCTIONS = 1_000_000  # a batch of CIFAR-10 has about 50,000
+# A batch of CIFAR-10 has about 50,000.
+MOST_INSTRUCTIONS = 1_000_000
 _DTYPES = {("u1", "|"): np.dtype("u1"), ("i8", "<"): np.dtype("<i8")}
 
 _EMPTY_ARRAY, _ARRAY, _BUFFER, _DTYPE, _ENCODE = "empty array", "array", "buffer", "dtype", "encode"
@@ -31,7 +32,7 @@ _NAMES = {
 
 @dataclasses.dataclass(eq=False)
 class _DType:
-    """A dtype by its code, such as "u1". dtype: Known once the pickle has given its state."""
+    """A dtype by its code, such as "u1". dtype: known once the pickle has given its state."""
 
     code: str
     dtype: np.dtype | None = None
@@ -52,6 +53,7 @@ def load(pickled: bytes) -> dict[str, Any]:
     """
     file = io.BytesIO(pickled)
     value = _Machine().run(file)
+    # The machine stops at the end of the first program, and a file may hold another one.
     if file.read(1):
         raise ValueError("something follows after its end")
     if type(value) is not dict:
@@ -90,6 +92,7 @@ def _reduced(function: Any, arguments: tuple[Any, ...]) -> Any:
     elif role == _DTYPE and arguments and type(arguments[0]) in (str, bytes):
         return _DType(_text(arguments[0]))
     elif role == _ENCODE and len(arguments) == 2 and type(arguments[0]) is str:
+        # Python 3 writes bytes into protocol 2 as text that is to be encoded.
         if arguments[1] != "latin1":
             raise ValueError(f"text is encoded as {_text(arguments[1])}")
         return arguments[0].encode("latin1")

@@ -56,7 +56,9 @@ def prepare(
     """
     folder = catalog.resolve_data_dir(data_dir)
     origins = {"archive": archive, "images": images, "arrays": arrays, "download": download}
+    # Everything that can be refused without reading the input is refused first.
     _check_request(dataset, [name for name, value in origins.items() if value], allow_unpublished)
+    # A prepared set is never written anew: runs may be reading it, or have begun on it.
     if found := catalog.find_prepared(dataset, folder):
         raise UserError(f"{dataset} is already prepared in {found.data_dir}; nothing was changed")
     if archive or download:
@@ -128,6 +130,7 @@ def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Pat
     pixels, labels = array_files.uint8_images(found), found.labels
     if name in published.PUBLISHED:
         shape = {"cifar10": (32, 32, 3), "mnist": (28, 28, 1)}[name]
+        # TFDS will read the set by its name, and expects these shapes.
         if pixels.shape[1:] != shape or labels is None or labels.max() > 9:
             raise UserError(
                 f"{shown(file, 300)} is not {name}: that is images {shape} with labels 0 to 9"
@@ -141,6 +144,7 @@ def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Pat
     report("classes: none" if classes is None else f"classes: {classes:,}")
     examples = {"train": builders.array_examples(pixels, labels)}
     description = f"The arrays of {shown(Path(paths.user_path(file, 'arrays')).name)}."
+    # A resumed run compares this digest, and so notices a set that was made from other arrays.
     digest = builders.arrays_digest(pixels, labels)
     builder = builders.ImageSet(
         name, description, pixels.shape[1:], classes, examples, folder, digest
@@ -151,6 +155,7 @@ def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Pat
 def _write_stock(name: str, folder: Path, splits: archives.Splits, report: Report) -> Path:
     report(builders.counted({split: len(labels) for split, (_, labels) in splits.items()}))
     report(f"classes: {archives.NUM_CLASSES}")
+    # A missing class is allowed here, since the number of classes is that of the published set.
     for split, (_, labels) in splits.items():
         if missing := array_files.missing_classes(labels, archives.NUM_CLASSES):
             report(f"classes without an image in {split}: {missing}")
@@ -158,8 +163,10 @@ def _write_stock(name: str, folder: Path, splits: archives.Splits, report: Repor
 
 
 def _check_own_name(name: str) -> None:
+    # TFDS makes folders of names, and its own names have this form.
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise UserError(f"'{shown(name)}' cannot name a set: use a-z, 0-9 and _, a letter first")
+    # A set of a known name would be read in place of the one that everybody means by it.
     if name in (*catalog.OWN, *tfds.list_builders(with_community_datasets=False)):
         raise UserError(f"{name} is the name of another set: choose one of your own")
 
@@ -185,7 +192,8 @@ def _by_tfds(name: str, folder: Path) -> Path:
     try:
         with locks.only_writer(folder / builder.name):
             builder.download_and_prepare()
-    except OSError as error:  # no connection, no space
+    # Such as a lost connection or a full disk.
+    except OSError as error:
         raise UserError(
             f"TFDS could not prepare {name} in {builder.data_dir}: {reason(error)}"
         ) from error
