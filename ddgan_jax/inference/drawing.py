@@ -1,4 +1,4 @@
-"""Drawing any number of images with a sampler that is compiled once, on all given devices.
+"""Draw any number of images with a sampler that is compiled once, on all given devices.
 
 A compiled sampler always sees the same number of images on each device. A shorter request is filled
 up and cut, so that the image of a seed has the same bits whatever else is drawn.
@@ -48,12 +48,14 @@ def make_drawer(
     def sample(params: Params, inputs: tuple) -> Any:
         (seeds, labels), variation = inputs
         drawn = sampler(params, seeds, labels, variation, start)
+        # The axis of images comes first, since it is divided among the devices and cut by chunks.
         return _images_first(drawn) if trajectory else drawn.x_t[-1]
 
     # Around each call: around a `yield` the context would be that of whoever reads the images.
     run = randomness.reproducible()(distributed.map_examples(sample, devices))
     size = chunk_size * len(devices)
     as_they_are = trajectory or images.are_points(sampler.image_shape)
+    # Points have no levels, and figures need the floats of a trajectory.
     finish = np.asarray if as_they_are else images.to_uint8
 
     def fetch(drawn: Any, count: int) -> Any:
@@ -65,6 +67,8 @@ def make_drawer(
         running = None
         for first in range(0, len(seeds), size):
             chunk = jax.tree.map(lambda a, i=first: a[i : i + size], inputs)
+            # np.resize repeats the chunk until it is full: every call has the shapes of the one
+            # compiled program.
             filled = jax.tree.map(lambda a: np.resize(a, (size, *a.shape[1:])), chunk)
             # The devices begin with this chunk before anyone waits for the last one.
             previous, running = running, (run(params, filled), len(chunk[0][0]))
@@ -134,5 +138,6 @@ def overview(config: ConfigDict) -> Request:
     count, num_classes = config.log.num_samples, config.data.num_classes
     if not num_classes:
         return each_class(0, range(count))
+    # Grids show every class, or as many as they have images for.
     labels = range(min(num_classes, count))
     return each_class(num_classes, range(count // len(labels)), labels)

@@ -41,7 +41,8 @@ from ddgan_jax.inference.model import Model
 from ddgan_jax.models import parameters
 from ddgan_jax.state import num_parameters
 
-LARGEST_INSIDE = 64 * 2**20  # bytes of parameters that the sampler holds unless told otherwise
+# Bytes of parameters that the sampler holds unless told otherwise.
+LARGEST_INSIDE = 64 * 2**20
 UNKNOWN_LICENCE = "not stated"
 
 
@@ -111,6 +112,7 @@ def fill(
         about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
         if dtype != stored:
             about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
+    # An export of an export keeps the note of the rounding that its parameters have been through.
     if "rounding" in model.about and "rounding" not in about:
         about["rounding"] = model.about["rounding"]
     _write_about(folder, about, rounded.config.to_dict(), grid_seeds)
@@ -166,6 +168,7 @@ def _write_sampler(model: Model, folder: epath.Path, sampler_weights: str) -> di
 def _write_about(
     folder: epath.Path, about: dict[str, Any], config: dict[str, Any], grid_seeds: Sequence[int]
 ) -> None:
+    # Names of folders on the machine of the training are nobody else's business.
     empty_local_paths(config)
     # README.md has no checksum, since people edit it, and config.json is what holds the checksums.
     files = sorted(folder.iterdir(), key=lambda file: file.name)
@@ -183,6 +186,7 @@ def _draw_few(model: Model, seeds: Sequence[int]) -> np.ndarray:
 
 def _difference(rounded: np.ndarray, stored: np.ndarray) -> dict[str, Any]:
     """Return how far the images of the rounded parameters are from those of the stored ones."""
+    # The difference of two uint8 arrays would wrap around below 0.
     difference = np.abs(rounded.astype(np.float64) - stored)
     return {
         "images": len(difference),
@@ -198,6 +202,7 @@ def _plain(value: Any) -> Any:
         return {shown(name, LONGEST_TEXT): _plain(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
+    # JSON has no NaN and no infinity: such a metric is written as text.
     if isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value)):
         return shown(value, LONGEST_TEXT)
     return value

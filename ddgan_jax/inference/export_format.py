@@ -23,9 +23,12 @@ from ddgan_jax.inference.model import Model
 
 FORMAT = "ddgan_jax export"
 FORMAT_VERSION = 1
-LARGEST_ABOUT = 2 * 2**20  # bytes of config.json
-LONGEST_TEXT = 2000  # characters of a licence, or of any other text about a model
-ABOUT = ("provenance", "licence", "metrics")  # of Model.about, carried from export to export
+# Bytes of config.json.
+LARGEST_ABOUT = 2 * 2**20
+# Characters of a licence, or of any other text about a model.
+LONGEST_TEXT = 2000
+# The parts of Model.about that are carried from export to export.
+ABOUT = ("provenance", "licence", "metrics")
 
 Text = Annotated[str, msgspec.Meta(max_length=LONGEST_TEXT)]
 Amount = Annotated[float, msgspec.Meta(ge=0)]
@@ -82,9 +85,11 @@ def read(folder: str | os.PathLike) -> Model:
             )
     try:
         config = from_stored(about.config)
+        # An export from somebody else must not make this machine open its files.
         empty_local_paths(config)
     except UserError as error:
         raise UserError(f"{shown(folder / 'config.json', 300)}: {error}") from error
+    # The config decides names and shapes, and the file is compared with them.
     template = models.abstract_params(config)[0]
     params = weights.from_safetensors(content, template, folder / "model.safetensors")
     kept = {name: getattr(about, name) for name in ABOUT}
@@ -114,12 +119,14 @@ def _read_about(folder: epath.Path) -> _About:
             f"{shown(source, 300)} is not that of an export; for a run folder use `workdir`"
         )
     version = kind.format_version
+    # True is an int to Python, and no version.
     if type(version) is not int or not 1 <= version <= FORMAT_VERSION:
         raise UserError(
             f"{shown(folder, 300)} is an export of format {shown(version)}, this program knows "
             f"those up to {FORMAT_VERSION}: use a newer ddgan-jax"
         )
     about = foreign.decode_json(content, _About, source=source)
+    # A list of checksums without these two would let other parameters pass.
     for name in ("model.safetensors", "config"):
         if name not in about.sha256:
             raise UserError(f"{shown(source, 300)} is damaged, it has no checksum of {name}")
@@ -133,4 +140,5 @@ def sha256(content: bytes) -> str:
 
 def config_sha256(config: Mapping[str, Any]) -> str:
     """Return the checksum of the part "config" of config.json, as text."""
+    # Sorted keys make the checksum one of the values, however the file is laid out.
     return sha256(json.dumps(config, sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""Files of many images: PNG files with texts, .npy, .npz and .array_record, written in parts."""
+"""Write files of many images in parts: PNG files with texts, .npy, .npz and .array_record."""
 
 import functools
 import io
@@ -16,6 +16,7 @@ from ddgan_jax.files import foreign
 from ddgan_jax.files.arrays import open_arrays
 from ddgan_jax.files.paths import is_bucket
 
+# The chunk that ends every PNG file: its length, its name and its checksum.
 _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 
 Facts = Mapping[str, np.ndarray]
@@ -50,6 +51,7 @@ def to_png(image: np.ndarray, texts: Mapping[str, Any] | None = None) -> bytes:
     for key, value in (texts or {}).items():
         info.add_text(key, str(value))
     content = io.BytesIO()
+    # Pillow takes gray images without an axis of channels.
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     Image.fromarray(pixels).save(content, format="PNG", pnginfo=info)
     return content.getvalue()
@@ -58,7 +60,8 @@ def to_png(image: np.ndarray, texts: Mapping[str, Any] | None = None) -> bytes:
 def is_whole_png(path: epath.Path) -> bool:
     """Return whether a PNG file is there to its end, which a kill may have cut off."""
     if is_bucket(path):
-        return True  # objects of buckets appear whole
+        # Objects of buckets appear whole.
+        return True
     with foreign.open_regular(path, "picture") as file:
         file.seek(max(file.seek(0, os.SEEK_END) - len(_END_OF_PNG), 0))
         return file.read() == _END_OF_PNG
@@ -91,6 +94,8 @@ def _write_array(file: IO[bytes], count: int, chunks: Iterable[np.ndarray]) -> N
                 "fortran_order": False,
                 "shape": (count, *chunk.shape[1:]),
             }
+            # The header comes before the numbers and has the count of all images, which is known
+            # beforehand.
             np.lib.format.write_array_header_1_0(file, header)
         file.write(chunk.tobytes())
 

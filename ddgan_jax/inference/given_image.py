@@ -1,4 +1,4 @@
-"""An image that a person gives to a model, read from a file of theirs."""
+"""Read an image that a person gives to a model from a file."""
 
 import os
 

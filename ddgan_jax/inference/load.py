@@ -34,6 +34,7 @@ def load(path: str | os.PathLike, *, num_steps: int = 0) -> Model:
     text = os.fspath(path)
     folder = _fetch(text) if text.startswith(HUB) else user_path(text, "the model's folder")
     with foreign.reading(folder, "export"):
+        # The folder of checkpoints tells a run from an export, which has none.
         is_run = RunFolder(folder).checkpoints.exists()
     model = from_run(folder, report=print) if is_run else export_format.read(folder)
     return model.in_steps(num_steps)
@@ -86,6 +87,7 @@ def from_run(
 
 @randomness.reproducible()
 def _raw_params(config: ConfigDict, directory: epath.Path, step: int) -> Params:
+    # A checkpoint holds the raw parameters within the whole state; eval_shape computes none of it.
     key = randomness.run_key(config.train.seed)
     like = jax.eval_shape(functools.partial(build.initial_state, config, key))
     return checkpoint.load_state(directory, like, step).generator.params
@@ -101,7 +103,8 @@ def _about_run(run: RunFolder, step: int, *, report: Callable[[str], None]) -> d
     metrics: dict[str, Any] = {}
     if line:
         metrics = {"source": f"{METRICS} of the run", "step": line.step, **line.metrics}
-        metrics.pop(SPEED, None)  # a property of the machine
+        # The speed is a property of the machine, and not of the model.
+        metrics.pop(SPEED, None)
     return {"provenance": provenance, "licence": origin.licence, "metrics": metrics}
 
 
@@ -112,11 +115,13 @@ def _fetch(address: str) -> epath.Path:
             f"{shown(address)} is no repository: write {HUB}user/name or {HUB}user/name@revision"
         )
     try:
+        # An extra of the package: most users open folders and need no client of the hub.
         import huggingface_hub  # pyright: ignore[reportMissingImports] an extra of the package
     except ImportError as error:
         raise UserError(f'{HUB} needs huggingface_hub: pip install "ddgan-jax[hub]"') from error
     name, _, revision = address.removeprefix(HUB).partition("@")
     try:
         return epath.Path(huggingface_hub.snapshot_download(name, revision=revision or None))
-    except Exception as error:  # of the hub, of the connection, or of a library below them
+    # Errors come from the hub, from the connection, or from a library below them.
+    except Exception as error:
         raise UserError(f"cannot fetch {address}: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""A trained generator that draws images."""
+"""Hold a trained generator with its config, and draw images with it."""
 
 import dataclasses
 import functools
@@ -21,10 +21,12 @@ from ddgan_jax.inference.drawing import Request
 from ddgan_jax.sampling import UNVARIED, Trajectory, Variation
 from ddgan_jax.state import Params
 
+# Seeds are uint32 on the devices.
 LARGEST_SEED = 2**32 - 1
 
 Integers = Sequence[int] | np.ndarray
-Images = Shaped[np.ndarray, "n h w c"]  # uint8, or float32 points of the toy sets
+# uint8, or float32 points of the toy sets.
+Images = Shaped[np.ndarray, "n h w c"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,6 +125,8 @@ class Model:
         try:
             for chunk in chunks:
                 for array in jax.tree.leaves(chunk):
+                    # uint8 images are finite; the floats that they came from have been checked on
+                    # the way.
                     if array.dtype != np.uint8 and not np.isfinite(array).all():
                         raise NotFiniteError("the images hold numbers that are not finite")
                 yield chunk
@@ -133,6 +137,8 @@ class Model:
                 "checkpoint, with `step`"
             ) from error
         except jax.errors.JaxRuntimeError as error:
+            # JAX has one class of errors for all failures on devices, and its text alone tells them
+            # apart.
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             raise UserError(
@@ -186,6 +192,8 @@ class Model:
         """Return the same model with other fields of config.sampling, which must be possible."""
         config = self.config.to_dict()
         config["sampling"].update(fields)
+        # `from_stored` checks the changed config as one from a file, so that impossible steps are
+        # refused.
         return dataclasses.replace(self, config=from_stored(config))
 
     @property
@@ -198,6 +206,7 @@ class Model:
         """Return the checksum of the parameters and everything else that images depend on."""
         # Two models with this checksum in common draw the same images, and may share a folder.
         digest = hashlib.sha256(weights.to_safetensors(self.params))
+        # Images depend on these sections of the config alone, and not on, say, a learning rate.
         parts = {k: self.config[k].to_dict() for k in ("data", "diffusion", "generator")}
         fields = json.dumps([parts, self.config.objective.prediction], sort_keys=True)
         digest.update(f"{fields} {self.num_steps}".encode())

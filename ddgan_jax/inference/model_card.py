@@ -10,7 +10,8 @@ from typing import Any
 
 from ddgan_jax.errors import shown
 
-LONGEST_TEXT = 500  # characters of a single text in the card
+# Characters of a single text in the card.
+LONGEST_TEXT = 500
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # Characters that have a meaning in Markdown within a line. Among them are ":" and "@", since
 # Markdown turns bare addresses into links.
@@ -86,6 +87,7 @@ def _parameters(dtype: str) -> list[str]:
         "",
         "`model.safetensors` and `config.json` are arrays by name and JSON, for any program.",
     ]
+    # NumPy has no bfloat16 of its own, so that only these arrays need an explanation.
     if dtype != "bfloat16":
         return [*lines, ""]
     lines.append("The arrays are bfloat16, which NumPy knows after `pip install ml_dtypes`:")

@@ -45,6 +45,8 @@ def list_parts(folder: epath.Path) -> list[Part]:
     """
     parts: list[Part] = []
     for path in entries(folder, after=".npy"):
+        # Names of ten digits sort like their numbers, so that each part must begin where the last
+        # one ended.
         done = parts[-1].last if parts else 0
         name = re.fullmatch(r"(\d{10})-(\d{10})\.npy", path.name, re.ASCII)
         if not name:
@@ -55,6 +57,7 @@ def list_parts(folder: epath.Path) -> list[Part]:
                 f"{shown(folder, 300)} has lost a part before image {first}: move it and begin anew"
             )
         part = Part(_opened(path), first, last)
+        # The name promises a number of images, which the header must hold.
         if len(part.file.forms[""].shape) < 2 or part.file.forms[""].shape[0] != last - first:
             _refuse(path, "is damaged")
         if parts and _form(part) != _form(parts[0]):

@@ -34,6 +34,7 @@ def place_of(out: str | os.PathLike) -> Place:
     """
     written = os.fspath(out)
     path = user_path(written, "out")
+    # epath drops a "/" at the end, so that the text as written is asked.
     form = "" if written.endswith("/") else path.suffix.lower()
     if form in _OTHER_FORMS:
         raise UserError(
@@ -56,6 +57,7 @@ def place_of(out: str | os.PathLike) -> Place:
 
 def _is_utf8(path: epath.Path) -> bool:
     try:
+        # Python keeps bytes that are not UTF-8 as surrogates, which cannot be encoded.
         os.path.abspath(path).encode()
     except UnicodeEncodeError:
         return False

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from ddgan_jax.files.progress import Pace, duration
 
-SECONDS_BETWEEN_LINES = 10.0  # where stderr is no terminal
+# Time between lines where stderr is no terminal, as in the log of a cluster.
+SECONDS_BETWEEN_LINES = 10.0
 
 
 def with_progress(chunks: Iterable[np.ndarray], done: int, total: int) -> Iterator[np.ndarray]:
@@ -34,9 +35,12 @@ def with_progress(chunks: Iterable[np.ndarray], done: int, total: int) -> Iterat
     with contextlib.closing(bar):
         for chunk in chunks:
             yield chunk
+            # The caller asks for the next chunk when the last one is written, so that this counts
+            # written images.
             done += len(chunk)
             bar.update(len(chunk))
             speed = pace.mark(done, time.monotonic())
+            # The first chunk has no speed, see above.
             if speed is None:
                 continue
             text = f"{speed[0]:,.3g} images/s, {duration(speed[1])} left"

@@ -1,4 +1,4 @@
-"""The work of `ddgan sample`: which images of which model go into which file."""
+"""Do the work of `ddgan sample`: find out which images of which model go into which file."""
 
 import functools
 import hashlib
@@ -20,7 +20,8 @@ from ddgan_jax.inference.model import Model
 from ddgan_jax.inference.places import place_of
 from ddgan_jax.sampling import UNVARIED, Variation
 
-MOST_IN_A_GRID = 10_000  # images
+# Images of one picture, which is made in memory.
+MOST_IN_A_GRID = 10_000
 
 
 class Options(NamedTuple):
@@ -58,6 +59,7 @@ def sample_command(
     """
     place = place_of(out)
     model = load.open_model(workdir, export_dir, step).in_steps(num_steps)
+    # Before the job is made: a model that cannot draw has no use for options.
     model.check_drawable()
     job = make_job(model, seeds, options)
     if place.form == ".png":
@@ -79,6 +81,7 @@ def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Jo
     def draw(positions: np.ndarray) -> Iterator[np.ndarray]:
         chosen, varied = jax.tree.map(lambda a: a[positions], (request, variation))
         if x_0 is not None:
+            # Every image begins with the same given one; broadcasting makes no copies on the host.
             varied = varied._replace(x_0=np.broadcast_to(x_0, (len(positions), *x_0.shape)))
         for drawn in model.draw(chosen, varied, start=start, trajectory=options.trajectory):
             if not options.trajectory:
@@ -152,6 +155,7 @@ def _columns(model: Model, seeds: Sequence[int], options: Options) -> int | None
         return model.num_steps - (options.start or 0)
     if options.interpolate:
         return options.interpolate + 2
+    # With labels each class has a row of its own.
     return len(seeds) if options.labels else None
 
 
@@ -160,6 +164,7 @@ def _names(request: drawing.Request, variation: Variation) -> list[str]:
     others, weights = variation.other_seeds, variation.weights
     if others is None or weights is None:
         return drawing.names(request)
+    # The seeds of both ends and the weight make the name of an image between them unique.
     ways = zip(request.labels, request.seeds, others, weights, strict=True)
     return [f"class{c:04d}_{a:06d}_{b:06d}_{weight:.4f}" for c, a, b, weight in ways]
 

@@ -69,8 +69,11 @@ def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
         labels = jnp.zeros_like(seeds, jnp.int32) if labels is None else labels
         count = seeds.shape[0]
         chunks = -(-count // size)
+        # The last chunk is filled up with the first images again, as np.resize does in `drawing`.
         filled = jnp.arange(chunks * size) % count
         inputs = tuple(part[filled].reshape(chunks, size) for part in (seeds, labels))
+        # `map` and not `vmap`: chunks go one after another, each with the shapes that `drawing`
+        # compiles.
         drawn = jax.lax.map(lambda chunk: finish(sampler(params, *chunk).x_t[-1]), inputs)
         return drawn.reshape(chunks * size, *drawn.shape[2:])[:count]
 

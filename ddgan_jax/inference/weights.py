@@ -21,7 +21,8 @@ from ddgan_jax.files import foreign
 from ddgan_jax.models.parameters import named, nested
 from ddgan_jax.state import Params
 
-LARGEST_HEADER = 32 * 2**20  # bytes; a network of a thousand arrays has 100,000
+# Bytes of a header; a network of a thousand arrays has 100,000.
+LARGEST_HEADER = 32 * 2**20
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
 _DTYPES_THERE = {"F32": DTYPES["float32"], "BF16": DTYPES["bfloat16"]}
@@ -47,6 +48,7 @@ def dtype_of(params: Params) -> str:
 
 def to_safetensors(params: Params) -> bytes:
     """Return the bytes of a safetensors file with the arrays by their names."""
+    # safetensors asks for contiguous arrays, which transposed ones are not.
     arrays = {name: np.ascontiguousarray(array) for name, array in named(params).items()}
     return safetensors.numpy.save(arrays, metadata={"format": "ddgan_jax"})
 
@@ -70,6 +72,7 @@ def from_safetensors(content: bytes, template: Params, source: str | os.PathLike
         raise UserError(
             f"{shown(source, 300)} is of another network than its config: {_listed(wrong)} differ"
         )
+    # `dtype_of` reads the type of the first array for all of them.
     if len({array.dtype for array in arrays.values()}) > 1:
         raise UserError(f"{shown(source, 300)} holds numbers of several types")
     for name, array in arrays.items():

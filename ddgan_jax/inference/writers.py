@@ -30,7 +30,8 @@ from ddgan_jax.inference.places import Place, place_of
 from ddgan_jax.inference.progress import with_progress
 
 JOB = ".job.json"
-LARGEST_JOB = 2**20  # bytes
+# Bytes of the description of a job.
+LARGEST_JOB = 2**20
 
 
 class Job(NamedTuple):
@@ -74,6 +75,8 @@ def _write_file(job: Job, place: Place) -> None:
     if out.exists():
         raise UserError(f"{shown(out, 300)} exists already: name another file, or move it")
     parts = out.parent / f"{out.name}.parts"
+    # A file has all images or none, so that their number and their facts belong to its identity; a
+    # folder may grow.
     identity = {**job.what, "count": job.num_images, "facts": _checksum(job.facts)}
     with write_errors(out):
         with _claimed(parts, identity, ".npy"):
@@ -81,6 +84,7 @@ def _write_file(job: Job, place: Place) -> None:
         with replacing(out) as unfinished:
             form = formats.FORMATS[place.form]
             form.write(unfinished, job.num_images, job.facts, read_parts(parts))
+            # Reading the count finds what a full disk has cut off, while the parts are still there.
             if not formats.holds(unfinished, place.form, job.num_images):
                 raise UserError(
                     f"{shown(out, 300)} could not be written: not all of its {job.num_images:,} "
@@ -110,8 +114,10 @@ def _write_folder(job: Job, out: epath.Path) -> None:
         for chunk in with_progress(
             job.draw(missing), job.num_images - len(missing), job.num_images
         ):
+            # The chunk stands first: zip then stops at its end before it takes a position.
             for image, position in zip(chunk, remaining, strict=False):
                 write_atomically(out / names[position], formats.to_png(image))
+        # Somebody may have taken images away while others were drawn.
         if left := len(_missing(out, names)):
             raise UserError(
                 f"{left:,} of {job.num_images:,} images in {shown(out, 300)} could not be written, "
@@ -157,6 +163,7 @@ def _claim(folder: epath.Path, what: Mapping[str, Any], ours: str) -> None:
         found = foreign.read_bytes(mark, "description of images", most=LARGEST_JOB)
         if found == description:
             return
+        # A damaged description has a message of its own; another one in order is of another model.
         foreign.decode_json(found, source=mark)
         raise UserError(
             f"{shown(folder, 300)} holds images of another model, or drawn with other options: "
