@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def load(path: "str | os.PathLike", *, num_steps: int = 0) -> "Model":
-    """The model of an export, of a run folder, or of "hf://user/repository".
+    """Return the model of an export, of a run folder, or of "hf://user/repository".
 
         ddgan_jax.load("exports/digits").sample(seeds=range(64))
 

@@ -1,4 +1,4 @@
-"""Where the program `ddgan` begins; `python -m ddgan_jax` is the same."""
+"""Start the program `ddgan`; `python -m ddgan_jax` does the same."""
 
 import sys
 

@@ -98,7 +98,7 @@ def train_step_options(platform: str) -> Mapping[str, str]:
 
 
 def _accepts(option: str, value: str) -> bool:
-    """Whether XLA compiles a program with the option."""
+    """Return whether XLA compiles a program with the option."""
     import jax
 
     try:

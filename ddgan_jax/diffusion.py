@@ -1,4 +1,4 @@
-"""Forward diffusion and its Gaussian posterior, as functions of a step's coefficients.
+"""Diffuse images and draw from the Gaussian posterior, given the coefficients of a step.
 
     q(x_{t+1} | x_t) = N(sqrt(1 - beta_{t+1}) x_t, beta_{t+1} I)                              (1)
     q(x_t | x_0) = N(sqrt(abar_t) x_0, (1 - abar_t) I)                                         (2)

@@ -1,8 +1,8 @@
-"""The devices: placement of values, and the mapping of a step. Nothing else knows devices.
+"""Place values on devices and map a step over them. Nothing else knows devices.
 
 A step is written for one device. Here it is mapped over all of them. The state is replicated (an
-ordinary array without a leading device axis) or, as far as it may be, sharded; the batch is sharded
-along its first axis, and inside the step the devices are the axis AXIS.
+ordinary array without a leading device axis) or, as far as it may be, sharded. The batch is sharded
+along its first axis. Inside the step the devices are the axis AXIS.
 
 On several hosts each process feeds its own devices and holds its own copies; `devices` is always
 the list of all devices of the job, in the same order on every process.

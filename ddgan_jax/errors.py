@@ -1,4 +1,4 @@
-"""Exceptions that are written for the user, and the parts of their messages."""
+"""Define the exceptions that are written for the user, and make the parts of their messages."""
 
 import difflib
 from collections.abc import Iterable

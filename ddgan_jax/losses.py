@@ -1,4 +1,4 @@
-"""Terms beside the adversarial ones: R1, auxiliary forward diffusion, a denoising regulariser.
+"""Compute the terms beside the adversarial ones: R1, forward diffusion, denoising.
 
 A generator predicts x_0' = G(x_{t+1}, t, z) and thereby a sample x_t' ~ q(x_t | x_{t+1}, x_0') of
 the denoising distribution. The discriminator D gives logits. Its adversarial losses stand in

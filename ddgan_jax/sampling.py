@@ -1,4 +1,4 @@
-"""Sampling: a few denoising steps from noise to an image, one seed for each image.
+"""Sample in a few denoising steps from noise to an image, one seed for each image.
 
     x_T ~ N(0, I);   for t = T-1 .. 0:  z ~ p(z),  x_t = denoise(G(x_{t+1}, t, z), x_{t+1})     (1)
 
@@ -43,7 +43,8 @@ class Trajectory(NamedTuple):
     """The results of each of the n steps, (n, N, H, W, C); the images are x_t[-1]."""
 
     x_t: AnyArray
-    x_0: AnyArray | None  # the step's prediction; None where the generator predicts x_t
+    # The step's prediction; None where the generator predicts x_t.
+    x_0: AnyArray | None
 
 
 class Variation(NamedTuple):
@@ -54,8 +55,10 @@ class Variation(NamedTuple):
 
     other_seeds: AnyArray | None = None  # uint32 (N,)
     weights: AnyArray | None = None  # float32 (N,), 0 to 1
-    latent_seeds: AnyArray | None = None  # uint32 (N,), whose z the generator gets in every step
-    x_0: AnyArray | None = None  # float32 (N, H, W, C), [-1, 1], diffused to where the chain begins
+    # uint32 (N,). The generator gets their z in every step.
+    latent_seeds: AnyArray | None = None
+    # float32 (N, H, W, C) in [-1, 1], diffused to the level at which the chain begins.
+    x_0: AnyArray | None = None
 
 
 UNVARIED = Variation()

@@ -82,7 +82,8 @@ class Transition(NamedTuple):
     """
 
     time: Array  # of x_t. int: t; or float: 1000 s
-    next_time: Array  # of x_{t+1}. int: t as well, as in DDGAN's networks; or float: 1000 tau
+    # Of x_{t+1}. int: t as well, as in DDGAN's networks; or float: 1000 tau.
+    next_time: Array
 
     signal: Array  # sqrt(abar_t), equation 5
     noise: Array  # sqrt(1 - abar_t)

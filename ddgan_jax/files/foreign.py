@@ -31,7 +31,8 @@ T = TypeVar("T")
 LARGEST_JSON = 64 * 2**20  # bytes of a whole JSON file
 LARGEST_LINE = 2**20  # bytes of a line of a log
 DEEPEST = 50  # levels of nesting
-MOST_NAMED = 3  # lines of a log that are named as skipped
+# Lines of a log that are named as skipped.
+MOST_NAMED = 3
 
 
 # ------------------------------------------------------------------------------------- errors

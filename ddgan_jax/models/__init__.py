@@ -1,4 +1,4 @@
-"""The networks, and the only files that know Flax. `registry` holds how the rest sees them."""
+"""Define the networks. No other files know Flax, and `registry` is how the rest sees them."""
 
 from ddgan_jax.models.registry import (
     Discriminator,

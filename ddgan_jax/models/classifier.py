@@ -1,4 +1,4 @@
-"""A small convolutional classifier, whose features stand in for Inception's on any labelled set.
+"""Define a small classifier with features that stand in for Inception's on any labelled set.
 
 Whatever the size of the images, a first convolution leaves about 16 x 16 places, so that training
 takes minutes on a CPU for any of them.
@@ -14,7 +14,8 @@ from jaxtyping import Float, UInt8
 from ddgan_jax.state import AnyArray, Params
 
 NUM_FEATURES = 128
-SIDE = 16  # places that the first convolution leaves, about
+# The first convolution leaves about so many places in a row.
+SIDE = 16
 # Features should not depend on the accelerator; see models.inception.
 PRECISION = jax.lax.Precision.HIGHEST
 
@@ -53,7 +54,7 @@ class Classifier(nn.Module):
 
 
 def init_params(key: jax.Array, shape: tuple[int, int, int], num_classes: int) -> Params:
-    """Fresh float32 parameters for images of the shape (H, W, C)."""
+    """Return fresh float32 parameters for images of the shape (H, W, C)."""
     return Classifier(num_classes).init(key, jnp.zeros((1, *shape)))["params"]
 
 
@@ -61,6 +62,7 @@ def classify(
     params: Params, images: UInt8[AnyArray, "b h w c"]
 ) -> tuple[Float[jax.Array, "b 128"], Float[jax.Array, "b classes"]]:
     """Return features and logits of uint8 images."""
+    # The parameters say how many classes there are, so that no caller has to.
     num_classes = params["logits"]["bias"].shape[0]
     x = images.astype(jnp.result_type(float)) / 127.5 - 1
     return cast(tuple, Classifier(num_classes).apply({"params": params}, x))

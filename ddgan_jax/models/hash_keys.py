@@ -1,4 +1,4 @@
-"""Random keys for initial parameters, whose draws compile in no time.
+"""Make random keys for initial parameters, the draws of which compile in no time.
 
 JAX's own generators are compiled again for each array of a network: on a CPU that was 26 s of the
 27 s that the parameters of a small DDGAN took, and 3 to 4 s of 4 s with these. Number i of an array
@@ -20,12 +20,12 @@ from jax.extend.random import define_prng_impl
 
 
 def hash_key(key: jax.Array) -> jax.Array:
-    """A key of this kind from one of JAX's default kind, both scalars."""
+    """Return a key of this kind from one of JAX's default kind, both scalars."""
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=_IMPLEMENTATION)
 
 
 def mix(x: jax.Array) -> jax.Array:
-    """h of equation 1, a bijection of the 32-bit numbers that spreads every bit over all."""
+    """Return h of equation 1, a bijection of the 32-bit numbers that spreads every bit over all."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
     x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
     return x ^ (x >> 15)
@@ -36,6 +36,7 @@ def _seed(seed: jax.Array) -> jax.Array:
 
 
 def _fold_in(key: jax.Array, data: jax.Array) -> jax.Array:
+    # The words of the new key take the old ones in either order, or they would be equal.
     return jnp.stack([mix(mix(data.astype(jnp.uint32) ^ key[1 - i]) + key[i]) for i in range(2)])
 
 
@@ -47,6 +48,7 @@ def _split(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def _random_bits(key: jax.Array, bit_width: int, shape: tuple[int, ...]) -> jax.Array:
+    # JAX asks for 64 bits where floats are 64 bits wide.
     if bit_width == 64:
         low, high = (_random_bits(half, 32, shape) for half in _split(key, (2,)))
         return low.astype(jnp.uint64) | (high.astype(jnp.uint64) << 32)

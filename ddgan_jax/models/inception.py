@@ -1,4 +1,4 @@
-"""The InceptionV3 of the Frechet Inception Distance, for evaluation alone.
+"""Define the InceptionV3 of the Frechet Inception Distance, for evaluation alone.
 
 It is the network of 2015 that Heusel et al. score with, not the one of torchvision: 1008 classes,
 average pools that divide by the number of real cells, and a maximum pool in the last block. Its
@@ -31,6 +31,8 @@ class Unit(nn.Module):
         shape = (*self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.he_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        # Not `nn.Conv`: so the kernel and the bias lie directly under the published name of the
+        # unit.
         x = jax.lax.conv_general_dilated(
             x,
             kernel,
@@ -43,27 +45,27 @@ class Unit(nn.Module):
 
 
 def halving(features: int, name: str) -> Unit:
-    """A 3x3 unit of stride 2 without padding."""
+    """Return a 3x3 unit of stride 2 without padding."""
     return Unit(features, (3, 3), 2, "VALID", name=name)
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Means over 3x3 cells; at the border over those that exist."""
+    """Return means over 3x3 cells; at the border over those that exist."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maxima over 3x3 cells."""
+    """Return maxima over 3x3 cells."""
     return nn.max_pool(x, (3, 3), padding="SAME")
 
 
 def halving_max_pool(x: jax.Array) -> jax.Array:
-    """Maxima over 3x3 cells, stride 2, without padding."""
+    """Return maxima over 3x3 cells, stride 2, without padding."""
     return nn.max_pool(x, (3, 3), strides=(2, 2))
 
 
 def join(*branches: jax.Array) -> jax.Array:
-    """Branches along the channels."""
+    """Concatenate branches along the channels."""
     return jnp.concatenate(branches, axis=-1)
 
 
@@ -158,6 +160,7 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # 299 pixels to 35: the stem.
         x = halving(32, name="Conv2d_1a_3x3")(x)
         x = Unit(32, (3, 3), padding="VALID", name="Conv2d_2a_3x3")(x)
         x = Unit(64, (3, 3), name="Conv2d_2b_3x3")(x)
@@ -165,6 +168,7 @@ class InceptionV3(nn.Module):
         x = Unit(80, name="Conv2d_3b_1x1")(x)
         x = Unit(192, (3, 3), padding="VALID", name="Conv2d_4a_3x3")(x)
         x = halving_max_pool(x)
+        # 35 x 35, then 17 x 17, then 8 x 8.
         x = MixedA(32, name="Mixed_5b")(x)
         x = MixedA(64, name="Mixed_5c")(x)
         x = MixedA(64, name="Mixed_5d")(x)
@@ -175,6 +179,8 @@ class InceptionV3(nn.Module):
         x = MixedC(192, name="Mixed_6e")(x)
         x = MixedD(name="Mixed_7a")(x)
         x = MixedE(maximum=False, name="Mixed_7b")(x)
+        # A maximum pool in the last block is a peculiarity of the network of 2015, and part of the
+        # score.
         x = MixedE(maximum=True, name="Mixed_7c")(x)
         pool3 = x.mean((1, 2))
         classify = nn.Dense(NUM_CLASSES, use_bias=False, precision=PRECISION, name="fc")

@@ -1,4 +1,4 @@
-"""The names of a network's parameters in files: "down_0_block_0/conv_0/kernel".
+"""Name a network's parameters in files, as in "down_0_block_0/conv_0/kernel".
 
 A network has its parameters in nested dicts, a file has them by name. These two functions alone go
 from one to the other.
@@ -20,10 +20,12 @@ def named(params: Params) -> dict[str, Any]:
     Leaves may be anything, such as shapes. Raises ValueError for a module whose name holds the
     separator, since its parameters could be taken for those of another module.
     """
+    # Paths as tuples first, since joined names would hide a separator inside of one.
     paths = traverse_util.flatten_dict(params)
     for path in paths:
         if any(SEPARATOR in part for part in path):
             raise ValueError(f"the name of a module holds {SEPARATOR!r}: {path}")
+    # Files do not depend on the order in which a network was built.
     return dict(sorted(traverse_util.flatten_dict(params, sep=SEPARATOR).items()))
 
 

@@ -1,4 +1,4 @@
-"""The networks that a config can name, behind two signatures that everything else sees:
+"""Build the networks that a config can name, behind two signatures that everything else sees:
 
     generate(params, x_{t+1}, t, z, labels, dropout_keys) -> output, of the shape of x_{t+1}
     discriminate(params, x_t, t, x_{t+1} or None, labels, dropout_keys) -> Judgement
@@ -29,16 +29,19 @@ from ddgan_jax.state import AnyArray, Images, Judgement, Keys, Labels, Params
 Arrange = Callable[..., tuple]
 # (x, output of the module) -> Judgement.
 Read = Callable[[AnyArray, jax.Array], Judgement]
-Times = Float[AnyArray, " b"] | Any  # integers of a discrete schedule, floats of a continuous one
+# Integers of a discrete schedule, floats of a continuous one.
+Times = Float[AnyArray, " b"] | Any
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Generator:
     """A Flax module that is called as `generate`."""
 
-    module: Any  # a Flax module, or whatever has its methods init and apply
+    # A Flax module, or another object with its methods `init` and `apply`.
+    module: Any
     arrange: Arrange
-    has_dropout: bool  # whether the module takes dropout keys at all
+    # Whether the module takes dropout keys at all.
+    has_dropout: bool
 
     def __call__(
         self,
@@ -116,10 +119,12 @@ def discriminator(config: ConfigDict) -> Discriminator:
 def init_params(config: ConfigDict, key: jax.Array) -> tuple[Params, Params]:
     """Return fresh float32 parameters (generator, discriminator) from one random key."""
     size, channels = config.data.image_size, config.data.channels
+    # Flax finds the shapes of the parameters from an example, and its values do not matter.
     x = jnp.zeros((1, size, size, channels))
     t, labels = jnp.zeros((1,)), jnp.zeros((1,), jnp.int32)
     z = jnp.zeros((1, *latent_shape(config)))
     x_tp1 = x if config.objective.joint else None
+    # Keys of this kind compile far faster; `hash_keys` has the figures.
     generator_key, discriminator_key = jax.random.split(hash_key(key))
     g, d = generator(config), discriminator(config)
     g_params = g.module.init(generator_key, *g.arrange(x, t, z, labels))
@@ -135,6 +140,7 @@ def abstract_params(config: ConfigDict) -> tuple[Params, Params]:
 
 def latent_shape(config: ConfigDict) -> tuple[int, ...]:
     """Return the shape of one example's z: (L,), or an image's where z is further channels."""
+    # A U-Net takes z as further channels of its input.
     if config.generator.name != "unet":
         return (config.generator.latent_dim,)
     data = config.data
@@ -154,6 +160,7 @@ def _as_channels(config: ConfigDict) -> Arrange:
     """Return the arguments of a U-Net, whose second image is further channels of the first."""
     has_classes = config.data.num_classes > 0
 
+    # A U-Net without classes has no embedding, which labels would look for.
     def arrange(x, t, other, labels) -> tuple:
         inputs = x if other is None else jnp.concatenate([x, other.astype(x.dtype)], axis=-1)
         return inputs, t, labels if has_classes else None
@@ -202,6 +209,7 @@ def _compute_dtype(config: ConfigDict) -> Any:
 
 
 def _ncsnpp(config: ConfigDict) -> ncsnpp.NCSNpp:
+    # The group of a config also has fields for other uses, such as the network's name.
     known = ncsnpp.NCSNpp.__annotations__.keys() - {"name"}  # Flax's own field
     fields = {k: v for k, v in config.generator.items() if k in known}
     return ncsnpp.NCSNpp(

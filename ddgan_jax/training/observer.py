@@ -50,7 +50,7 @@ class Observer:
     def __init__(
         self, config: ConfigDict, dataset: Dataset, devices: distributed.Devices, out: Reporter
     ):
-        """dataset: of the run, for scores. devices: of all processes. out: takes what is found."""
+        """Take the data set for scores, the devices of all processes, and the reporter `out`."""
         self._config, self._dataset, self._devices, self._out = config, dataset, devices, out
         # Each process draws on its own devices, so that one can draw without the others.
         local, sampler = distributed.local(devices), build.sampler(config)

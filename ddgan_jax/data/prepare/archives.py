@@ -24,7 +24,8 @@ from ddgan_jax.data.published import CIFAR_BINARY, COUNTS, PUBLISHED, file_names
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign, paths
 
-Splits = Mapping[str, tuple[np.ndarray, np.ndarray]]  # split: uint8 (N, H, W, C), int64 (N,)
+# By the split's name: images, uint8 (N, H, W, C), and labels, int64 (N,).
+Splits = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 # Bytes of one file; a batch of CIFAR-10 has 31 million, MNIST's images 47 million.
 LARGEST_MEMBER = 64 * 2**20
