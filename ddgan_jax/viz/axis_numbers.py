@@ -1,13 +1,16 @@
-"""Numbers on axes: round ones that enclose the data, and short texts for them."""
+"""Choose round numbers that enclose the data of an axis, and write them in few characters."""
 
 import bisect
 import math
 from collections.abc import Sequence
 
-SMALLEST = 1e-290  # the size of a number below which it is drawn as zero
-SHARE = 1e-9  # of a number: the distance below which two numbers are drawn as one
+# Size of a number below which it is drawn as zero.
+SMALLEST = 1e-290
+# Share of a number: two numbers that are closer than that are drawn as one.
+SHARE = 1e-9
 STEPS = (1, 2, 2.5, 5, 10)
-MOST_GAPS = 7  # between the numbers of a logarithmic axis
+# Gaps between the numbers of a logarithmic axis.
+MOST_GAPS = 7
 
 
 def round_ticks(low: float, high: float) -> list[float]:
@@ -23,6 +26,7 @@ def round_ticks(low: float, high: float) -> list[float]:
         low, high = low - half, high + half
     # MaxNLocator also returns the numbers just outside, between which an axis can end.
     ticks = MaxNLocator(nbins=6, steps=STEPS).tick_values(low, high)
+    # Twelve digits drop what rounding leaves, as in 0.30000000000000004.
     return [float(f"{tick:.12g}") for tick in ticks]
 
 
@@ -33,6 +37,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     """
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 2)
     fine = [float(f"{m}e{p}") for p in powers for m in (1, 2, 5)]
+    # Every third of 1, 2, 5 is a power of ten: these alone are left where the data span decades.
     for ticks in (fine, fine[::3]):
         first = bisect.bisect_right(ticks, low) - 1
         last = max(bisect.bisect_left(ticks, high), first + 1)
@@ -40,6 +45,7 @@ def log_ticks(low: float, high: float) -> list[float]:
             break
     enclosing = ticks[first : last + 1]
     stride = math.ceil((last - first) / MOST_GAPS)
+    # The last number is kept whatever the stride, since the axis must enclose the data.
     return enclosing if stride == 1 else [*enclosing[:-1:stride], enclosing[-1]]
 
 

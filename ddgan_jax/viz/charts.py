@@ -1,4 +1,4 @@
-"""Line and scatter charts as SVG text, for light and for dark pages.
+"""Draw line and scatter charts as SVG text, for light and for dark pages.
 
 matplotlib draws them, through its objects rather than pyplot, so that no state outlives a call. Its
 output is then made fit for a page: namespaces and identifiers go, and each mark gets a text that
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 LINES, DOTS = (480, 260), (760, 440)  # width and height of both kinds, in pixels
 LEFT, RIGHT, BOTTOM, TOP = 60, 18, 42, 34  # margins; a legend adds to the last one
 ROW = 18  # height of a line of the legend
-CHARACTER = 6.7  # mean width at 12 px; a browser measures its own font only when it draws
+# Mean width of a character at 12 px; a browser measures its own font only when it draws.
+CHARACTER = 6.7
 NOISY_FROM = 60  # points, from which a line is drawn faintly, with its running mean
 
 # Each colour with the one that takes its place on a dark page.

@@ -19,7 +19,8 @@ from ddgan_jax.inference import weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.viz import distances
 
-WHITEST = 0.25  # standard deviation, of values in [-1, 1], that the map shows as white
+# Standard deviation, of values in [-1, 1], that the map shows as white.
+WHITEST = 0.25
 
 
 class Denoising(NamedTuple):
@@ -55,6 +56,7 @@ def denoise_once(
     """
     config = model.config
     sampler = build.sampler(config)
+    # Noise is that of the sampler itself, so that each draw equals one of `ddgan sample`.
     noise = sampler.noise(jnp.asarray(seeds, jnp.uint32))
     posterior = noise.posterior
     if same_posterior:
@@ -70,6 +72,7 @@ def denoise_once(
     for i in reversed(range(sampler.schedule.num_timesteps)):
         now = jax.tree.map(lambda c, i=i: c[i], steps)
         x_k = sampling.diffused(now, x_0, noise.x_T[0])
+        # The step takes coefficients for each image of a batch, and all draws have the same.
         each = jax.tree.map(lambda c: jnp.full(len(seeds), c), now)
         x = jnp.broadcast_to(x_k, (len(seeds), *x_k.shape))
         noisy.append(np.asarray(x_k))
@@ -91,6 +94,7 @@ def picture(
     clean = np.broadcast_to(image, (steps, 1, *image.shape))
     given = np.concatenate([clean, images.to_uint8(drawn.x_k)[:, None]], axis=1)
     of_pixels = drawn.outputs.std(1).mean(-1, keepdims=True)[:, None]
+    # to_uint8 maps [-1, 1] to black and white, and 0 to WHITEST is stretched over that.
     spread = images.to_uint8(2 * np.broadcast_to(of_pixels, clean.shape) / WHITEST - 1)
     blocks = [drawn.x_0, drawn.x_km1] if drawn.x_0 is not None else [drawn.x_km1]
     return images.side_by_side([given, *map(images.to_uint8, blocks), spread])
@@ -103,6 +107,7 @@ def table(model: Model, drawn: Denoising) -> str:
     what = "predictions of x_0" if drawn.x_0 is not None else "draws of x_{k-1}"
     lines = [f"k  signal  noise  mean L2 between the {drawn.outputs.shape[1]} {what}"]
     for k, outputs in enumerate(drawn.outputs, 1):
+        # The arrays begin with the noisiest step, which k counts last.
         signal, noise = float(steps.next_signal[-k]), float(steps.next_noise[-k])
         lines.append(f"{k}  {signal:6.3f}  {noise:5.3f}  {distances.mean_pairwise(outputs):.4g}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Distances between images: the L2 norm of their difference, with both in [-1, 1]."""
+"""Measure distances between images: the L2 norm of their difference, with both in [-1, 1]."""
 
 import itertools
 
@@ -17,5 +17,6 @@ def from_one(
     images: UInt8[np.ndarray, "n h w c"], one: UInt8[np.ndarray, "h w c"]
 ) -> Float64[np.ndarray, " n"]:
     """Return the distance of each image from a given one."""
+    # Integers are exact, so that the distances of equal images are equal, in any order.
     difference = images.astype(np.int64) - one
     return np.sqrt(np.square(difference).sum((1, 2, 3))) / HALF_RANGE

@@ -47,6 +47,8 @@ def strokes(picture: UInt8[np.ndarray, "h w c"], colours: int) -> UInt8[np.ndarr
     gray = picture.shape[-1] == 1
     painted = Image.fromarray(picture[..., 0] if gray else picture)
     reach = round(BRUSH * min(painted.size) / 2)
+    # Pillow's median filter takes odd widths alone.
     flat = painted.filter(ImageFilter.MedianFilter(2 * reach + 1)).convert("RGB")
+    # Dithering would mix the flat colours again.
     flat = flat.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=10, dither=Image.Dither.NONE)
     return np.asarray(flat.convert(painted.mode)).reshape(picture.shape)

@@ -1,4 +1,4 @@
-"""Places for the labels of dots, where they cover neither dots nor each other.
+"""Find places for the labels of dots, where they cover neither dots nor each other.
 
 All coordinates are pixels; the first grows to the right, the second upwards.
 """
@@ -7,10 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from matplotlib.transforms import Bbox
 
-HALF_LINE = 8  # half the height of a line of text
-BESIDE, ABOVE = 9, 7  # from the middle of a dot to the edge, and to the middle, of a label
-DOT = 6  # radius of the area that labels keep free
-AWAY = (0, 8, 22, 38, 56)  # further distances from the dot, the nearest tried first
+# Half the height of a line of text.
+HALF_LINE = 8
+# From the middle of a dot to the edge, and to the middle, of a label.
+BESIDE, ABOVE = 9, 7
+# Radius of the area that labels keep free.
+DOT = 6
+# Further distances from the dot, the nearest tried first.
+AWAY = (0, 8, 22, 38, 56)
 # Right, left, below, above, and the corners.
 SIDES = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))
 
@@ -38,5 +42,7 @@ def _candidates(dot: Point, width: float) -> Iterator[Bbox]:
     for away in AWAY:
         lefts = {1: x + BESIDE + away, -1: x - BESIDE - away - width, 0: x - width / 2}
         middles = {1: y + ABOVE + away, -1: y - ABOVE - away, 0: y}
+        # Right at the dot only the places to its right and left are tried: above and below the text
+        # would touch it.
         for side, height in SIDES if away else SIDES[:2]:
             yield Bbox.from_bounds(lefts[side], middles[height] - HALF_LINE, width, 2 * HALF_LINE)

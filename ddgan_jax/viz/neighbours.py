@@ -17,8 +17,10 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.images import HALF_RANGE
 from ddgan_jax.viz import distances
 
-CHUNK_BYTES = 64 * 2**20  # of a chunk of the set and its distances, in float32
-SPARE = 8  # candidates beyond those asked for, from which the exact distances choose
+# Bytes of a chunk of the set and its distances, in float32.
+CHUNK_BYTES = 64 * 2**20
+# Candidates beyond those asked for, from which the exact distances choose.
+SPARE = 8
 
 
 class Neighbours(NamedTuple):
@@ -47,12 +49,16 @@ def nearest(
     u = _centred(queries)
     best = np.full((len(u), 0), np.inf, np.float32)
     ids = np.zeros((len(u), 0), np.int64)
-    rows = max(1, chunk_bytes // (4 * sum(u.shape)))  # their pixels, and distances to all queries
+    # A chunk needs memory for its pixels, and for its distances to all queries.
+    rows = max(1, chunk_bytes // (4 * sum(u.shape)))
     with tqdm(total=count, desc="comparing", unit="img", delay=2, disable=None) as bar:
         for first in range(0, count, rows):
             chunk = np.arange(first, min(first + rows, count))
             v = _centred(dataset.read(chunk)[0])
-            squares = np.square(v).sum(1) - 2 * (u @ v.T)  # |u|^2 is that of all
+            # The term |u|^2 is left out: it is the same for all candidates of a query.
+            squares = np.square(v).sum(1) - 2 * (u @ v.T)
+            # The best so far compete with the chunk, and the stable sort keeps earlier ids before
+            # equal ones.
             best = np.concatenate([best, squares], axis=1)
             ids = np.concatenate([ids, np.broadcast_to(chunk, squares.shape)], axis=1)
             kept = np.argsort(best, axis=1, kind="stable")[:, : k + SPARE]

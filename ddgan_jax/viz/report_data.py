@@ -19,8 +19,10 @@ from ddgan_jax.files.foreign import reading
 from ddgan_jax.files.paths import entries, run_folder_path
 from ddgan_jax.files.run_folder import CONFIG, SPEED, MetricsLine, RunFolder, Start
 
-MOST_EVALUATIONS = 100  # result files that are read
-SLOWEST = 1e-6  # images per second; less is no speed
+# Result files that are read.
+MOST_EVALUATIONS = 100
+# Images per second; less is no speed, and would make the time of training endless.
+SLOWEST = 1e-6
 
 
 class Run(NamedTuple):
@@ -44,6 +46,7 @@ class Run(NamedTuple):
     @property
     def step(self) -> int:
         """Return the last step that something was logged or drawn at, 0 for none."""
+        # A grid may be newer than the last line, since both have intervals of their own.
         return max([line.step for line in self.lines[-1:]] + [*self.grids, 0])
 
 
@@ -60,7 +63,8 @@ def read(workdir: str | os.PathLike) -> Run:
             )
     left_out: list[str] = []
 
-    def report(line: str) -> None:  # where the folder lies is nobody else's business
+    # The page may go to other people: where the folder lies is nobody else's business.
+    def report(line: str) -> None:
         left_out.append(line.replace(f"{path}/", ""))
 
     return Run(
@@ -108,6 +112,7 @@ def _evaluations(folder: RunFolder, report: Callable[[str], None]) -> Iterable[t
 
 def _by_step(lines: Sequence[MetricsLine]) -> list[MetricsLine]:
     """Return one line for each step, with all that was written of it and the last time."""
+    # A step may have several lines, as from its training and from its evaluation.
     merged: dict[int, MetricsLine] = {}
     for line in lines:
         before = merged.get(line.step)

@@ -1,4 +1,4 @@
-"""The pictures of a run on its page: a few of them, evenly chosen, shrunk, inside the page."""
+"""Put the pictures of a run into its page: a few of them, evenly chosen and shrunk."""
 
 import base64
 import io
@@ -13,7 +13,8 @@ from ddgan_jax.data import decode
 from ddgan_jax.errors import UserError
 from ddgan_jax.files import foreign
 
-LARGEST_PNG = 64 * 2**20  # bytes of a file
+# Bytes of a picture file that is read.
+LARGEST_PNG = 64 * 2**20
 
 T = TypeVar("T")
 
@@ -54,6 +55,7 @@ def _shrunk(path: epath.Path, pixels: int) -> bytes:
     Raises UserError for a file that is missing, damaged, no picture, or too large.
     """
     content = foreign.read_bytes(path, "picture", most=LARGEST_PNG)
+    # The picture is decoded and written again, so that no foreign bytes get into the page.
     decoded = decode.decode(content, None, os.fspath(path))
     gray = decoded.shape[-1] == 1
     image = Image.fromarray(decoded[..., 0] if gray else decoded)

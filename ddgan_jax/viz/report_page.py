@@ -1,4 +1,4 @@
-"""The page of a run: what it is, its samples, curves, numbers, machines and config, in one file.
+"""Write the page of a run: its samples, curves, numbers, machines and config, in one file.
 
 page = render(report_data.read(workdir))
 
@@ -26,15 +26,22 @@ from ddgan_jax.viz.axis_numbers import number
 from ddgan_jax.viz.report_data import Run, training_seconds
 from ddgan_jax.viz.report_grids import Grid, evenly, read_grids
 
-MOST_GRIDS = 12  # over time; more are left out evenly
+# Grids over time; more are left out evenly.
+MOST_GRIDS = 12
 MOST_TRAJECTORIES = 4
-MOST_METRICS = 100  # of a run that have curves and columns
-MOST_ROWS = 100  # of the tables of logged numbers and of starts
-PIXELS_NEWEST, PIXELS_EARLIER = 1024, 512  # of a grid's longer side; larger ones are shrunk
-TERMS = ("samples", "features", "reference", "sampling")  # what an evaluation's numbers depend on
-SCORE = "eval/"  # before the names of metrics that are evaluations
+# Metrics of a run that have curves and columns.
+MOST_METRICS = 100
+# Rows of the tables of logged numbers and of starts.
+MOST_ROWS = 100
+# Pixels of a grid's longer side; larger ones are shrunk.
+PIXELS_NEWEST, PIXELS_EARLIER = 1024, 512
+# The parts of a result file that its numbers depend on.
+TERMS = ("samples", "features", "reference", "sampling")
+# The beginning of the names of metrics that are evaluations.
+SCORE = "eval/"
 CHECKSUM = re.compile(r"[0-9a-f]{40,}")
-NOT_SHOWN = ("data.dir", "data.path")  # where somebody's images lie is nobody else's business
+# Where somebody's images lie is nobody else's business.
+NOT_SHOWN = ("data.dir", "data.path")
 
 # Metrics whose names have one of these parts share a chart, the first that fits. Every other
 # metric gets a chart of its own.
@@ -78,6 +85,7 @@ def environment() -> jinja2.Environment:
         autoescape=True,
         # Characters that nobody sees, or that reorder a line, are shown as escapes.
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
+        # A misspelled name in the template is an error, and not an empty place on the page.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -132,6 +140,7 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     if seconds := training_seconds(run.lines, c.train.batch_size):
         yield "time training", f"{duration(seconds)}, first compilation not counted"
     if speeds := [line.metrics[SPEED] for line in run.lines if SPEED in line.metrics]:
+        # median_high is a speed that was measured, and not the mean of two.
         yield "images per second", f"{number(statistics.median_high(speeds))} (median)"
     moments = [line.time for line in run.lines if line.time is not None]
     if moments:
@@ -169,6 +178,7 @@ def _config(run: Run) -> list[tuple[str, Pairs]]:
     for name, value in leaves(run.config):
         if name not in NOT_SHOWN:
             section, _, field = name.rpartition(".")
+            # Strings have quotes, so that an empty one can be seen.
             shown = repr(value) if isinstance(value, str) else str(value)
             sections.setdefault(section, []).append((field, shown))
     return sorted(sections.items())
@@ -254,6 +264,7 @@ def _chart(title: str, names: Sequence[str], lines: Sequence[MetricsLine]) -> Ma
     ]
     # A chart of its own is called after its metric.
     title = title.removeprefix(SCORE).replace("_", " ") if title in names else title
+    # The chart is markup made here, in which ElementTree has escaped all texts.
     return Markup(charts.line_chart(series, title=title, x="step"))
 
 

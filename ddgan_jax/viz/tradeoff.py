@@ -27,9 +27,12 @@ COMPARED = {
     "reference": ("dataset", "count", "preprocessing"),
     "samples": ("count",),
 }
-MOST_RESULTS = 200  # in one plot
-WIDE = 3  # ratio of the largest to the smallest number from which their axis is logarithmic too
-LEAST_OF_LOG = 1e-9  # a number from which its axis may be
+# Results in one plot.
+MOST_RESULTS = 200
+# Ratio of the largest to the smallest number from which their axis is logarithmic too.
+WIDE = 3
+# The least number that may stand on a logarithmic axis.
+LEAST_OF_LOG = 1e-9
 NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID"}
 
 
@@ -60,6 +63,7 @@ PUBLISHED = (
     Published("Score SDE (VP), 2000 steps", 421.5, 2.41),
     Published("StyleGAN2 with ADA", 0.04, 2.92),
 )
+# The fields that the paper's own numbers have.
 OF_THE_PAPER = {"features.protocol": "pytorch_fid", "samples.count": 50_000}
 
 
@@ -71,6 +75,7 @@ def find(names: str) -> list[Path]:
     "r/*.json". Raises UserError for a part that names nothing, and for too many files.
     """
     found: list[Path] = []
+    # A file may have a comma in its name: what exists is taken as it is written.
     for name in [names] if os.path.lexists(names) else names.split(","):
         path = user_path(name, "results")
         paths = [path] if os.path.lexists(path) else map(Path, sorted(glob.glob(str(path))))
@@ -149,7 +154,8 @@ def chart(found: Sequence[Result], metric: str, *, published: bool = False) -> s
     devices = {result.device for result in found}
     several = len(devices) > 1
     names = [r.name for r in found]
-    if len(set(names)) < len(names):  # the same run at several train steps
+    # The same run may be there at several train steps.
+    if len(set(names)) < len(names):
         names = [f"{r.name} after {r.train_step:,}" if r.train_step else r.name for r in found]
     labels = [
         f"{name} ({r.device})" if several else name for name, r in zip(names, found, strict=True)
@@ -162,6 +168,7 @@ def chart(found: Sequence[Result], metric: str, *, published: bool = False) -> s
         series.append(Series("published, one V100", points, [p.name for p in PUBLISHED]))
     values = [y for s in series for _, y in s.points]
     name = NAMES.get(metric, metric.replace("_", " "))
+    # The first word is the metric; modes_kl is a divergence although more modes are better.
     higher = metric.split("_")[0] in HIGHER_IS_BETTER and not metric.startswith("modes_kl")
     return scatter_chart(
         series,

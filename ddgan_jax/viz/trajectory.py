@@ -27,6 +27,7 @@ def rows(
     labels: as in `Model.sample`.
     """
     drawn = model.trajectory(seeds, labels)
+    # The trajectory has the results of steps, and not the noise that the first one begins with.
     x_T = np.asarray(build.sampler(model.config).noise(jnp.asarray(seeds, jnp.uint32)).x_T)
     given = np.concatenate([x_T[:, None], drawn.x_t[:, :-1]], axis=1)
     image = drawn.x_t[:, -1:]
@@ -34,5 +35,6 @@ def rows(
         return images.to_uint8(np.concatenate([given, image], axis=1))
     # The last step's result is its prediction, so that the image stands there once.
     predicted = np.concatenate([drawn.x_0[:, :-1], image], axis=1)
+    # Each input stands before its prediction: the two axes become one in that order.
     pairs = np.stack([given, predicted], axis=2)
     return images.to_uint8(pairs.reshape(len(pairs), -1, *pairs.shape[3:]))
