@@ -1,4 +1,4 @@
-"""Which terms of SIDDM matter: the same networks on the digits, one switch changed in each row.
+"""Measure which terms of SIDDM matter: the same networks, with one switch changed in each row.
 
     python -m benchmarks.ablation --config=configs/digits_siddm.py --steps=1000 --out=results
 
@@ -55,7 +55,7 @@ FLAGS = (
 
 
 def train(config):
-    """EMA parameters after train.num_steps on one device, and the seconds that it took."""
+    """Return the EMA parameters after train.num_steps on one device, and the seconds it took."""
     devices = jax.devices()[:1]
     key = randomness.run_key(config.train.seed)
     state = distributed.create_replicated(
@@ -75,13 +75,14 @@ def train(config):
     for step in range(config.train.num_steps):
         batch = distributed.place_batch(next(stream), config.train.mapping, devices)
         state, _ = programs[build.r1_is_due(config, step)](state, batch, key)
+    # JAX returns before the device has finished.
     jax.block_until_ready(state)
     stream.close()
     return state.generator.ema_params, time.monotonic() - start
 
 
 def measure(config, params) -> dict[str, float]:
-    """The numbers of a row; see the module's text."""
+    """Return the numbers of a row; see the module's docstring."""
     real, labels = data.open_dataset(config).read(np.arange(1_797))
     request = drawing.each_class(config.data.num_classes, range(NUM_SAMPLES))
     draw = drawing.make_drawer(build.sampler(config), jax.devices()[:1], config.sampling.chunk_size)
@@ -98,7 +99,7 @@ def measure(config, params) -> dict[str, float]:
 
 
 def main() -> int:
-    """Trains and measures the rows, one after the other."""
+    """Train and measure the rows, one after the other."""
     values, overrides = parse_flags("python -m benchmarks.ablation", FLAGS, sys.argv[1:])
     out = Path(values.out) / "ablation.json"
     rows = json.loads(out.read_text()) if out.exists() else []
@@ -111,6 +112,7 @@ def main() -> int:
         validate(config, 1)
         params, seconds = train(config)
         row = {"row": name, "steps": values.steps, "seconds": seconds} | measure(config, params)
+        # The file is written after each row, so that an interrupted run loses one row at most.
         rows = [r for r in rows if r["row"] != name] + [row]
         write_atomically(out, json.dumps(rows, indent=1).encode())
         print(json.dumps(row), flush=True)

@@ -29,7 +29,7 @@ FLAGS = ()
 
 
 def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
-    """Fields of the report. Raises UserError if the config or the disk does not work."""
+    """Return the fields of the report. Raises UserError if the config or the disk does not work."""
     validate(config)
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
@@ -58,7 +58,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
 
 
 def _trained_state(config: ConfigDict, key: jax.Array) -> TrainState:
-    """A state whose moments are as random as parameters: zeros would be compressed to nothing."""
+    """Return a state with moments as random as parameters: zeros would compress to nothing."""
     state = build.initial_state(config, key)
 
     def with_moments(network: Any) -> Any:
@@ -81,6 +81,7 @@ def _save_and_restore(
         start = time.perf_counter()
         checkpoints.save(int(state.step), state, config.to_dict())
         returned = time.perf_counter()
+        # A save returns when the arrays are copied, and goes on in the background.
         checkpoints.wait()
         durable = time.perf_counter()
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""What the makers of accelerators publish about them, for docs/scaling.md."""
+"""List what the makers of accelerators publish about them, for docs/scaling.md."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ _TERA = 1e12
 
 
 class Chip(NamedTuple):
-    """An accelerator and what it hangs on; rates are those of one chip.
+    """An accelerator with its links; rates are those of one chip.
 
     Links count in one direction: published bidirectional figures are halved.
     """

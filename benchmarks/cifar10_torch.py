@@ -75,7 +75,7 @@ class Network(dict[str, Tensor]):
             return self.forward(x, *inputs).to(x.dtype)
 
     def parameter(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """The parameter of that name, of the shape given, and of the dtype and device of `like`."""
+        """Return the parameter of that name and shape, of the dtype and device of `like`."""
         if name not in self:
             # As small as ours, since after a few steps on large logits all gradients are zero.
             small = name.endswith(("conv_1/kernel", "output_conv/kernel"))
@@ -86,7 +86,7 @@ class Network(dict[str, Tensor]):
         return self[name]
 
     def dense(self, name: str, x: Tensor, features: int, bias: bool = True) -> Tensor:
-        """Linear over the channels of (B, C), or of (B, C, H, W) as a 1x1 convolution."""
+        """Apply a linear layer to the channels of (B, C), or, as 1x1 convolution, (B, C, H, W)."""
         kernel = self.parameter(f"{name}/kernel", x, features, x.shape[1])
         offset = self.parameter(f"{name}/bias", x, features) if bias else None
         if x.ndim == 2:
@@ -94,13 +94,13 @@ class Network(dict[str, Tensor]):
         return functional.conv2d(x, kernel[:, :, None, None], offset)
 
     def conv(self, name: str, x: Tensor, features: int, stride: int = 1, pad: int = 1) -> Tensor:
-        """3x3 convolution, (B, C, H, W) -> (B, features, ..)."""
+        """Apply a 3x3 convolution, (B, C, H, W) -> (B, features, ..)."""
         kernel = self.parameter(f"{name}/kernel", x, features, x.shape[1], 3, 3)
         bias = self.parameter(f"{name}/bias", x, features)
         return functional.conv2d(x, kernel, bias, stride, pad)
 
     def group_norm(self, name: str, x: Tensor, latent: Tensor | None = None) -> Tensor:
-        """x (B, C, H, W) normalised; scale and bias are parameters, or linear in latent (B, Z)."""
+        """Normalise x (B, C, H, W); scale and bias are parameters, or linear in latent (B, Z)."""
         channels, groups = x.shape[1], min(x.shape[1] // 4, 32)
         if latent is None:
             scale, bias = (self.parameter(f"{name}/{s}", x, channels) for s in ("scale", "bias"))
@@ -112,7 +112,7 @@ class Network(dict[str, Tensor]):
         return functional.group_norm(joined, len(x) * groups, scale, bias, 1e-6).view_as(x)
 
     def embed_time(self, t: Tensor, like: Tensor, dim: int, width: int, act: Callable) -> Tensor:
-        """Sines and cosines (B, dim) of t (B,), through two layers (B, width), of like's dtype."""
+        """Return sines and cosines (B, dim) of t (B,) through two layers (B, width), as `like`."""
         half = torch.arange(dim // 2, device=like.device, dtype=like.dtype)
         angles = t[:, None] * torch.exp(half * (-math.log(10_000) / (dim // 2 - 1)))
         h = torch.cat([angles.sin(), angles.cos()], 1)
@@ -163,7 +163,7 @@ class Generator(Network):
     def block(
         self, name: str, x: Tensor, features: int, context: tuple, resample: Callable | None = None
     ) -> Tensor:
-        """A residual block told the time and styled by the latent: (B, features, ..), resampled."""
+        """Apply a residual block with time and latent: (B, features, ..), resampled."""
         embedding, latent = context
         h = functional.silu(self.group_norm(f"{name}/norm_0", x, latent))
         if resample:
@@ -177,7 +177,7 @@ class Generator(Network):
         return residual_sum(x, h)
 
     def attention(self, name: str, x: Tensor, everywhere: bool = False) -> Tensor:
-        """Each pixel of (B, C, H, W) attends to all, at the resolutions that have attention."""
+        """Let each pixel of (B, C, H, W) attend to all, at the resolutions that have attention."""
         c, size = x.shape[1:3]
         if not everywhere and size not in self.sizes.attention_resolutions:
             return x
@@ -209,19 +209,19 @@ class Discriminator(Network):
 
 
 def residual_sum(x: Tensor, h: Tensor) -> Tensor:
-    """(x + h) / sqrt(2), of one shape."""
+    """Return (x + h) / sqrt(2), of one shape."""
     return (x + h).mul_(math.sqrt(0.5))
 
 
 @functools.cache
 def fir_kernel(channels: int, gain: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The filter (1, 3, 3, 1) / 8 along both axes, times `gain`: (channels, 1, 4, 4)."""
+    """Return the filter (1, 3, 3, 1) / 8 of both axes, times `gain`: (channels, 1, 4, 4)."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=device, dtype=dtype) / 8
     return (gain * torch.outer(taps, taps)).repeat(channels, 1, 1, 1)
 
 
 def fir(convolve: Callable, gain: int, stride: int, padding: int, x: Tensor) -> Tensor:
-    """x (B, C, H, W) filtered channel by channel."""
+    """Filter x (B, C, H, W) channel by channel."""
     kernel = fir_kernel(x.shape[1], gain, x.device, x.dtype)
     return convolve(x, kernel, None, stride, padding, groups=x.shape[1])
 
@@ -232,7 +232,7 @@ upsample = functools.partial(fir, functional.conv_transpose2d, 4, 2, 1)
 
 
 def minibatch_stddev(x: Tensor) -> Tensor:
-    """How much four images at stride B / 4 differ, as a channel (B, 1, H, W)."""
+    """Return how much four images at stride B / 4 differ, as a channel (B, 1, H, W)."""
     b, c, h, w = x.shape
     n = min(b, 4)
     stddev = x.view(n, b // n, c, h, w).var(0, unbiased=False).add(1e-8).sqrt().mean((1, 2, 3))
@@ -243,7 +243,7 @@ Tensors = dict[str, Tensor]
 
 
 def variance_preserving(num_timesteps: int) -> Tensors:
-    """Coefficients of the steps between t and t + 1 of DDGAN, float64 (T,)."""
+    """Return the coefficients of the steps between t and t + 1 of DDGAN, float64 (T,)."""
     s = torch.linspace(1e-3, 1, num_timesteps + 1, dtype=torch.float64)
     left = torch.exp(-s.square() * (BETA_MAX - BETA_MIN) / 2 - s * BETA_MIN)
     alpha, before, after = left[1:] / left[:-1], left[:-1] / left[0], left[1:] / left[0]
@@ -259,18 +259,18 @@ def variance_preserving(num_timesteps: int) -> Tensors:
 
 
 def mix(schedule: Tensors, t: Tensor, **images: Tensor) -> Tensor:
-    """The sum of the images (B, C, H, W), each times its coefficient at t (B,)."""
+    """Return the sum of the images (B, C, H, W), each times its coefficient at t (B,)."""
     return sum(schedule[name][t].view(-1, 1, 1, 1) * x for name, x in images.items())
 
 
 def denoised(schedule: Tensors, t: Tensor, x_0: Tensor, x_tp1: Tensor, noise: Tensor) -> Tensor:
-    """A sample of q(x_t | x_{t+1}, x_0) for t (B,); images and noise (B, C, H, W)."""
+    """Draw from q(x_t | x_{t+1}, x_0) for t (B,); images and noise (B, C, H, W)."""
     return mix(schedule, t, posterior_x_0=x_0, posterior_x_tp1=x_tp1, posterior_std=noise)
 
 
 @torch.no_grad()
 def sample(g: Generator, schedule: Tensors, x: Tensor, z: Tensor, noise: Tensor) -> Tensor:
-    """Images from x_T (B, C, H, W). z (T, B, L), noise (T, B, C, H, W): the noisiest step first."""
+    """Return images from x_T. z (T, B, L), noise (T, B, C, H, W): the noisiest step first."""
     for t, z_t, noise_t in zip(reversed(range(len(z))), z, noise, strict=True):
         times = torch.full((len(x),), t, device=x.device)
         x = denoised(schedule, times, g(x, times, z_t), x, noise_t)
@@ -278,7 +278,7 @@ def sample(g: Generator, schedule: Tensors, x: Tensor, z: Tensor, noise: Tensor)
 
 
 def draw(sizes: Sizes, x_0: Tensor) -> Tensors:
-    """All randomness of one network's update, for these images."""
+    """Draw all randomness of one network's update, for these images."""
     noise = {name: torch.randn_like(x_0) for name in ("noise_t", "noise_tp1", "noise_posterior")}
     t = torch.randint(sizes.num_timesteps, (len(x_0),), device=x_0.device)
     return noise | {"t": t, "z": x_0.new_empty(len(x_0), sizes.latent_dim).normal_()}
@@ -296,7 +296,7 @@ class Trainer:
         self.update_average = swa_utils.get_ema_multi_avg_fn(EMA_DECAY)
 
     def step(self, x_0: Tensor, for_d: Tensors, for_g: Tensors, r1: bool, detach: bool) -> Tensors:
-        """One step on the images x_0 in [-1, 1] with these draws; the terms of the losses."""
+        """Do one step on x_0 in [-1, 1] with these draws; return the terms of the losses."""
         terms = {}
         self.discriminator_adam.zero_grad()
         x_t, x_tp1 = self.noised(x_0, for_d)
@@ -328,18 +328,18 @@ class Trainer:
         return {name: term.detach() for name, term in terms.items()}
 
     def noised(self, x_0: Tensor, draws: Tensors) -> tuple[Tensor, Tensor]:
-        """x_t and x_{t+1}, like x_0."""
+        """Return x_t and x_{t+1}, of the shape of x_0."""
         x_t = mix(self.schedule, draws["t"], signal=x_0, noise=draws["noise_t"])
         return x_t, mix(self.schedule, draws["t"], step_signal=x_t, step_noise=draws["noise_tp1"])
 
     def fake(self, x_tp1: Tensor, draws: Tensors) -> Tensor:
-        """The generator's x_t."""
+        """Return the generator's x_t."""
         x_0 = self.generator(x_tp1, draws["t"], draws["z"])
         return denoised(self.schedule, draws["t"], x_0, x_tp1, draws["noise_posterior"])
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; ends with one line and exit code 2 if they cannot be obeyed."""
+    """Return the arguments; end with one line and exit code 2 if they cannot be obeyed."""
     parser = argparse.ArgumentParser(
         prog="cifar10_torch", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -361,7 +361,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None, sizes: Sizes = CIFAR10) -> None:
-    """Prints the medians over the calls."""
+    """Print the medians over the calls."""
     args = parse(argv)
     torch.set_flush_denormal(True)  # as XLA does, before there are further threads
     torch.set_num_threads(args.threads)

@@ -1,4 +1,4 @@
-"""The command line of the benchmarks, and the description of the machine in every report."""
+"""Run the command line of the benchmarks, and describe the machine in every report."""
 
 import datetime
 import importlib.metadata
@@ -32,7 +32,7 @@ PEAK_FLAG = Flag("peak", "FILE", "report of benchmarks.peak: adds the shares of 
 
 
 def baseline_of(values: flags.FlagValues) -> Baseline | None:
-    """The baseline that the flags name. Raises UserError if they make no sense."""
+    """Return the baseline that the flags name. Raises UserError if they make no sense."""
     if values.baseline_images is not None and values.baseline_images < 1:
         raise UserError(f"--baseline_images={values.baseline_images} must be positive")
     return Baseline(values.baseline, values.baseline_images) if values.baseline else None
@@ -45,9 +45,9 @@ def main(
     benchmark: Callable[[flags.FlagValues, ConfigDict], Report],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Runs a benchmark of a config, prints its report as JSON and returns the exit code.
+    """Run a benchmark of a config, print its report as JSON and return the exit code.
 
-    page: text of the help page, the module's docstring. own_flags: besides those of every
+    page: text of the help page, the module's docstring. own_flags: flags besides those of every
     benchmark. argv: without the program's name.
     """
 
@@ -69,7 +69,7 @@ def run(
     benchmark: Callable[[flags.FlagValues, Sequence[str]], Report],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """The same for a benchmark with flags of its own: benchmark(values, config overrides)."""
+    """Run a benchmark with flags of its own, as `main` does: benchmark(values, overrides)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
         print(f"{page.strip()}\n\nFlags:\n{_flag_lines(known)}")
@@ -101,7 +101,7 @@ def run(
 
 
 def exit_code(name: str, main: Callable[[], int]) -> int:
-    """What main() returns; after a mistake of the user one line on standard error, and 2."""
+    """Return what `main` returns; after a mistake of the user print one line, and return 2."""
     try:
         return main()
     except UserError as error:
@@ -130,10 +130,11 @@ def _flag_lines(known: Sequence[Flag]) -> str:
 
 
 def machine() -> Report:
-    """What the benchmark runs on, and how busy it was before (load: runnable processes)."""
+    """Return a description of the machine, and its load before: the runnable processes."""
     devices = jax.devices()
     return {
         "processor": _processor_name(),
+        # A container may be given fewer cores than the machine has.
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2),
         "platform": devices[0].platform,
@@ -150,7 +151,7 @@ def _processor_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python, of this project, and of what compiles it."""
+    """Return the versions of Python, of this project, and of the libraries that compile it."""
     libraries = ("jax", "jaxlib", "flax")
     return {
         "python": platform.python_version(),
@@ -160,7 +161,8 @@ def versions() -> dict[str, str]:
 
 
 def peak_memory() -> Report:
-    """Largest memory of this process so far; of a device, None where it keeps no count."""
+    """Return the largest memory of this process so far; None for a device without a count."""
+    # macOS counts in bytes, Linux in kilobytes.
     unit = 1 if sys.platform == "darwin" else 1024
     device_memory = jax.local_devices()[0].memory_stats() or {}
     return {

@@ -29,7 +29,7 @@ FLAGS = (
 
 
 def benchmark(values: flags.FlagValues, overrides: Sequence[str]) -> measure.Report:
-    """Fields of the report. Raises UserError if a number of devices does not divide the batch."""
+    """Return the report's fields. Raises UserError if a count does not divide the batch."""
     config = parse_config(values.config, overrides)
     counts = _counts(values.counts, config)
     arguments = [f"--config={values.config}", f"--repeats={values.repeats}", *overrides]

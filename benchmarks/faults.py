@@ -1,4 +1,4 @@
-"""A campaign of faults against one small run: what is lost, and whether it ends with the same bits.
+"""Attack one small run with faults: what is lost, and whether it ends with the same bits.
 
     python -m benchmarks.faults --kills=50 --out=results
 
@@ -53,12 +53,13 @@ DAMAGES = {
 def _change_byte(file: Path) -> None:
     content = bytearray(file.read_bytes())
     if content:
+        # A byte in the middle changes whatever the file holds, and its length stays.
         content[len(content) // 2] ^= 0x55
         file.write_bytes(content)
 
 
 def start(config: str, workdir: Path) -> subprocess.Popen:
-    """The run, in a folder of data of its own: killing it also hits the preparation of data."""
+    """Start the run, with a folder of data of its own: kills also hit the preparation of data."""
     settings = SETTINGS | {"data.dir": workdir.with_name("data_of_" + workdir.name)}
     return subprocess.Popen(
         [
@@ -73,7 +74,7 @@ def start(config: str, workdir: Path) -> subprocess.Popen:
 
 
 def complete(config: str, workdir: Path) -> str:
-    """Runs to the end; what it printed. Raises RuntimeError if it does not end with 0."""
+    """Run to the end and return the output. Raises RuntimeError for an exit code other than 0."""
     process = start(config, workdir)
     output = process.communicate()[0]
     if process.returncode:
@@ -82,23 +83,25 @@ def complete(config: str, workdir: Path) -> str:
 
 
 def final_arrays(workdir: Path) -> dict:
-    """The checksums of all arrays of the final checkpoint."""
+    """Return the checksums of all arrays of the final checkpoint."""
     manifest = workdir / "checkpoints" / str(NUM_STEPS) / "manifest" / "metadata"
     content = json.loads(manifest.read_text())["content"]
     return content["state"] | content["ema"]
 
 
 def kill_at_random(config: str, folder: Path, kills: int, seed: int, expected: dict) -> dict:
-    """Runs that are killed until there were `kills`; each is continued to its end."""
+    """Kill runs at random instants, `kills` times in all, and continue each to its end."""
     instants, phases, runs, exact, lost = random.Random(seed), Counter(), 0, 0, 0
-    seconds = 20.0  # of a whole run, measured by the runs themselves
+    # Seconds of a whole run, measured by the runs themselves.
+    seconds = 20.0
     done = 0
     while done < kills:
         workdir, newest = folder / f"killed{runs}", 0
         runs += 1
         while True:
             process, began = start(config, workdir), time.monotonic()
-            left = _unfinished(workdir)  # by the kill before
+            # Saves that the kill before has interrupted.
+            left = _unfinished(workdir)
             try:
                 process.communicate(timeout=instants.uniform(0.2, seconds))
                 seconds = max(time.monotonic() - began, 2.0)
@@ -108,10 +111,12 @@ def kill_at_random(config: str, folder: Path, kills: int, seed: int, expected: d
                 done += 1
                 phases[_phase(output, _unfinished(workdir) - left)] += 1
             there = max(list_steps(workdir / "checkpoints"), default=0)
-            lost += there < newest  # a whole checkpoint that is gone
+            # A whole checkpoint that is gone.
+            lost += there < newest
             newest = there
             if process.returncode == 0 or done >= kills:
                 break
+            # Any other end is a fault of the program, and no consequence of the kill.
             if process.returncode != -signal.SIGKILL:
                 raise RuntimeError(f"exit code {process.returncode}")
         complete(config, workdir)
@@ -121,7 +126,7 @@ def kill_at_random(config: str, folder: Path, kills: int, seed: int, expected: d
 
 
 def _unfinished(workdir: Path) -> set[str]:
-    """Saves that are going on, or that a kill has interrupted."""
+    """Return the saves that are going on, or that a kill has interrupted."""
     return {path.name for path in (workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*")}
 
 
@@ -134,7 +139,7 @@ def _phase(output: str, unfinished: set[str]) -> str:
 
 
 def damage_every_file(config: str, finished: Path, folder: Path, expected: dict) -> dict:
-    """Each file of the newest checkpoint damaged in each way, and the run continued."""
+    """Damage each file of the newest checkpoint in each way, and continue the run."""
     newest = finished / "checkpoints" / str(NUM_STEPS)
     files = sorted(path.relative_to(finished) for path in newest.rglob("*") if path.is_file())
     exact, unharmed, inexact = 0, 0, []
@@ -160,7 +165,7 @@ def damage_every_file(config: str, finished: Path, folder: Path, expected: dict)
 
 
 def main() -> int:
-    """The campaign."""
+    """Run the whole campaign and write its report."""
     values, _ = parse_flags("python -m benchmarks.faults", FLAGS, sys.argv[1:])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -33,7 +33,7 @@ DIM, EXAMPLES, IMAGES = 2048, 6000, 50_000
 
 
 def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
-    """Fields of the report. Raises UserError if the flags make no sense."""
+    """Return the fields of the report. Raises UserError if the flags make no sense."""
     if values.what not in WHAT:
         raise UserError(f"--what={values.what} is not one of {', '.join(WHAT)}")
     if values.protocol not in inception.PROTOCOLS:
@@ -54,7 +54,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
 
 
 def features_program(config: ConfigDict, batch_size: int, protocol: str) -> measure.Program:
-    """One batch of images through the network."""
+    """Return the program that takes one batch of images through the network."""
     size, channels = config.data.image_size, config.data.channels
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch_size, size, size, channels), np.uint8)
@@ -66,7 +66,7 @@ def features_program(config: ConfigDict, batch_size: int, protocol: str) -> meas
 
 
 def random_params() -> Params:
-    """Parameters of the network's shapes, drawn so that activations keep their size."""
+    """Draw parameters of the network's shapes, so that activations keep their size."""
     random = np.random.default_rng(0)
 
     def draw(leaf: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -77,8 +77,9 @@ def random_params() -> Params:
 
 
 def distance_program() -> measure.Program:
-    """The distance of two sets of features, whose covariances have full rank."""
+    """Return the program for the distance of two sets of features of full rank."""
     random = np.random.default_rng(0)
+    # The variances of the features fall off, and yet none is zero.
     scale = np.exp(-np.arange(DIM) / 300)
     moments = []
     for offset in (0.0, 0.1):

@@ -1,4 +1,4 @@
-"""Everything to be measured on a GPU, in pieces of a few minutes that go on where the last stopped.
+"""Measure everything on a GPU, in pieces of a few minutes that go on where the last one stopped.
 
     python -m benchmarks.gpu_session --out=results --data=DATA --runs=RUNS
 
@@ -38,9 +38,12 @@ FLAGS = (
     Flag("dry_run", "", "print the commands of what is left and run nothing", False, "switch"),
 )
 
-STOPPED = 75  # exit code of a run that was asked to stop and has saved a checkpoint
-GRACE = 60.0  # seconds that it gets for that
-LEAST = 30.0  # a piece that has less left is left to the next call
+# Exit code of a run that was asked to stop and has saved a checkpoint.
+STOPPED = 75
+# Seconds that it gets for that.
+GRACE = 60.0
+# A piece with fewer seconds left is left to the next call.
+LEAST = 30.0
 # Without the weights of the Inception network, distances are those of a classifier's features.
 _EVALUATIONS = {
     "cifar10_ddgan": ("--features=classifier", "--num=10000", "--allow_small"),
@@ -50,7 +53,7 @@ _EVALUATIONS = {
 
 
 class Piece(NamedTuple):
-    """A command. report: file that its standard output becomes; None: it writes files itself."""
+    """A command. report: the file for its standard output; None if it writes files itself."""
 
     name: str
     argv: tuple[str, ...]
@@ -58,7 +61,7 @@ class Piece(NamedTuple):
 
 
 def pieces(parts: str, out: Path, runs: Path, data: str, steps: int) -> Iterator[Piece]:
-    """All pieces of the parts in their order."""
+    """Yield all pieces of the parts in their order."""
     make = {
         "a": lambda: _benchmarks(out),
         "b": lambda: _mixture(out),
@@ -144,7 +147,7 @@ def _cifar10(out: Path, runs: Path, data: str, steps: int) -> Iterator[Piece]:
 def _training(
     out: Path, runs: Path, config: str, steps: int, data: str, dtype: str = "bfloat16"
 ) -> Iterator[Piece]:
-    """A run with the schedule shortened to its steps; after each quarter its numbers and a grid."""
+    """Yield a run with a shortened schedule; each quarter ends with numbers and a grid."""
     workdir = runs / config
     settings = (
         *(f"--config.train.compute_dtype={dtype}", f"--config.data.dir={data}"),
@@ -153,6 +156,7 @@ def _training(
     if load_config(f"configs/{config}.py").optimizer.decay_steps:
         settings += (f"--config.optimizer.decay_steps={steps}",)
     ddgan = (sys.executable, "-m", "ddgan_jax")
+    # Each quarter is a command of its own, which goes on from the last checkpoint.
     for quarter in (1, 2, 3, 4):
         done = steps * quarter // 4
         name = f"{config}_{done}"
@@ -168,7 +172,7 @@ def _training(
 
 
 def run(piece: Piece, out: Path, seconds: float) -> bool:
-    """Runs a piece for at most so long; True if it is finished, and is then not done again.
+    """Run a piece for at most `seconds`; return whether it is finished, and never done again.
 
     Raises UserError if it fails.
     """
@@ -189,6 +193,7 @@ def run(piece: Piece, out: Path, seconds: float) -> bool:
     if process.returncode:
         raise UserError(f"{piece.name} ended with {process.returncode}: see {log.name}")
     if piece.report:
+        # Output that is no JSON raises here, and the piece is not marked as done.
         json.loads(printed)
         (out / piece.report).write_text(printed)
     (out / f"{piece.name}.done").write_text(shlex.join(piece.argv) + "\n")
@@ -196,7 +201,7 @@ def run(piece: Piece, out: Path, seconds: float) -> bool:
 
 
 def session(left: Sequence[Piece], out: Path, budget: float) -> int:
-    """Does pieces until the budget is used up; how many are left."""
+    """Do pieces until the budget is used up; return how many are left."""
     end = time.monotonic() + budget
     failures = []
     remaining = list(left)
@@ -208,7 +213,8 @@ def session(left: Sequence[Piece], out: Path, budget: float) -> int:
         try:
             if not run(piece, out, seconds):
                 break
-        except UserError as error:  # one piece that cannot run is no reason to leave the others
+        # One piece that cannot run is no reason to leave the others.
+        except UserError as error:
             failures.append(str(error))
             continue
         remaining.remove(piece)
@@ -218,7 +224,7 @@ def session(left: Sequence[Piece], out: Path, budget: float) -> int:
 
 
 def main() -> int:
-    """Does what is next, and says how much is left."""
+    """Do the next pieces, and print how many are left."""
     values, _ = parse_flags("python -m benchmarks.gpu_session", FLAGS, sys.argv[1:])
     out, runs = Path(values.out), Path(values.runs)
     if set(values.parts) - set("abcde") or not values.steps.isdecimal():

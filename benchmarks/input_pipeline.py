@@ -25,7 +25,7 @@ FLAGS = ()
 
 
 def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
-    """Fields of the report. Raises UserError if the data set cannot be read."""
+    """Return the fields of the report. Raises UserError if the data set cannot be read."""
     validate(config)
     dataset, batch_size = data.open_dataset(config), config.train.batch_size
     stream = data.batches(dataset, batch_size=batch_size, seed=config.train.seed, start_step=0)

@@ -1,4 +1,4 @@
-"""Timing of programs, in turns with each other and with a baseline command.
+"""Time programs, in turns with each other and with a baseline command.
 
 Nothing here knows what is measured: a benchmark makes `Program`s, mostly with `compile_program`,
 and `measure` turns them into the fields of a report.
@@ -55,7 +55,7 @@ class Compiled(NamedTuple):
 
 
 def compile_program(mapped: Any, *args: Any) -> Compiled:
-    """Compiles a mapped function for the shapes and places of `args`, and times that."""
+    """Compile a mapped function for the shapes and places of `args`, and time that."""
     start = time.perf_counter()
     lowered = mapped.lower(*args)
     traced = time.perf_counter()
@@ -78,7 +78,7 @@ class Peak(NamedTuple):
 
 
 def read_peak(path: str | None, dtype: str) -> Peak | None:
-    """The peak in a report of `benchmarks.peak`; None without a path. dtype: the compute dtype.
+    """Return the peak in a report of `benchmarks.peak`; None without a path. dtype: of computing.
 
     Raises UserError if the file is not such a report.
     """
@@ -103,7 +103,7 @@ class Seconds(NamedTuple):
 
 
 def time_calls(call: Callable[[], Any], count: int) -> Seconds:
-    """Seconds of `count` calls together, waiting for the last result."""
+    """Return the seconds of `count` calls together, waiting for the last result."""
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(count):
         result = call()
@@ -112,7 +112,7 @@ def time_calls(call: Callable[[], Any], count: int) -> Seconds:
 
 
 def warm_up(call: Callable[[], Any]) -> int:
-    """How many calls take MIN_SECONDS; made now, after a first one, and not counted anywhere."""
+    """Return how many calls take MIN_SECONDS; they are made now, and not counted anywhere."""
     time_calls(call, 1)
     count = 1
     while time_calls(call, count).wall < MIN_SECONDS:
@@ -126,7 +126,7 @@ def measure(
     baseline: "Baseline | None" = None,
     peak: Peak | None = None,
 ) -> Report:
-    """Times all programs `repeats` times, in turns with each other and with the baseline.
+    """Time all programs `repeats` times, in turns with each other and with the baseline.
 
     repeats: > 0. peak: adds the shares of it that the programs reach. Raises UserError if the
     baseline fails or gives no figure.
@@ -157,7 +157,7 @@ def _take_turns(
     repeats: int,
     baseline: "Baseline | None",
 ) -> tuple[list[dict[str, Seconds]], list[Seconds]]:
-    """Seconds per call of every program, and per image of the baseline, repeat by repeat."""
+    """Return seconds per call of every program, and per image of the baseline, by repeat."""
     turns, theirs = [], []
     for repeat in range(repeats):
         turn = {}
@@ -174,7 +174,7 @@ def _take_turns(
 
 
 def _per_image(programs: Mapping[str, Program], turn: Mapping[str, Seconds]) -> Seconds:
-    """Seconds per image of the programs together, by their weights."""
+    """Return the seconds per image of the programs together, by their weights."""
     shares = {name: program.weight / program.images for name, program in programs.items()}
     return Seconds(
         sum(share * turn[name].wall for name, share in shares.items()),
@@ -220,7 +220,7 @@ def _shares(program: Program, images_per_second: float, peak: Peak) -> Report:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, minimum and maximum."""
+    """Return median, minimum and maximum."""
     return {
         "median": rounded(statistics.median(values)),
         "min": rounded(min(values)),
@@ -229,13 +229,13 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def rounded(value: float) -> float:
-    """To five significant digits."""
+    """Round to five significant digits."""
     # Times scatter by per cents: more digits would only be harder to read.
     return float(f"{value:.5g}")
 
 
 def progress(line: str) -> None:
-    """A line for the person who waits; the result alone goes to stdout."""
+    """Print a line for the person who waits; the result alone goes to stdout."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -249,7 +249,7 @@ class Baseline(NamedTuple):
     images: int | None
 
     def run(self) -> Seconds:
-        """Runs the command once; seconds per image.
+        """Run the command once and return its seconds per image.
 
         Its standard output, or the last line of it, is a JSON object with "seconds_per_image"
         and maybe "cpu_seconds_per_image". If it is not, the wall and CPU time of the whole run
@@ -288,7 +288,7 @@ def _figures(text: str) -> Seconds | None:
 
 
 def _comparison(baseline: Baseline, ours: Sequence[Seconds], theirs: Sequence[Seconds]) -> Report:
-    """How many times as fast as the baseline we are, pair by pair."""
+    """Return how many times as fast as the baseline we are, pair by pair."""
     pairs = list(zip(ours, theirs, strict=True))
     report = {
         "command": baseline.command,

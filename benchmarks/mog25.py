@@ -32,7 +32,7 @@ FLAGS = (
 
 
 def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
-    """Fields of the report. Raises UserError if the config is not one of the 25 Gaussians."""
+    """Return the fields of the report. Raises UserError for a config of other data."""
     baseline = command.baseline_of(values)
     validate(config)
     if not has_points(config):
@@ -57,7 +57,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
 
 
 def make_program(config: ConfigDict, seeds: int, steps: int) -> measure.Program:
-    """The compiled loop of `steps` iterations of all seeds, on data that stays on the device."""
+    """Compile the loop of `steps` iterations of all seeds, on data that stays on the device."""
     points = jnp.asarray(mixture.to_set(config.data.name, mixture.points()[0]))
     keys = jax.vmap(randomness.run_key)(jnp.arange(seeds, dtype=jnp.uint32))
     states = jax.jit(jax.vmap(lambda key: build.initial_state(config, key)))(keys)
@@ -69,6 +69,7 @@ def make_program(config: ConfigDict, seeds: int, steps: int) -> measure.Program:
     compiled = measure.compile_program(many_steps, states, keys, points, ids)
 
     def call() -> Any:
+        # The states are donated: each call consumes those of the call before.
         nonlocal states
         states, metrics = compiled.call(states, keys, points, ids)
         return metrics

@@ -1,4 +1,4 @@
-"""The SIDDM loop of the 25 Gaussians in PyTorch, operation by operation: what ours is compared to.
+"""Time the SIDDM loop of the 25 Gaussians in PyTorch, operation by operation, as a baseline.
 
     python -m benchmarks.mog25 --config=configs/mog25.py:siddm --config.train.batch_size=512 \\
         --baseline="python benchmarks/mog25_torch.py 512"
@@ -46,7 +46,7 @@ class Network(nn.Module):
 
 
 def signal(t: torch.Tensor) -> torch.Tensor:
-    """Share of the signal's variance at t in [0, 1]: the cosine schedule."""
+    """Return the share of the signal's variance at t in [0, 1]: the cosine schedule."""
     phase = (t + 0.008) / 1.008 * math.pi / 2
     return (torch.cos(phase) / math.cos(0.008 / 1.008 * math.pi / 2)).square().clamp(1e-5, 1)
 
@@ -68,7 +68,7 @@ class Pair:
         return self.ratio.sqrt() * x_s + self.beta.sqrt() * torch.randn_like(x_s)
 
     def denoised(self, x_0: torch.Tensor) -> torch.Tensor:
-        """A sample of q(x_s | x_t, x_0)."""
+        """Draw from q(x_s | x_t, x_0)."""
         kept = self.ratio.sqrt() * (1 - self.at_s) / self.left
         mean = self.at_s.sqrt() * self.beta / self.left * x_0 + kept * self.x_t
         deviation = (self.beta * (1 - self.at_s) / self.left).sqrt()
@@ -76,7 +76,7 @@ class Pair:
 
 
 def main() -> None:
-    """Times the loop. Arguments: batch size, iterations (200), threads (1)."""
+    """Time the loop. Arguments: batch size, iterations (200), threads (1)."""
     batch, iterations, threads = (*map(int, sys.argv[1:]), *(512, 200, 1)[len(sys.argv) - 1 :])
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -90,6 +90,7 @@ def main() -> None:
     def step() -> None:
         x_0 = data[torch.randint(len(data), (batch,))]
         pair = Pair(x_0)
+        # The discriminator's loss needs no gradient of the generator.
         with torch.no_grad():
             fake = pair.denoised(g(pair.x_t, pair.t, torch.rand(batch, 2)))
         real, generated = d(pair.x_s, pair.s), d(fake, pair.s)

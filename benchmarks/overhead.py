@@ -40,18 +40,19 @@ class Training(NamedTuple):
     """A compiled step, and the state that it moves on."""
 
     step: Callable[..., tuple[TrainState, Any]]
-    state: list[TrainState]  # of one entry: each step consumes the one before
+    # A list of one entry: each step consumes the state before it.
+    state: list[TrainState]
     key: jax.Array
     constant: Batch
 
     def run(self, batch: Batch) -> Any:
-        """One step on a placed batch; its metrics."""
+        """Do one step on a placed batch and return its metrics."""
         self.state[0], metrics = self.step(self.state[0], batch, self.key)
         return metrics
 
 
 def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
-    """Fields of the report. Raises UserError if the data set cannot be read."""
+    """Return the fields of the report. Raises UserError if the data set cannot be read."""
     devices = jax.devices()
     validate(config, len(devices))
     dataset = data.open_dataset(config)
@@ -100,7 +101,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
 
 
 def _training(config: ConfigDict, batch: Batch) -> Training:
-    """The program that most steps run, compiled, with a new state. batch: the constant one."""
+    """Compile the program of most steps, with a new state. batch: the constant one."""
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
     create = functools.partial(build.initial_state, config, key)
@@ -116,7 +117,7 @@ def _training(config: ConfigDict, batch: Batch) -> Training:
 def _take_turns(
     config: ConfigDict, training: Training, batches: Iterator[Batch], repeats: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds per step on a constant batch and on real ones, repeat by repeat."""
+    """Return the seconds per step on a constant batch and on real ones, repeat by repeat."""
     devices = jax.devices()
 
     def on_data() -> Any:
@@ -140,7 +141,7 @@ def _take_turns(
 def _events(
     config: ConfigDict, training: Training, folder: Path, repeats: int, stack: ExitStack
 ) -> Mapping[str, list[float]]:
-    """Seconds for which each of them keeps the training waiting, by name, repeat by repeat."""
+    """Return the seconds for which each event keeps the training waiting, by name and repeat."""
     devices = jax.devices()
     out = stack.enter_context(
         reporter.Reporter(RunFolder.at(folder), steps_done=0, num_steps=repeats, batch_size=1)
@@ -171,6 +172,7 @@ def _events(
             start = time.perf_counter()
             do(step)
             times[name].append(time.perf_counter() - start)
+        # The next save would otherwise wait for this one, and its time would count twice.
         checkpoints.wait()
     return times
 

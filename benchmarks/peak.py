@@ -34,7 +34,7 @@ FLAGS = (
 
 
 def benchmark(values: flags.FlagValues, _: Sequence[str]) -> measure.Report:
-    """Fields of the report. Raises UserError for sizes that are not positive."""
+    """Return the fields of the report. Raises UserError for sizes that are not positive."""
     sizes, mib = _CPU_SIZES if jax.default_backend() == "cpu" else _ACCELERATOR_SIZES
     sizes, mib = (values.size,) if values.size else sizes, values.copy_mib or mib
     if min(*sizes, mib) < 1:

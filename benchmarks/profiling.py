@@ -37,12 +37,13 @@ FLAGS = (
 # "%name = shape kind(operands), ..., metadata={op_name="jit(step)/module/primitive"}"
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (?:\([^=]*\)|\S+) ([\w\-]+)\(", re.M)
 _OP_NAME = re.compile(r'op_name="([^"]*)"')
-_WRAPPERS = re.compile(r"\w+\(([^()]*)\)")  # transpose(jvp(Generator)) is Generator, backwards
+# transpose(jvp(Generator)) is Generator, backwards.
+_WRAPPERS = re.compile(r"\w+\(([^()]*)\)")
 _CONTAINERS = ("while", "conditional", "call")
 
 
 class Operation(NamedTuple):
-    """What an instruction of a compiled program is. source: where in the model it comes from."""
+    """An instruction of a compiled program. source: the place in the model that it comes from."""
 
     kind: str
     source: str
@@ -50,9 +51,10 @@ class Operation(NamedTuple):
 
 
 def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
-    """Fields of the report. Raises UserError if the program has left no trace."""
+    """Return the fields of the report. Raises UserError if the program has left no trace."""
     validate(config, jax.device_count())
     program = _program(values, config)
+    # A call before the trace begins keeps the work of a first call out of it.
     program.call()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(values.trace or scratch)
@@ -100,7 +102,7 @@ def _program(values: flags.FlagValues, config: ConfigDict) -> measure.Program:
 
 
 def operations(text: str) -> dict[str, Operation]:
-    """The instructions of a compiled program by name. text: as XLA prints it."""
+    """Return the instructions of a compiled program by name. text: as XLA prints it."""
     found = {}
     for match in _INSTRUCTION.finditer(text):
         line = text[match.start() : text.find("\n", match.end())]
@@ -113,6 +115,7 @@ def _describe(name: str, kind: str, op_name: str) -> Operation:
     # Calls of vendor libraries say in their name what they are, "__onednn$matmul" or "cudnn-conv".
     kind = re.sub(r"[.\d]+$", "", name) if kind in ("custom-call", "fusion") else kind
     backwards = "transpose(" in op_name
+    # Wrappers stand within one another, and each pass takes the innermost ones off.
     while op_name != (inner := _WRAPPERS.sub(r"\1", op_name)):
         op_name = inner
     parts = [part for part in op_name.split("/") if part]

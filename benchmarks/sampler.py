@@ -31,7 +31,7 @@ FLAGS = (
 
 
 def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
-    """Fields of the report. Raises UserError if the config or --num does not work."""
+    """Return the fields of the report. Raises UserError if the config or --num does not work."""
     baseline = command.baseline_of(values)
     validate(config)
     devices = jax.devices()
@@ -51,7 +51,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
 
 
 def make_program(config: ConfigDict, images: int) -> measure.Program:
-    """The compiled sampler of `images` images over all devices."""
+    """Compile the sampler of `images` images over all devices."""
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
     params = distributed.create_replicated(lambda: models.init_params(config, key)[0], devices)

@@ -1,4 +1,4 @@
-"""Renders docs/scaling.md: what many devices would make of each shipped config.
+"""Render docs/scaling.md: what many devices would make of each shipped config.
 
     python -m benchmarks.scaling --results=docs/results --out=docs/scaling.md
 
@@ -51,7 +51,7 @@ Shapes = dict[str, dict[str, Any]]
 
 
 def all_reduce_seconds(size: float, count: int, chip: Chip) -> float | None:
-    """Time to average `size` bytes over `count` chips; None where no figure is published.
+    """Return the time to average `size` bytes over `count` chips; None without a published figure.
 
     A ring passes 2 (n - 1) / n of the bytes through every chip. Beyond a group of chips: half a
     ring in each group leaves every chip with its share of the sum, the same chips of all groups
@@ -72,25 +72,25 @@ def _ring_bytes(size: float, count: int) -> float:
 
 
 def efficiency(compute: float, communication: float) -> tuple[float, float]:
-    """Share of the time spent computing: nothing overlaps, and everything that can does."""
+    """Return the share of time spent computing if nothing overlaps, and if all that can does."""
     return compute / (compute + communication), min(1.0, compute / max(communication, 1e-30))
 
 
 def compute_seconds(facts: dict[str, Any], images: float, chip: Chip) -> float:
-    """Time of a step on `images` images of a device, at the assumed share of the peak."""
+    """Return the time of a step on `images` images of a device, at the assumed share of peak."""
     flops = images * facts["flops_per_image_and_step"]["mean"]
     return flops / (SHARE_OF_PEAK * chip.flops_per_second)
 
 
 def images_at_once(facts: dict[str, Any], activation_bytes: int, memory_bytes: float) -> int:
-    """Images whose activations fit beside the state and the gradients of the larger network."""
+    """Return how many images' activations fit beside the state and the larger gradients."""
     left = SHARE_OF_MEMORY * memory_bytes - facts["state_bytes"]
     left -= max(facts["parameter_bytes"].values())
     return max(0, int(left // activation_bytes))
 
 
 def microbatches(images: int, at_once: int) -> int | None:
-    """The smallest train.microbatches that divides `images` into parts of at most `at_once`."""
+    """Return the smallest train.microbatches that makes parts of at most `at_once` images."""
     return next(
         (k for k in range(1, images + 1) if images % k == 0 and images // k <= at_once), None
     )
@@ -100,7 +100,7 @@ def microbatches(images: int, at_once: int) -> int | None:
 
 
 def render(shapes: Shapes, devices: dict[str, Any]) -> str:
-    """The page as Markdown."""
+    """Return the page as Markdown."""
     return (
         "\n\n".join(
             [
@@ -272,13 +272,13 @@ def _devices_table(devices: dict[str, Any]) -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of text; the first column is aligned to the left, the others to the right."""
+    """Return a table of text, with the first column to the left and the others to the right."""
     lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def main() -> int:
-    """Writes the page."""
+    """Write the page."""
     values, _ = parse_flags("python -m benchmarks.scaling", FLAGS, sys.argv[1:])
     results = Path(values.results)
     try:

@@ -1,4 +1,4 @@
-"""What the shapes of every shipped config say: parameters, FLOPs, bytes reduced, activations.
+"""Trace every shipped config for its parameters, FLOPs, bytes reduced and activations.
 
     python -m benchmarks.shapes --out=docs/results/shapes.json
 
@@ -36,7 +36,7 @@ Facts = dict[str, Any]
 
 
 def facts_of(config: ConfigDict) -> Facts:
-    """All that docs/scaling.md needs to know about a config; see `activations` for memory."""
+    """Return the facts about a config for docs/scaling.md; see `activations` for memory."""
     state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
     flops = {"without_r1": inspect_config.train_step_flops(config, r1=False)}
     if config.objective.r1_gamma:
@@ -58,9 +58,10 @@ def facts_of(config: ConfigDict) -> Facts:
 
 
 def reduced_bytes(config: ConfigDict) -> int:
-    """Bytes that all devices average in one step, read off the traced program."""
+    """Return the bytes that all devices average in one step, read off the traced program."""
     step = build.step(config, r1=False)
     state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
+    # Four images a part are the fewest that form a group of the minibatch standard deviation.
     batch = inspect_config.abstract_batch(config, 4 * config.train.microbatches)
     traced = jax.make_jaxpr(step, axis_env=[(distributed.AXIS, 2)])(state, batch, jax.random.key(0))
     return sum(
@@ -73,6 +74,7 @@ def reduced_bytes(config: ConfigDict) -> int:
 def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         yield equation
+        # Loops and calls hold programs of their own among their parameters.
         for value in equation.params.values():
             inner = value.jaxpr if isinstance(value, core.ClosedJaxpr) else value
             if isinstance(inner, core.Jaxpr):
@@ -80,7 +82,7 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
 
 
 def activations(config: ConfigDict) -> dict[str, int]:
-    """`show.activation_bytes` in float32 by the resolutions that are rematerialised.
+    """Return `inspect_config.activation_bytes` by the resolutions that are rematerialised.
 
     They are named as in "32,16"; "" for none, and for networks that cannot.
     """
@@ -108,7 +110,7 @@ def _activation_bytes(config: ConfigDict) -> int:
 
 
 def size_of(tree: Any) -> int:
-    """Bytes of a tree of arrays or shapes; random keys, which have no dtype of NumPy's, not."""
+    """Return the bytes of a tree of arrays or shapes, without random keys."""
     return sum(
         math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)
@@ -117,7 +119,7 @@ def size_of(tree: Any) -> int:
 
 
 def main() -> int:
-    """Traces what is missing, config by config, and writes the file after each."""
+    """Trace what is missing, config by config, and write the file after each."""
     values, _ = parse_flags("python -m benchmarks.shapes", FLAGS, sys.argv[1:])
     out = Path(values.out)
     found = json.loads(out.read_text()) if out.exists() and not values.again else {}

@@ -40,7 +40,7 @@ print(time.perf_counter() - start)
 
 
 def benchmark(values: flags.FlagValues, overrides: Sequence[str]) -> measure.Report:
-    """Fields of the report. Raises UserError if a command fails."""
+    """Return the fields of the report. Raises UserError if a command fails."""
     validate(parse_config(values.config, overrides))
     if values.cold < 1:
         raise UserError(f"--cold={values.cold} must be positive")
@@ -72,11 +72,12 @@ def benchmark(values: flags.FlagValues, overrides: Sequence[str]) -> measure.Rep
 
 
 def _first_step(arguments: Sequence[str], workdir: Path, cache: Path, step: int) -> float:
-    """Seconds until a run that is to do just the given step says that it has."""
+    """Return the seconds until a run that does just the given step prints its line."""
     argv = [
         *(*_DDGAN, "train", *arguments, f"--workdir={workdir}"),
         *(f"--config.train.num_steps={step}", "--config.log.every_steps=1"),
     ]
+    # A cache of its own: the user's would hold the programs already.
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
     found: dict[str, float] = {}
 
@@ -94,7 +95,7 @@ def _first_step(arguments: Sequence[str], workdir: Path, cache: Path, step: int)
 def _run(
     argv: Sequence[str], environment: Mapping[str, str], note: Callable[[str, float], None]
 ) -> float:
-    """Seconds of a whole process. note(line, seconds since its start): for each line it prints."""
+    """Return the seconds of a process. note(line, seconds since its start): for each line."""
     start = time.perf_counter()
     with subprocess.Popen(argv, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:

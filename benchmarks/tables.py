@@ -1,4 +1,4 @@
-"""Renders docs/performance.md: its words from a template, every number from a result file.
+"""Render docs/performance.md: its words from a template, every number from a result file.
 
     python -m benchmarks.tables --results=docs/results --out=docs/performance.md
 
@@ -36,7 +36,7 @@ Report = dict[str, Any]
 
 
 def render(template: str, results: Path) -> str:
-    """The template with its gaps filled. Raises UserError for a gap that nothing fills."""
+    """Return the template with its gaps filled. Raises UserError for a gap that nothing fills."""
 
     def fill(match: re.Match[str]) -> str:
         try:
@@ -51,7 +51,7 @@ def render(template: str, results: Path) -> str:
 
 
 def page(template: Path, results: Path) -> str:
-    """The whole page, with a line that says where it comes from."""
+    """Return the whole page, with a line that says where it comes from."""
     return _NOTICE.format(template=template.name) + render(template.read_text(), results)
 
 
@@ -85,14 +85,14 @@ def _matching(results: Path, pattern: str) -> list[Report]:
 
 
 def _setting(report: Report) -> str:
-    """The config of a report and what was changed in it, short."""
+    """Return the name of a report's config, with its variant."""
     name = Path(report["config"].partition(":")[0]).stem
     variant = report["config"].partition(":")[2]
     return f"{name}:{variant}" if variant else name
 
 
 def _speed_table(reports: Sequence[Report]) -> str:
-    """Train steps and samplers: a row for each program."""
+    """Return the table of train steps and samplers: a row for each program."""
     rows = []
     for report in reports:
         for name, program in report["programs"].items():
@@ -129,7 +129,7 @@ def _percent(share: float | None) -> str:
 
 
 def _pipeline_table(reports: Sequence[Report]) -> str:
-    """Input pipelines: a row for each."""
+    """Return the table of input pipelines: a row for each."""
     rows = [
         [
             _setting(report),
@@ -144,7 +144,7 @@ def _pipeline_table(reports: Sequence[Report]) -> str:
 
 
 def _overhead_table(reports: Sequence[Report]) -> str:
-    """What a run adds to its steps: a row for each config."""
+    """Return the table of what a run adds to its steps: a row for each config."""
     rows = [
         [
             _setting(report),
@@ -165,7 +165,7 @@ def _overhead_table(reports: Sequence[Report]) -> str:
 
 
 def _mixture_table(reports: Sequence[Report]) -> str:
-    """The loop of the 25 Gaussians: a row for each batch size."""
+    """Return the table of the loop of the 25 Gaussians: a row for each batch size."""
     rows = [
         [
             f"{report['batch_size']:,}",
@@ -183,7 +183,7 @@ def _mixture_table(reports: Sequence[Report]) -> str:
 
 
 def _baseline_table(reports: Sequence[Report]) -> str:
-    """The same work by another program, in alternation: a row for each report."""
+    """Return the table of the same work by another program: a row for each report."""
     rows = []
     for report in reports:
         baseline = report["baseline"]
@@ -210,7 +210,7 @@ def _medians(figures: Report) -> Report:
 
 
 def _checkpoint_table(reports: Sequence[Report]) -> str:
-    """Checkpoints: a row for each config."""
+    """Return the table of checkpoints: a row for each config."""
     rows = [
         [
             _setting(report),
@@ -229,7 +229,7 @@ def _checkpoint_table(reports: Sequence[Report]) -> str:
 
 
 def _startup_table(reports: Sequence[Report]) -> str:
-    """From a command to the first step: a row for each config."""
+    """Return the table of times from a command to the first step: a row for each config."""
     rows = [
         [_setting(report)]
         + [f"{report['first_step_seconds'][k]['median']:.3g}" for k in ("cold", "warm", "resumed")]
@@ -240,7 +240,7 @@ def _startup_table(reports: Sequence[Report]) -> str:
 
 
 def _profile_table(parts: Sequence[Sequence[Report]]) -> str:
-    """One table of a profile."""
+    """Return one table of a profile."""
     [lines] = parts
     rows = [
         [line["name"] or "(none)", f"{line['share']:.1%}", f"{line['operations_per_call']:,}"]
@@ -250,7 +250,7 @@ def _profile_table(parts: Sequence[Sequence[Report]]) -> str:
 
 
 def _levers_table(parts: Sequence[Sequence[Report]]) -> str:
-    """What was tried: a row for each change."""
+    """Return the table of what was tried: a row for each change."""
     [levers] = parts
     rows = [
         [
@@ -282,7 +282,7 @@ _TABLES: dict[str, Callable[[Sequence[Any]], str]] = {
 
 
 def main() -> int:
-    """Writes the page."""
+    """Write the page."""
     values, _ = parse_flags("python -m benchmarks.tables", FLAGS, sys.argv[1:])
     try:
         text = page(Path(values.template), Path(values.results))

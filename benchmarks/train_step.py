@@ -36,7 +36,7 @@ R1_CHOICES = {"yes": (True,), "no": (False,), "both": (False, True)}
 
 
 def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
-    """Fields of the report. Raises UserError if the config cannot be trained on the devices."""
+    """Return the report's fields. Raises UserError if the config cannot train on the devices."""
     if values.r1 not in R1_CHOICES:
         raise UserError(f"--r1={values.r1} is not one of {', '.join(R1_CHOICES)}")
     baseline = command.baseline_of(values)
@@ -52,7 +52,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
 
 
 def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, measure.Program]:
-    """The compiled steps with or without R1, or both, which share one state."""
+    """Compile the steps with or without R1, or both, which share one state."""
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
     state = distributed.create_replicated(
@@ -69,7 +69,8 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
 
     def call_of(step: Callable[..., Any]) -> Callable[[], Any]:
         def call() -> Any:
-            nonlocal state  # each step consumes the state before it
+            # Each step consumes the state before it.
+            nonlocal state
             state, metrics = step(state, batch, key)
             return state, metrics
 
@@ -93,13 +94,13 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
 
 
 def r1_share(config: ConfigDict, r1: bool) -> float:
-    """The share of a run's steps that compute the R1 penalty, or that do not."""
+    """Return the share of a run's steps that compute the R1 penalty, or that do not."""
     share = 1 / config.objective.r1_interval if build.r1_is_due(config, 0) else 0.0
     return share if r1 else 1 - share
 
 
 def noise_batch(config: ConfigDict) -> Batch:
-    """A batch of uniform noise: a step takes as long on it as on pictures."""
+    """Return a batch of uniform noise: a step takes as long on it as on pictures."""
     size, count = config.data.image_size, config.train.batch_size
     shape = (count, size, size, config.data.channels)
     return Batch(

@@ -83,6 +83,7 @@ def manifest(options: argparse.Namespace, arguments: Sequence[str]) -> str:
         selector["cloud.google.com/gke-spot"] = "true"
     # Kubernetes replaces $(NAME) in arguments, and reads $$ as $.
     literal = [argument.replace("$", "$$") for argument in ("train", *arguments)]
+    # A slice of fewer chips than a machine has is a single host.
     values = {
         "name": options.name,
         "image": options.image,
@@ -148,6 +149,7 @@ def main(argv: Sequence[str]) -> int:
         here_document = f" <<'EOF'\n{text}EOF" if text else ""
         print(shlex.join(command(options)) + here_document)
         return 0
+    # kubectl reads the manifest from standard input, so that no file is left behind.
     return subprocess.run(command(options), input=text, text=True).returncode
 
 

@@ -29,7 +29,8 @@ USER_ERROR = 2
 RUN_AGAIN = 75
 LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.1
-PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+# From <linux/prctl.h>: the signal that a process gets when its parent dies.
+PR_SET_PDEATHSIG = 1
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,6 +57,7 @@ def variables(devices: int, inherited: Mapping[str, str]) -> dict[str, str]:
         "--xla_cpu_collective_call_warn_stuck_timeout_seconds": 120,
         "--xla_cpu_collective_call_terminate_timeout_seconds": 600,
     }
+    # The user's own flags stay, except those that are set here.
     others = [f for f in inherited.get("XLA_FLAGS", "").split() if f.partition("=")[0] not in flags]
     xla_flags = " ".join([*others, *(f"{name}={value}" for name, value in flags.items())])
     return {"XLA_FLAGS": xla_flags, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
@@ -98,7 +100,7 @@ def _die_with(parent: int) -> Callable[[], None]:
 
 
 class Lines:
-    """Prints the output of one process in whole lines, each after the process's number."""
+    """Printer of one process's output in whole lines, each after the process's number."""
 
     def __init__(self, index: int, pipe: int) -> None:
         self.mark = b"[%d] " % index
@@ -108,6 +110,7 @@ class Lines:
     def pass_on(self) -> bool:
         """Print the output that has arrived; return False at the end of the stream."""
         chunk = os.read(self.pipe, 1 << 16)
+        # The part behind the last line break waits for the rest of its line.
         *lines, self.rest = (self.rest + chunk).split(b"\n")
         if not chunk and self.rest:
             lines = [self.rest]
@@ -133,12 +136,15 @@ def supervise(pod: Sequence[subprocess.Popen], grace: float, signals: list[int])
     """
     selector = selectors.DefaultSelector()
     for index, process in enumerate(pod):
-        assert process.stdout is not None  # `start` asks for a pipe
+        # `start` asks for a pipe.
+        assert process.stdout is not None
         lines = Lines(index, process.stdout.fileno())
         selector.register(process.stdout, selectors.EVENT_READ, lines)
     alive, codes, deadline = list(enumerate(pod)), [], None
     while alive:
         pass_on(selector, LOOK_SECONDS)
+        # The handlers only collect signals: Python code in a handler could run amid any line of
+        # this loop.
         while signals:
             number = signals.pop(0)
             for _, process in alive:
@@ -162,6 +168,7 @@ def supervise(pod: Sequence[subprocess.Popen], grace: float, signals: list[int])
 
 
 def _exit_code(process: subprocess.Popen) -> int:
+    # Python gives the negative number of a signal, and shells 128 plus it.
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
