@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 # Characters of a value in a message.
 LONGEST_SHOWN = 60
-# Characters that are compared with what is known, which takes their square.
+# Characters of a word that are compared with known words, in a time that grows with their square.
 LONGEST_WORD = 200
 
 

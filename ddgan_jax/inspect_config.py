@@ -71,7 +71,7 @@ def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDt
 
 def network_flops(config: ConfigDict) -> dict[str, int]:
     """Return the FLOPs per image of one forward pass of each network."""
-    # One image is enough, since the work of a forward pass grows with the number of images.
+    # One image is enough, since a forward pass does the same work for each image.
     inputs = abstract_inputs(config, 1)
     x, t, z, labels = (inputs[name] for name in ("x", "t", "z", "labels"))
     # A discriminator of pairs also takes the noisier image, which its first layer pays for.

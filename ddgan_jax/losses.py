@@ -46,7 +46,7 @@ from ddgan_jax import diffusion
 from ddgan_jax.schedules import Transition
 from ddgan_jax.state import AnyArray, Images, Judgement
 
-# In the weight 1 / (2 beta), which grows without bound for small steps.
+# The least beta in the weight 1 / (2 beta), which grows without bound for small steps.
 SMALLEST_BETA = 1e-3
 
 PerExample = Float[jax.Array, " b"]

@@ -61,15 +61,15 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.state import AnyArray as Array
 from ddgan_jax.state import Keys
 
-# Eps: s_0.
+# This is eps of equation 4, and s_0.
 FIRST_TIME = 1e-3
-# Beta_0.
+# This is beta_0, in front of the betas of equation 4.
 FIRST_BETA = 1e-8
-# Keeps the logarithm of v_0 = 0 finite.
+# The least variance, which keeps the logarithm of v_0 = 0 finite.
 MINIMUM_VARIANCE = 1e-20
 COSINE_OFFSET = 0.008
 SMALLEST_TAU = 1e-4
-# What the networks are told of a continuous time in [0, 1].
+# The networks are told a continuous time in [0, 1] in this unit.
 NETWORK_TIME_UNIT = 1000
 _ANGLE_SLOPE = math.pi / 2 / (1 + COSINE_OFFSET)
 

@@ -32,7 +32,7 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.state import Metrics, Params, TrainState
 
 STEPS_PER_CALL = 250
-# For the Frechet distance.
+# Samples of each seed for the Frechet distance, and fewer of them for the modes.
 NUM_SAMPLES = 500_000
 NUM_MODE_SAMPLES = 100_000
 # Samples drawn at once.

@@ -28,7 +28,7 @@ _SIZED = (str, bytes, bytearray, tuple, list, dict)
 # The arguments of all calls may take this many times the bytes of the file, and always this much.
 # As a rule each part of a file is an argument once, and a few short texts are again and again.
 _MOST_GIVEN, _LEAST_GIVEN = 4, 10_000
-# Characters.
+# Characters of a name with its module.
 _LONGEST_NAME = 200
 
 

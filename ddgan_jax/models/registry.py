@@ -160,7 +160,7 @@ def _as_channels(config: ConfigDict) -> Arrange:
     """Return the arguments of a U-Net, whose second image is further channels of the first."""
     has_classes = config.data.num_classes > 0
 
-    # A U-Net without classes has no embedding, which labels would look for.
+    # A U-Net without classes has no label embedding, and refuses labels.
     def arrange(x, t, other, labels) -> tuple:
         inputs = x if other is None else jnp.concatenate([x, other.astype(x.dtype)], axis=-1)
         return inputs, t, labels if has_classes else None

@@ -123,7 +123,7 @@ def _slurm_tasks_of_node(variables: _Variables) -> int | None:
     text = variables.values.get("SLURM_STEP_TASKS_PER_NODE", "")
     if not re.fullmatch(r"[0-9]{1,6}(\(x[0-9]{1,6}\))?(,[0-9]{1,6}(\(x[0-9]{1,6}\))?)*", text):
         return None
-    # Each entry stands for as many nodes, in their order, as it says.
+    # An entry stands for one node or, with (xN), for N nodes, in the order of the nodes.
     node = variables.number("SLURM_NODEID", 0)
     for tasks, times in re.findall(r"([0-9]+)(?:\(x([0-9]+)\))?", text):
         node -= int(times or 1)

@@ -48,8 +48,8 @@ def train(
     num_steps, main = config.train.num_steps, distributed.is_main_process()
 
     with ExitStack() as stack:
-        # Entered first and left last, because an exchange can also fail while the others are
-        # closed.
+        # Entered first and left last, because an exchange can also fail while the other contexts
+        # are left.
         stack.enter_context(hosts.lost_peers_end_the_process())
         if main:
             # The lock comes before the first file that is written.
