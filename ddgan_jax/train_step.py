@@ -166,6 +166,7 @@ def mean_gradient(
     # optax.microbatching are every n-th example. One after the other, so that only the activations
     # of one part exist at a time.
     parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), examples)
+    # A scan needs a sum to begin with, and tracing one part finds its shapes.
     result = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), result)
     total, _ = lax.scan(add, zeros, parts)
@@ -189,6 +190,7 @@ def _adam(
         distributed.shard_like(tree, moments) for tree in (network.params, gradients)
     )
     updates, opt_state = optimizer.update(gradient_shards, network.opt_state, shards)
+    # The next forward pass needs whole parameters on every device.
     params = distributed.gather_like(optax.apply_updates(shards, updates), network.params)
     return params, opt_state, optax.tree.norm(gradients)
 
@@ -234,6 +236,7 @@ def cosine_staircase(
     def cosine(step: Any) -> jax.Array:
         tread = step // interval * interval
         fraction = 0.5 * (1 + jnp.cos(jnp.pi * tread / decay_steps))
+        # Beyond decay_steps the cosine would rise again, so it ends there.
         rate = final + (initial - final) * fraction
         return jnp.where(step < decay_steps, rate, final)
 

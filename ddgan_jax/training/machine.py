@@ -25,6 +25,7 @@ def check_same_data(folder: RunFolder, fingerprint: str, *, allow_changed: bool 
     """
     # Versions before the fingerprint recorded no data set: there is nothing to compare with.
     known = [start.data for start in folder.read_starts(report=warn) if start.data]
+    # The last start counts, because a change that was allowed once is not reported again.
     if not known or known[-1] == fingerprint:
         return
     if not allow_changed:

@@ -61,6 +61,7 @@ class Observer:
             "g": build.learning_rate(config, "generator"),
             "d": build.learning_rate(config, "discriminator"),
         }
+        # Made in `start`, and on the main process alone.
         self._scores = None
         self._latest: Metrics = {}
         # Metrics of the steps since the last line. Each is checked, although few are shown.
