@@ -15,6 +15,9 @@ from contextlib import contextmanager
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Key, Num
+
+from ddgan_jax.state import AnyArray, Keys
 
 IMPLEMENTATION = "threefry2x32"
 PARTITIONABLE = True  # JAX's default: number i of an array does not depend on the array's size
@@ -65,24 +68,29 @@ def about() -> dict[str, object]:
     return {"implementation": IMPLEMENTATION, "partitionable": PARTITIONABLE}
 
 
-def example_keys(key: jax.Array, step: jax.Array, purpose: Purpose, index: jax.Array) -> jax.Array:
+def example_keys(
+    key: Key[jax.Array, ""],
+    step: int | Int[AnyArray, ""],
+    purpose: Purpose,
+    index: Int[AnyArray, " b"],
+) -> Keys:
     """One key per example. key: of the run's seed; step: int scalar; index: int (B,) -> (B,)."""
     step_key = jax.random.fold_in(jax.random.fold_in(key, step), purpose)
     return jax.vmap(jax.random.fold_in, (None, 0))(step_key, index)
 
 
-def refine(keys: jax.Array, purpose: int | jax.Array) -> jax.Array:
+def refine(keys: Keys, purpose: int | Int[AnyArray, ""]) -> Keys:
     """The keys (B,) of one further purpose (or of step `purpose` of the sampler)."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
 
 
-def normal(keys: jax.Array, purpose: Purpose, shape: tuple[int, ...]) -> jax.Array:
+def normal(keys: Keys, purpose: Purpose, shape: tuple[int, ...]) -> Float[jax.Array, " b *shape"]:
     """Standard normal (B, *shape), float32, each example from its own key. keys: (B,)."""
     draw = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))
     return draw(refine(keys, purpose))
 
 
-def latent(keys: jax.Array, distribution: str, shape: tuple[int, ...]) -> jax.Array:
+def latent(keys: Keys, distribution: str, shape: tuple[int, ...]) -> Float[jax.Array, " b *shape"]:
     """z (B, *shape), float32: "normal" N(0, 1), "uniform" [0, 1), or zeros for "none"."""
     if distribution == "none":
         return jnp.zeros((len(keys), *shape), jnp.float32)
@@ -92,7 +100,7 @@ def latent(keys: jax.Array, distribution: str, shape: tuple[int, ...]) -> jax.Ar
     return draw(refine(keys, Purpose.LATENT))
 
 
-def flip_examples(keys: jax.Array, images: jax.Array) -> jax.Array:
+def flip_examples(keys: Keys, images: Num[AnyArray, "b h w c"]) -> Num[jax.Array, "b h w c"]:
     """Each image mirrored left-right with probability 1/2. images: (B, H, W, C)."""
     flip = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)

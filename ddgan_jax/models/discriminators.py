@@ -10,15 +10,17 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Num
 
 from ddgan_jax.config.shapes import CONVOLUTIONAL, STDDEV_GROUP_SIZE
 from ddgan_jax.models import layers, resample
 from ddgan_jax.models.layers import Conv3x3, Dtype, uniform_fan_out
+from ddgan_jax.state import AnyArray
 
 _FIR = (1, 3, 3, 1)
 
 
-def leaky_relu(x: jax.Array) -> jax.Array:
+def leaky_relu(x: AnyArray) -> jax.Array:
     """x where positive, else 0.2 x."""
     return nn.leaky_relu(x, 0.2)
 
@@ -31,7 +33,7 @@ class DownBlock(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, time: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray, time: AnyArray) -> jax.Array:
         init, dtype = uniform_fan_out, self.dtype
         h = Conv3x3(self.features, init(), dtype, name="conv_0")(leaky_relu(x))
         dense = nn.Dense(self.features, kernel_init=init(), dtype=dtype, name="time")
@@ -45,7 +47,7 @@ class DownBlock(nn.Module):
         return layers.residual_sum(shortcut(x), h, rescale=True)
 
 
-def minibatch_stddev(x: jax.Array, groups: str = "spread") -> jax.Array:
+def minibatch_stddev(x: AnyArray, groups: str = "spread") -> jax.Array:
     """How much images of one group differ: one channel for (B, H, W, C), >= float32.
 
     The batch is what one device sees at once. A group is up to four examples, "spread" at stride
@@ -79,7 +81,12 @@ class Discriminator(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x_t: jax.Array, t: jax.Array, x_tp1: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        x_t: Float[AnyArray, "b h w c"],
+        t: Num[AnyArray, " b"],
+        x_tp1: Float[AnyArray, "b h w c"],
+    ) -> Float[jax.Array, " b"]:
         """Return logits (B,), float32 or wider, of pairs x_t and x_{t+1} (B, H, W, C).
 
         t: int (B,), the time of x_t as drawn.

@@ -14,8 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
+from jaxtyping import Num
 
 from ddgan_jax.config.shapes import num_groups
+from ddgan_jax.state import AnyArray
 
 Dtype = Any
 Initializer = Callable[..., jax.Array]
@@ -34,7 +36,7 @@ def uniform_fan_out(scale: float = 1.0) -> Initializer:
     return nn.initializers.variance_scaling(scale or _SMALLEST_SCALE, "fan_out", "uniform")
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
+def at_least_float32(x: AnyArray) -> AnyArray:
     """x in float32, or as it is if wider; for statistics, softmax and losses."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -47,7 +49,7 @@ class Conv3x3(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -60,7 +62,7 @@ class Conv3x3(nn.Module):
         )
 
 
-def _conv3x3_of_tiny_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _conv3x3_of_tiny_map(x: AnyArray, kernel: AnyArray) -> jax.Array:
     # XLA exchanges image and kernel where the image is the smaller one, and then has no fast
     # convolution on CPU (measured: 22 times slower than this matrix product at 2 x 2 pixels).
     b, h, w, c = x.shape
@@ -70,7 +72,7 @@ def _conv3x3_of_tiny_map(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return (patches @ kernel.reshape(9 * c, -1)).reshape(b, h, w, -1)
 
 
-def sinusoidal_embedding(t: jax.Array, dim: int, dtype: Dtype = jnp.float32) -> jax.Array:
+def sinusoidal_embedding(t: Num[AnyArray, " b"], dim: int, dtype: Dtype = jnp.float32) -> jax.Array:
     """[sin(t f_k), cos(t f_k)] with f_k = 10000^(-k / (dim/2 - 1)). t: (B,) -> (B, dim).
 
     All sines come first; an odd dim gets a last column of zeros.
@@ -92,7 +94,7 @@ class FourierEmbedding(nn.Module):
     scale: float
 
     @nn.compact
-    def __call__(self, t: jax.Array, dtype: Dtype = jnp.float32) -> jax.Array:
+    def __call__(self, t: Num[AnyArray, " b"], dtype: Dtype = jnp.float32) -> jax.Array:
         init = nn.initializers.normal(self.scale)
         frequencies = jax.lax.stop_gradient(self.param("frequencies", init, (self.dim,)))
         phases = jnp.log(t.astype(dtype))[:, None] * frequencies[None, :] * (2 * math.pi)
@@ -100,7 +102,7 @@ class FourierEmbedding(nn.Module):
 
 
 def group_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array, groups: int, epsilon: float = 1e-6
+    x: AnyArray, scale: AnyArray, bias: AnyArray, groups: int, epsilon: float = 1e-6
 ) -> jax.Array:
     """Zero mean and unit (biased) variance over each group of channels, then scale and bias.
 
@@ -113,7 +115,7 @@ def group_norm(
     return centred * (jax.lax.rsqrt(variance + epsilon) * scale) + bias
 
 
-def _group_mean(x: jax.Array, groups: int) -> jax.Array:
+def _group_mean(x: AnyArray, groups: int) -> jax.Array:
     # One number per channel, (B, 1, 1, C), spread by a sum over zeros and itself: a broadcast from
     # groups to channels would be fused into the loop over the pixels, which then has an index to
     # divide for every entry (measured on a CPU, with SiLU: 3 times as long, also backwards).
@@ -127,7 +129,7 @@ class GroupNorm(nn.Module):
     """Group normalisation with a learned scale and bias per channel."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         channels = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
@@ -143,7 +145,7 @@ class AdaptiveGroupNorm(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, latent: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray, latent: AnyArray) -> jax.Array:
         channels = x.shape[-1]
         style = nn.Dense(
             2 * channels,
@@ -171,7 +173,7 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, keys: jax.Array | None) -> jax.Array:
+    def __call__(self, x: AnyArray, keys: jax.Array | None) -> jax.Array:
         if keys is None or self.rate == 0.0:
             return x
         layer = zlib.crc32("/".join(self.path).encode())
@@ -190,7 +192,7 @@ class Attention(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         b, h, w, c = x.shape
         normed = GroupNorm(name="norm")(x).reshape(b, h * w, c)
         query, key, value = (
@@ -206,6 +208,6 @@ class Attention(nn.Module):
         return residual_sum(x, out.reshape(b, h, w, c), self.skip_rescale)
 
 
-def residual_sum(x: jax.Array, h: jax.Array, rescale: bool) -> jax.Array:
+def residual_sum(x: AnyArray, h: AnyArray, rescale: bool) -> jax.Array:
     """x + h, divided by sqrt(2) if `rescale`, so that the variance stays."""
     return (x + h) * math.sqrt(0.5) if rescale else x + h

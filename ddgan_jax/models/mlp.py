@@ -7,8 +7,10 @@ image of one pixel, so that they go through everything that images go through.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Num
 
 from ddgan_jax.models import layers
+from ddgan_jax.state import AnyArray
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # U(+-1/sqrt(fan_in))
 
@@ -19,7 +21,7 @@ class Dense(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         bound = x.shape[-1] ** -0.5
 
         def bias_init(key, shape, dtype):
@@ -43,7 +45,12 @@ class MLP(nn.Module):
     residual: bool
 
     @nn.compact
-    def __call__(self, x: jax.Array, t: jax.Array, other: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: Float[AnyArray, "b 1 1 c"],
+        t: Num[AnyArray, " b"],
+        other: Float[AnyArray, " b *other"] | None = None,
+    ) -> Float[jax.Array, "b 1 1 features"]:
         """x: (B, 1, 1, C), t: (B,), other: (B, L), (B, 1, 1, C) or None -> (B, 1, 1, features)."""
         flat = x.reshape(len(x), -1)
         time = layers.sinusoidal_embedding(t, self.time_embedding_dim, x.dtype)

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Num
 
 from ddgan_jax.config.shapes import resolutions
 from ddgan_jax.models import layers
 from ddgan_jax.models.layers import Conv3x3, Dtype, residual_sum, uniform_fan_avg
 from ddgan_jax.models.ncsnpp_blocks import Downsample, LatentMapping, ResBlock, Upsample
+from ddgan_jax.state import AnyArray, Keys
 
 
 class NCSNpp(nn.Module):
@@ -46,8 +48,13 @@ class NCSNpp(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, t: jax.Array, z: jax.Array, *, dropout_keys: jax.Array | None = None
-    ) -> jax.Array:
+        self,
+        x: Float[AnyArray, "b h w c"],
+        t: Num[AnyArray, " b"],
+        z: Float[AnyArray, "b l"],
+        *,
+        dropout_keys: Keys | None = None,
+    ) -> Float[jax.Array, "b h w c"]:
         """x_{t+1} (B, H, W, C), t int (B,), z (B, L) -> x_0 (B, H, W, C), float32 (or wider).
 
         dropout_keys: (B,) random keys while training; None, as for sampling, switches it off.
@@ -62,7 +69,9 @@ class NCSNpp(nn.Module):
         out = layers.at_least_float32(self._decode(h, skips, context))
         return jnp.tanh(out) if self.output_tanh else out
 
-    def _embed_time(self, t: jax.Array, x: jax.Array) -> jax.Array | None:
+    def _embed_time(
+        self, t: Num[AnyArray, " b"], x: Float[AnyArray, "b h w c"]
+    ) -> jax.Array | None:
         if not self.time_conditional:
             return None
         dtype = jnp.promote_types(x.dtype, jnp.float32)
@@ -83,12 +92,12 @@ class NCSNpp(nn.Module):
             embedding = nn.silu(embedding)
         return embedding
 
-    def _map_latent(self, z: jax.Array) -> jax.Array:
+    def _map_latent(self, z: AnyArray) -> jax.Array:
         return LatentMapping(
             self.latent_embedding_dim, self.latent_layers, self.dtype, name="latent_mapping"
         )(z)
 
-    def _encode(self, x: jax.Array, context: tuple) -> tuple[jax.Array, list[jax.Array]]:
+    def _encode(self, x: AnyArray, context: tuple) -> tuple[jax.Array, list[jax.Array]]:
         """The way down: the deepest features, and everything that the way up concatenates."""
         h = self._conv(self.base_channels, "input_conv")(x)
         pyramid, skips = x, [h]
@@ -107,7 +116,7 @@ class NCSNpp(nn.Module):
         return h, skips
 
     def _join_input_pyramid(
-        self, h: jax.Array, pyramid: jax.Array, name: str
+        self, h: AnyArray, pyramid: AnyArray, name: str
     ) -> tuple[jax.Array, jax.Array]:
         if self.progressive_input == "residual":
             pyramid = Downsample(self.fir, self.fir_kernel, h.shape[-1], self.dtype, name=name)(
@@ -124,7 +133,7 @@ class NCSNpp(nn.Module):
             h = jnp.concatenate([conv, h], axis=-1) if cat else conv + h
         return h, pyramid
 
-    def _decode(self, h: jax.Array, skips: list[jax.Array], context: tuple) -> jax.Array:
+    def _decode(self, h: AnyArray, skips: list[jax.Array], context: tuple) -> jax.Array:
         """The way up, to the image before its tanh."""
         pyramid = None
         for level in reversed(range(len(self.channel_multipliers))):
@@ -142,7 +151,7 @@ class NCSNpp(nn.Module):
         return self._norm_conv(h, self.channels, "output", 0.0)
 
     def _join_output_pyramid(
-        self, h: jax.Array, pyramid: jax.Array | None, name: str
+        self, h: AnyArray, pyramid: AnyArray | None, name: str
     ) -> tuple[jax.Array, jax.Array | None]:
         if self.progressive == "output_skip":
             image = self._norm_conv(h, self.channels, name, 0.0)
@@ -165,7 +174,7 @@ class NCSNpp(nn.Module):
     def _conv(self, features: int, name: str, scale: float = 1.0) -> Conv3x3:
         return Conv3x3(features, uniform_fan_avg(scale), self.dtype, name=name)
 
-    def _norm_conv(self, h: jax.Array, features: int, name: str, scale: float) -> jax.Array:
+    def _norm_conv(self, h: AnyArray, features: int, name: str, scale: float) -> jax.Array:
         h = nn.silu(layers.GroupNorm(name=f"{name}_norm")(h))
         return self._conv(features, f"{name}_conv", scale)(h)
 
@@ -185,13 +194,13 @@ class NCSNpp(nn.Module):
             name=name,
         )
 
-    def _downsample(self, h: jax.Array, name: str, context: tuple) -> jax.Array:
+    def _downsample(self, h: AnyArray, name: str, context: tuple) -> jax.Array:
         if self.resblock != "ddpm":
             return self._block(h.shape[-1], name, "down")(h, *context)
         features = h.shape[-1] if self.resample_with_conv else 0
         return Downsample(self.fir, self.fir_kernel, features, self.dtype, name=name)(h)
 
-    def _upsample(self, h: jax.Array, name: str, context: tuple) -> jax.Array:
+    def _upsample(self, h: AnyArray, name: str, context: tuple) -> jax.Array:
         if self.resblock != "ddpm":
             return self._block(h.shape[-1], name, "up")(h, *context)
         features = h.shape[-1] if self.resample_with_conv else 0

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ddgan_jax.models import layers, resample
 from ddgan_jax.models.layers import Conv3x3, Dtype, residual_sum, uniform_fan_avg
+from ddgan_jax.state import AnyArray
 
 
 class Downsample(nn.Module):
@@ -22,7 +23,7 @@ class Downsample(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         if not self.features:
             return (
                 resample.downsample_fir(x, self.taps) if self.fir else resample.downsample_mean(x)
@@ -46,7 +47,7 @@ class Upsample(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         if not self.features:
             return resample.upsample_fir(x, self.taps) if self.fir else resample.upsample_nearest(x)
         if not self.fir:
@@ -83,16 +84,16 @@ class ResBlock(nn.Module):
     dtype: Dtype
     resampling: str = "none"  # "none", "down" or "up"
 
-    def _resample(self, x: jax.Array) -> jax.Array:
+    def _resample(self, x: AnyArray) -> jax.Array:
         module = {"down": Downsample, "up": Upsample}[self.resampling]
         return module(self.fir, self.taps, name=None)(x)
 
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        time: jax.Array | None,
-        latent: jax.Array,
+        x: AnyArray,
+        time: AnyArray | None,
+        latent: AnyArray,
         dropout_keys: jax.Array | None,
     ) -> jax.Array:
         """x: (B, H, W, C). time: (B, E) after its activation, or None. latent: (B, Z)."""
@@ -127,7 +128,7 @@ class LatentMapping(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, z: jax.Array) -> jax.Array:
+    def __call__(self, z: AnyArray) -> jax.Array:
         z = layers.at_least_float32(z)
         h = z * jax.lax.rsqrt(jnp.square(z).mean(axis=1, keepdims=True) + 1e-8)
         for i in range(self.num_layers + 1):

@@ -24,11 +24,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ddgan_jax.state import AnyArray
+
 Taps = Sequence[float]
 
 
 def upfirdn(
-    x: jax.Array, taps: Taps, axis: int, *, up: int = 1, down: int = 1, pad: tuple[int, int]
+    x: AnyArray, taps: Taps, axis: int, *, up: int = 1, down: int = 1, pad: tuple[int, int]
 ) -> jax.Array:
     """Zero-insertion by `up`, padding, true convolution with `taps`, decimation by `down`.
 
@@ -67,7 +69,7 @@ def upfirdn(
     return lax.slice_in_dim(interleaved, 0, length, 1, axis)
 
 
-def _both_axes(x: jax.Array, taps: Taps, **kwargs) -> jax.Array:
+def _both_axes(x: AnyArray, taps: Taps, **kwargs) -> jax.Array:
     return upfirdn(upfirdn(x, taps, 1, **kwargs), taps, 2, **kwargs)
 
 
@@ -79,18 +81,18 @@ def _split(total: int, extra: int = 0) -> tuple[int, int]:
     return (total + 1) // 2 + extra, total // 2
 
 
-def upsample_fir(x: jax.Array, taps: Taps, factor: int = 2) -> jax.Array:
+def upsample_fir(x: AnyArray, taps: Taps, factor: int = 2) -> jax.Array:
     """FIR up-sampling that keeps brightness: (B, H, W, C) -> (B, factor H, factor W, C)."""
     pad = _split(len(taps) - factor, extra=factor - 1)
     return _both_axes(x, _normalised(taps, factor), up=factor, pad=pad)
 
 
-def downsample_fir(x: jax.Array, taps: Taps, factor: int = 2) -> jax.Array:
+def downsample_fir(x: AnyArray, taps: Taps, factor: int = 2) -> jax.Array:
     """FIR down-sampling: (B, H, W, C) -> (B, H / factor, W / factor, C)."""
     return _both_axes(x, _normalised(taps), down=factor, pad=_split(len(taps) - factor))
 
 
-def blur_before_strided_conv(x: jax.Array, taps: Taps) -> jax.Array:
+def blur_before_strided_conv(x: AnyArray, taps: Taps) -> jax.Array:
     """The filter in front of a 3x3 convolution of stride 2: (B, H, W, C) -> (B, H+1, W+1, C).
 
     Filter first, then the unpadded strided convolution: at the border this differs from
@@ -99,21 +101,21 @@ def blur_before_strided_conv(x: jax.Array, taps: Taps) -> jax.Array:
     return _both_axes(x, _normalised(taps), pad=_split(len(taps)))
 
 
-def blur_after_transposed_conv(x: jax.Array, taps: Taps) -> jax.Array:
+def blur_after_transposed_conv(x: AnyArray, taps: Taps) -> jax.Array:
     """The filter behind a 3x3 convolution that doubled the size: (B, 2H+1, ..) -> (B, 2H, ..)."""
     total = len(taps) - 4
     pad = ((total + 1) // 2 + 1, total // 2 + 1)
     return _both_axes(x, _normalised(taps, 2), pad=pad)
 
 
-def upsample_nearest(x: jax.Array) -> jax.Array:
+def upsample_nearest(x: AnyArray) -> jax.Array:
     """Every pixel becomes 2 x 2: (B, H, W, C) -> (B, 2H, 2W, C)."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
     return x.reshape(b, 2 * h, 2 * w, c)
 
 
-def downsample_mean(x: jax.Array) -> jax.Array:
+def downsample_mean(x: AnyArray) -> jax.Array:
     """Mean of 2 x 2 pixels: (B, H, W, C) -> (B, H / 2, W / 2, C)."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))

@@ -24,15 +24,19 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Num
 from ml_collections import ConfigDict
 
 from ddgan_jax.config import shapes
 from ddgan_jax.models import resample
 from ddgan_jax.models.layers import Dtype, at_least_float32
 from ddgan_jax.models.unet_blocks import Attention, GroupNorm, ResBlock, conv3x3, dense
+from ddgan_jax.state import AnyArray, Keys, Labels
 
 
-def timestep_embedding(t: jax.Array, dim: int, dtype: Dtype = jnp.float32) -> jax.Array:
+def timestep_embedding(
+    t: Num[AnyArray, " b"], dim: int, dtype: Dtype = jnp.float32
+) -> Float[jax.Array, "b {dim}"]:
     """[cos(t f_k), sin(t f_k)] with f_k = 10000^(-k / (dim/2)). t: (B,) -> (B, dim), dim even."""
     half = dim // 2
     frequencies = jnp.exp(jnp.arange(half, dtype=dtype) * (-math.log(10_000.0) / half))
@@ -68,11 +72,11 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        x: jax.Array,
-        timesteps: jax.Array,
-        labels: jax.Array | None = None,
-        dropout_keys: jax.Array | None = None,
-    ) -> jax.Array:
+        x: Float[AnyArray, "b h w c"],
+        timesteps: Num[AnyArray, " b"],
+        labels: Labels = None,
+        dropout_keys: Keys | None = None,
+    ) -> Float[jax.Array, "b h w k"]:
         """x (B, H, W, C) -> (B, H, W, out_channels), float32 (or wider).
 
         timesteps: (B,), float, of the order of 0 ... 1000. labels: (B,) ints below num_classes,
@@ -93,7 +97,9 @@ class UNet(nn.Module):
         h = nn.silu(GroupNorm(name="output_norm")(at_least_float32(h)))
         return conv3x3(h, self.out_channels, name="output_conv", dtype=None, zero=True)
 
-    def _embed(self, timesteps: jax.Array, labels: jax.Array | None, dtype: Dtype) -> jax.Array:
+    def _embed(
+        self, timesteps: Num[AnyArray, " b"], labels: AnyArray | None, dtype: Dtype
+    ) -> jax.Array:
         """Of time and class together, (B, 4 base_channels), after the activation."""
         if (labels is None) != (self.num_classes == 0):
             given = "missing" if labels is None else "given"
@@ -108,7 +114,7 @@ class UNet(nn.Module):
             h = h + embed(labels)
         return nn.silu(h)
 
-    def _encode(self, h: jax.Array, context: tuple) -> tuple[jax.Array, list[jax.Array]]:
+    def _encode(self, h: AnyArray, context: tuple) -> tuple[jax.Array, list[jax.Array]]:
         """The way down: the deepest features, and everything that the way up concatenates."""
         imagen = self.updown_order == "imagen"
         skips = [] if imagen else [h]
@@ -127,7 +133,7 @@ class UNet(nn.Module):
                 skips.append(h)
         return h, skips
 
-    def _decode(self, h: jax.Array, skips: list[jax.Array], context: tuple) -> jax.Array:
+    def _decode(self, h: AnyArray, skips: list[jax.Array], context: tuple) -> jax.Array:
         """The way up, to the features at full resolution."""
         for level in reversed(range(len(self.channel_multipliers))):
             for i in range(self.num_res_blocks + 1):
@@ -139,7 +145,7 @@ class UNet(nn.Module):
                 h = self._upsample(h, level, context)
         return h
 
-    def _downsample(self, h: jax.Array, level: int, context: tuple) -> jax.Array:
+    def _downsample(self, h: AnyArray, level: int, context: tuple) -> jax.Array:
         name = f"down_{level}_downsample"
         if self.resblock_updown:
             return self._block(level, name, resample.downsample_mean)(h, *context)
@@ -147,7 +153,7 @@ class UNet(nn.Module):
             return conv3x3(h, self._width(level), name=name, dtype=self.dtype, stride=2)
         return resample.downsample_mean(h)
 
-    def _upsample(self, h: jax.Array, level: int, context: tuple) -> jax.Array:
+    def _upsample(self, h: AnyArray, level: int, context: tuple) -> jax.Array:
         name = f"up_{level}_upsample"
         if self.resblock_updown:
             return self._block(level, name, resample.upsample_nearest)(h, *context)

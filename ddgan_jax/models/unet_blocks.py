@@ -10,9 +10,11 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float
 
 from ddgan_jax.config.shapes import UNET_GROUPS
 from ddgan_jax.models.layers import Dropout, Dtype, Initializer, at_least_float32, group_norm
+from ddgan_jax.state import AnyArray
 
 _EPSILON = 1e-5
 
@@ -24,8 +26,14 @@ def uniform_fan_in(fan_in: int) -> Initializer:
 
 
 def conv3x3(
-    x: jax.Array, features: int, *, name: str, dtype: Dtype, stride: int = 1, zero: bool = False
-) -> jax.Array:
+    x: Float[AnyArray, "b h w c"],
+    features: int,
+    *,
+    name: str,
+    dtype: Dtype,
+    stride: int = 1,
+    zero: bool = False,
+) -> Float[jax.Array, "b H W k"]:
     """3x3 convolution with zero padding 1: (B, H, W, C) -> (B, H / stride, W / stride, features).
 
     A layer `name` of the compact module that calls it. zero: kernel and bias start at 0.
@@ -37,7 +45,7 @@ def conv3x3(
     )(x)
 
 
-def dense(x: jax.Array, features: int, *, name: str, dtype: Dtype, zero: bool = False) -> jax.Array:
+def dense(x: AnyArray, features: int, *, name: str, dtype: Dtype, zero: bool = False) -> jax.Array:
     """Linear layer with a bias on the last axis. name, zero: as for `conv3x3`."""
     init = nn.initializers.zeros if zero else uniform_fan_in(x.shape[-1])
     return nn.Dense(features, kernel_init=init, bias_init=init, dtype=dtype, name=name)(x)
@@ -51,7 +59,7 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, modulation: tuple[jax.Array, jax.Array] | None = None
+        self, x: AnyArray, modulation: tuple[jax.Array, jax.Array] | None = None
     ) -> jax.Array:
         shape = (x.shape[-1],)
         gain = self.param("scale", nn.initializers.ones, shape, jnp.float32)
@@ -77,7 +85,7 @@ class ResBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, embedding: jax.Array, dropout_keys: jax.Array | None
+        self, x: AnyArray, embedding: AnyArray, dropout_keys: jax.Array | None
     ) -> jax.Array:
         """x: (B, H, W, C). embedding: (B, E), after its activation. -> (B, H', W', features)."""
         h = nn.silu(GroupNorm(name="norm_0")(x))
@@ -109,7 +117,7 @@ class Attention(nn.Module):
     dtype: Dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: AnyArray) -> jax.Array:
         b, h, w, c = x.shape
         normed = GroupNorm(name="norm")(x).reshape(b, h * w, c)
         qkv = dense(normed, 3 * c, name="qkv", dtype=self.dtype)
@@ -119,7 +127,7 @@ class Attention(nn.Module):
         return x + out.reshape(b, h, w, c)
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def attend(query: AnyArray, key: AnyArray, value: AnyArray) -> jax.Array:
     """softmax(q k^T / sqrt(D)) v for each head, the softmax in float32 (or wider).
 
     All of one dtype, (B, pixels, heads, D).
