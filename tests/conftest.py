@@ -1,12 +1,13 @@
-"""The machine that tests see: four devices on the CPU, and compiled programs kept on disk."""
+"""The machine that tests see: four devices on the CPU, programs on disk, checked shapes."""
 
 import os
 import signal
 from pathlib import Path
 
-import pytest
 from absl import flags
+from jaxtyping import install_import_hook
 
+from tests import typechecker
 from tests.processes import QUICK_COMPILATION
 
 NUM_DEVICES = 4
@@ -39,13 +40,16 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 # As the command line does: Grain's workers ask absl's registry, which pytest never parses.
 flags.FLAGS.mark_as_parsed()
 
-_FLAGS = os.environ["XLA_FLAGS"]
-
-
-@pytest.fixture(autouse=True)
-def same_flags(monkeypatch):
-    """Give the programs that a test starts this process's flags, to the bit.
-
-    A command that ran here added its own to the environment, too late for JAX here.
-    """
-    monkeypatch.setenv("XLA_FLAGS", _FLAGS)
+# The shapes and dtypes that annotations name are checked at every call of the maths, the networks
+# and the metrics. The modules must not have been imported before.
+CHECKED = (
+    "diffusion",
+    "losses",
+    "methods",
+    "metrics",
+    "models",
+    "randomness",
+    "sampling",
+    "schedules",
+)
+install_import_hook([f"ddgan_jax.{name}" for name in CHECKED], f"{typechecker.__name__}.check")
