@@ -1,1 +1,1 @@
-"""Programs that measure speed; they are run from the repository root, see README.md."""
+"""Measure speed with programs that run from the repository root; see README.md."""

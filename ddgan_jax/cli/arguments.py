@@ -93,6 +93,7 @@ def parse_flags(
                 flag_values=values,
                 **(bounds if flag.kind == "integer" else {}),
             )
+    # Hyphens are replaced in names alone: a value may hold them, as a path does.
     argv = [_HYPHENS.sub(lambda name: name[0].replace("-", "_"), argument) for argument in argv]
     for argument in argv:
         if _OF_ABSL.match(argument):

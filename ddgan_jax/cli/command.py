@@ -41,6 +41,7 @@ def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
     return held
 
 
+# Flags with one meaning in all commands are declared once, so that their help pages agree.
 WORKDIR = Flag("workdir", "FOLDER", "run folder of `ddgan train`")
 EXPORT = Flag("export", "FOLDER", "an export of `ddgan export`, or hf://user/repository")
 STEP = Flag("step", "N", "train step of the checkpoint; without it the latest", kind="integer")

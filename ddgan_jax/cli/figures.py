@@ -60,6 +60,7 @@ def _request(values: flags.FlagValues) -> tuple["Model", Sequence[int], Sequence
 
 
 def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
+    # parse_names returns a list, of which this flag has one entry.
     (noise,) = parse_names("posterior_noise", values.posterior_noise, ("own", "same"))
     from ddgan_jax import images
     from ddgan_jax.viz import denoising
@@ -71,6 +72,7 @@ def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
     drawn = denoising.denoise_once(model, image, seeds, label, same_posterior=noise == "same")
     images.write_png(out, denoising.picture(image, drawn))
     print(denoising.table(model, drawn))
+    # A model that predicts x_(k-1) itself has no predictions of x_0 to show.
     given = "x_0, x_k" + ", predictions of x_0" * (drawn.x_0 is not None)
     print(f"{given}, draws of x_(k-1), deviation, for each k of step {model.step} in {out}")
 
@@ -87,6 +89,8 @@ def _real_image(model: "Model", values: flags.FlagValues) -> tuple["np.ndarray",
         image = given_image.read(values.image, data.image_size, data.channels)
     else:
         dataset = _open_set(model, values.data_dir)
+        # The number of examples is known only when the set is open, so that no bound of the flag
+        # could say it.
         if not 0 <= values.example < dataset.info.num_examples:
             last = dataset.info.num_examples - 1
             raise UserError(f"--example={values.example}: {data.name} has the examples 0 to {last}")

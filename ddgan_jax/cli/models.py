@@ -16,6 +16,7 @@ def _sample(values: flags.FlagValues) -> None:
         raise UserError("--num=N is short for --seeds=0-(N-1): give one of them")
     seeds = parse_seeds(values.seeds) if values.num is None else range(values.num)
     labels = parse_labels(values.labels)
+    # The flags are read above, so that a mistake in them shows before these imports.
     from ddgan_jax.inference.requests import Options, sample_command
 
     sample_command(
@@ -45,6 +46,7 @@ def _export(values: flags.FlagValues) -> None:
 
     model = open_model(values.workdir, values.export, values.step, kind)
     export.write(
+        # 0 stands for the config's own size, which `with_sampling` would take literally.
         model.with_sampling(chunk_size=values.chunk_size) if values.chunk_size else model,
         values.out,
         dtype=values.dtype,

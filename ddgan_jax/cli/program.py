@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno not in _SHORTAGES:
             raise
         return end(f"the system refuses to go on: {reason(error)}", USER_ERROR)
+    # An error of standard output alone shows here: a run goes on without it until its work is done.
     if failure := terminal.output_failure():
         return end(f"standard output cannot be written: {reason(failure)}", USER_ERROR)
     return 0

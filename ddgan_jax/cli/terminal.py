@@ -8,7 +8,8 @@ from typing import Any
 
 from ddgan_jax.errors import printable
 
-_CURSOR_UP = "\x1b[A"  # tqdm prints it to reach an upper one of several progress bars
+# tqdm prints this to reach an upper one of several progress bars.
+_CURSOR_UP = "\x1b[A"
 
 
 class PrintableStream:
@@ -20,12 +21,15 @@ class PrintableStream:
 
     def __init__(self, stream: io.TextIOWrapper):
         """Print to `stream`, where characters that its encoding lacks become escapes."""
+        # A locale such as C has no encoding for names in other scripts, and printing one must not
+        # fail.
         stream.reconfigure(errors="backslashreplace")
         self._stream = stream
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
         """Write the text; return its length."""
+        # Texts that only move the cursor are left as they are, and so are line breaks.
         if text.replace(_CURSOR_UP, "").strip("\n"):
             # Progress bars return to the start of the line at the start or the end of a text. In
             # the middle of one, a carriage return would hide the text before it.
@@ -74,6 +78,7 @@ def output_failure() -> OSError | None:
     For the end of the program: after an error, standard output is closed for good.
     """
     stream = sys.stdout
+    # A program that calls `main` as a function keeps its own streams.
     if not isinstance(stream, PrintableStream):
         return None
     stream.flush()

@@ -34,6 +34,7 @@ def _train(values: flags.FlagValues, config: ConfigDict) -> None:
 
 
 def _show(values: flags.FlagValues, config: ConfigDict) -> None:
+    # A command gets its flags in any case, and this one has none of its own.
     del values
     from ddgan_jax.inspect_config import show
 

@@ -48,7 +48,8 @@ def open_images(path: str | os.PathLike) -> Given:
 def _is_folder(path: Path) -> bool:
     try:
         return path.is_dir()
-    except OSError:  # its reader will say in one line what is wrong with the path
+    # Its reader will say in one line what is wrong with the path.
+    except OSError:
         return False
 
 

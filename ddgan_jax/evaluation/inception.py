@@ -33,8 +33,10 @@ BATCH_SIZE = 32
 class Features(NamedTuple):
     """Features of n images, float32 (float64 under jax_enable_x64)."""
 
-    pool3: Float[np.ndarray, "n 2048"]  # for FID, KID, precision and recall
-    logits: Float[np.ndarray, "n 1008"]  # without bias, for the Inception Score
+    # For FID, KID, precision and recall.
+    pool3: Float[np.ndarray, "n 2048"]
+    # Without bias, for the Inception Score.
+    logits: Float[np.ndarray, "n 1008"]
 
 
 def _legacy_positions(size: int) -> np.ndarray:
@@ -50,7 +52,8 @@ def _centre_positions(size: int) -> np.ndarray:
 class Protocol(NamedTuple):
     """The way from uint8 images to the network's input."""
 
-    positions: Callable[[int], np.ndarray]  # axis size -> (299,): where its outputs are read
+    # Axis size -> (299,): the positions at which the outputs are read.
+    positions: Callable[[int], np.ndarray]
     offset: float
     scale: float  # input = (x - offset) / scale
 

@@ -103,6 +103,7 @@ def fill(
     rounded = model.with_params(weights.cast(model.params, dtype))
     about = _about(rounded)
     about["licence"] = _plain(licence or model.about["licence"] or UNKNOWN_LICENCE)
+    # The parameters are written in the rounded dtype, as those of which the pictures are drawn.
     (folder / "model.safetensors").write_bytes(weights.to_safetensors(rounded.params))
     if rounded.why_not_drawable:
         about["not_drawable"] = rounded.why_not_drawable

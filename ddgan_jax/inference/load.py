@@ -54,6 +54,7 @@ def open_model(
         return from_run(workdir, step, kind=kind, report=functools.partial(print, file=sys.stderr))
     if export_dir is None or workdir is not None:
         raise UserError("name one model, with `workdir=FOLDER` or with `export_dir=FOLDER`")
+    # An export holds one step and one kind of parameters: asking for another must not be ignored.
     if step is not None or kind != "ema":
         given = "`kind`" if step is None else "`step`"
         raise UserError(f"{given} belongs to `workdir`: an export holds one of each")
@@ -110,6 +111,8 @@ def _about_run(run: RunFolder, step: int, *, report: Callable[[str], None]) -> d
 
 def _fetch(address: str) -> epath.Path:
     """Return the local copy of a repository of models, "hf://user/name[@revision]"."""
+    # The address is checked before the import, so that a typing mistake does not ask for an
+    # installation.
     if not _REPOSITORY.fullmatch(address.removeprefix(HUB)):
         raise UserError(
             f"{shown(address)} is no repository: write {HUB}user/name or {HUB}user/name@revision"

@@ -30,6 +30,7 @@ def render(about: Mapping[str, Any], grid_seeds: Sequence[int]) -> str:
     data = about["data"]
     name = text(data["name"] or "unnamed data")
     kind = "Class-conditional" if data["num_classes"] else "Unconditional"
+    # A card without a picture must not say how to draw one.
     if about.get("not_drawable"):
         picture, drawing = f"No image can be drawn from it: {text(about['not_drawable'])}.", []
     else:
@@ -117,6 +118,7 @@ def standalone_example(about: Mapping[str, Any], folder: str = ".") -> list[str]
     """Return a program that draws 64 images from the export in `folder` with JAX alone."""
     with_labels = about["data"]["num_classes"] > 0
     with_arrays = about["sampler"]["arguments"][0].startswith("arrays")
+    # The order is that of the program's arguments: arrays, seeds, labels.
     arguments = ["seeds"] + ["labels"] * with_labels
     lines = [
         "import jax.export",

@@ -60,6 +60,7 @@ def list_parts(folder: epath.Path) -> list[Part]:
         # The name promises a number of images, which the header must hold.
         if len(part.file.forms[""].shape) < 2 or part.file.forms[""].shape[0] != last - first:
             _refuse(path, "is damaged")
+        # Joined in one array, images of another form would be read as garbage.
         if parts and _form(part) != _form(parts[0]):
             _refuse(path, "holds other images than the parts before it")
         parts.append(part)

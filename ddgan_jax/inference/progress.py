@@ -24,6 +24,7 @@ def with_progress(chunks: Iterable[np.ndarray], done: int, total: int) -> Iterat
         print(f"{done:,} of {total:,} images are there", file=sys.stderr)
     pace, last_line = Pace(total, 1), time.monotonic()
     terminal = sys.stderr.isatty()
+    # A disabled bar does nothing, so that the loop below is the same without a terminal.
     bar = tqdm(
         total=total,
         initial=done,

@@ -62,6 +62,7 @@ def sample_command(
     # Before the job is made: a model that cannot draw has no use for options.
     model.check_drawable()
     job = make_job(model, seeds, options)
+    # One picture holds all images at once, and every other form is written in parts.
     if place.form == ".png":
         _write_picture(job, place.path, _columns(model, seeds, options))
     else:
@@ -79,6 +80,8 @@ def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Jo
         start = model.num_steps // 2 if options.image else 0
 
     def draw(positions: np.ndarray) -> Iterator[np.ndarray]:
+        # Positions and not seeds choose the images, since a seed may stand there with several
+        # classes.
         chosen, varied = jax.tree.map(lambda a: a[positions], (request, variation))
         if x_0 is not None:
             # Every image begins with the same given one; broadcasting makes no copies on the host.

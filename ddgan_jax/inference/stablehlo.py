@@ -66,6 +66,7 @@ def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
         params = jax.lax.optimization_barrier(params)
         params = jax.tree.map(lambda a: a.astype(jnp.float32), params)
         params = jax.lax.optimization_barrier(params)
+        # The sampler takes labels in any case, and a model without classes reads none.
         labels = jnp.zeros_like(seeds, jnp.int32) if labels is None else labels
         count = seeds.shape[0]
         chunks = -(-count // size)

@@ -43,6 +43,7 @@ def dtype_name(text: str) -> str:
 
 def dtype_of(params: Params) -> str:
     """Return the dtype that all parameters have: "float32" or "bfloat16"."""
+    # All parameters have one dtype: `cast` makes it so, and `from_safetensors` refuses others.
     return str(jax.tree.leaves(params)[0].dtype)
 
 

@@ -46,9 +46,12 @@ _HOW_TO_CONVERT = f"fetch {PUBLISHED_URL} and run: ddgan import inception --from
 class InceptionWeights(NamedTuple):
     """The content of a converted file."""
 
-    params: Params  # float32, for evaluation.inception.features
-    sha256: str  # of these numbers, equal for equal weights from any file
-    source_sha256: str  # of the file that they were converted from
+    # float32, for evaluation.inception.features.
+    params: Params
+    # Of these numbers, equal for equal weights from any file.
+    sha256: str
+    # Of the file that they were converted from.
+    source_sha256: str
 
 
 def import_inception(state_dict: StateDict) -> Params:

@@ -29,9 +29,12 @@ class Denoising(NamedTuple):
     All are float32 and lie about [-1, 1].
     """
 
-    x_k: np.ndarray  # (T, H, W, C)
-    x_0: np.ndarray | None  # (T, K, H, W, C) predictions; None with objective.prediction = "x_t"
-    x_km1: np.ndarray  # (T, K, H, W, C) draws of x_{k-1}
+    # (T, H, W, C).
+    x_k: np.ndarray
+    # Predictions (T, K, H, W, C); None with objective.prediction = "x_t".
+    x_0: np.ndarray | None
+    # Draws of x_{k-1}, (T, K, H, W, C).
+    x_km1: np.ndarray
 
     @property
     def outputs(self) -> np.ndarray:

@@ -26,9 +26,12 @@ SPARE = 8
 class Neighbours(NamedTuple):
     """The k images of a set that are nearest to each of N images, the nearest first."""
 
-    indices: np.ndarray  # int64 (N, k), example ids
-    distances: np.ndarray  # float64 (N, k), L2 of images in [-1, 1]
-    images: np.ndarray  # uint8 (N, k, H, W, C)
+    # int64 (N, k), example ids.
+    indices: np.ndarray
+    # float64 (N, k), L2 of images in [-1, 1].
+    distances: np.ndarray
+    # uint8 (N, k, H, W, C).
+    images: np.ndarray
 
 
 def nearest(

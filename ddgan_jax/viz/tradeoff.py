@@ -40,9 +40,11 @@ class Result(NamedTuple):
     """A result file. comparable: the values that must be equal in all results of a plot."""
 
     source: str
-    name: str  # of the run, and its denoising steps
+    # Of the run, and its denoising steps.
+    name: str
     train_step: int | None
-    seconds: float  # for 100 images
+    # For 100 images.
+    seconds: float
     value: float
     device: str
     comparable: Mapping[str, Any]
