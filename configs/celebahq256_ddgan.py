@@ -37,8 +37,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # The official schedule counts epochs: the rate follows a cosine over 800 of them, changes
     # after each, and one more is trained at the final rate.
-    c.train.batch_size = 32  # 8 x 4
-    steps_per_epoch = 27_000 // c.train.batch_size  # 843, the incomplete batch is dropped
+    # 8 GPUs with 4 images each.
+    c.train.batch_size = 32
+    # 843: the incomplete batch is dropped.
+    steps_per_epoch = 27_000 // c.train.batch_size
     num_epochs = 800
     c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 675,243
     c.optimizer.generator_learning_rate = 2e-4

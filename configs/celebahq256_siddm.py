@@ -23,12 +23,15 @@ def get_config(arg: str = "") -> ConfigDict:
         network.base_channels = 192
         network.channel_multipliers = (1, 1, 2, 3, 4)
         network.attention_resolutions = (32, 16, 8)
-        network.remat_resolutions = (128, 64)  # of the levels whose activations are the largest
+        # Of the levels whose activations are the largest.
+        network.remat_resolutions = (128, 64)
     c.optimizer.ema_decay = 0.9999
     c.train.batch_size = 128
-    c.train.num_steps = 400_000  # ours: the paper trains "until the best FID"
+    # Our own choice: the paper trains "until the best FID".
+    c.train.num_steps = 400_000
     c.train.mapping = "shard_map"
-    c.train.shard_optimizer = True  # moments and EMA, two thirds of the state, fit small chips
+    # Moments and EMA, two thirds of the state, then fit small chips.
+    c.train.shard_optimizer = True
     c.sampling.chunk_size = 16
 
     return apply_variant(c, arg, {"tiny": tiny})

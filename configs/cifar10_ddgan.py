@@ -36,8 +36,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # The official schedule counts epochs: the rate follows a cosine over 1800 of them, changes
     # after each, and one more is trained at the final rate.
-    c.train.batch_size = 256  # 4 x 64
-    steps_per_epoch = 50_000 // c.train.batch_size  # 195, the incomplete batch is dropped
+    # 4 GPUs with 64 images each.
+    c.train.batch_size = 256
+    # 195: the incomplete batch is dropped.
+    steps_per_epoch = 50_000 // c.train.batch_size
     num_epochs = 1800
     c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 351,195
     c.optimizer.generator_learning_rate = 1.6e-4

@@ -22,6 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.diffusion.num_timesteps = 4
     c.optimizer.ema_decay = 0.9999
     c.train.batch_size = 256
-    c.train.num_steps = 400_000  # ours: the paper trains "until the best FID"
+    # Our own choice: the paper trains "until the best FID".
+    c.train.num_steps = 400_000
 
     return apply_variant(c, arg, {"tiny": tiny})

@@ -18,20 +18,23 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.name = "digits"
     c.data.image_size = 8
     c.data.channels = 1
-    c.data.flip = False  # a mirrored 2 is no digit
+    # A mirrored 2 is no digit.
+    c.data.flip = False
 
     # Two steps and less noise than for larger images: 64 pixels repeat little of what they show, so
     # that much noise leaves the discriminator nothing to tell apart.
     c.diffusion.num_timesteps = 2
     c.diffusion.beta_max = 9.0
     c.objective.r1_gamma = 0.5
-    c.objective.r1_interval = 1  # one program to compile instead of two
+    # One program to compile instead of two.
+    c.objective.r1_interval = 1
 
     c.generator.base_channels = 16
     c.generator.channel_multipliers = (1, 2)
     c.generator.num_res_blocks = 1
     c.generator.attention_resolutions = (4,)
-    c.generator.fir = False  # the filter blurs what eight pixels hold
+    # The filter blurs what eight pixels hold.
+    c.generator.fir = False
     c.generator.latent_dim = 16
     c.generator.latent_embedding_dim = 64
     c.generator.latent_layers = 2
@@ -51,7 +54,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.checkpoint.save_every_steps = 300
     c.eval.every_steps = 600
     c.eval.num_samples = 1_000
-    c.eval.features = "pixels"  # enough for so few of them, and nothing to be trained first
+    # Enough for so few pixels, and no network has to be trained first.
+    c.eval.features = "pixels"
     c.sampling.chunk_size = 100
 
     return apply_variant(c, arg, {"tiny": tiny})

@@ -21,10 +21,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.image_size = 8
     c.data.channels = 1
     c.data.num_classes = 10
-    c.data.flip = False  # a mirrored 2 is no digit
+    # A mirrored 2 is no digit.
+    c.data.flip = False
 
     c.diffusion.num_timesteps = 2
-    c.objective.afd_regression = False  # with C a class looks all alike: docs/ablation.md
+    # With the head C all images of a class look alike: docs/ablation.md.
+    c.objective.afd_regression = False
     for network in (c.generator, c.discriminator):
         network.base_channels = 32
         network.channel_multipliers = (1, 1)
@@ -32,7 +34,8 @@ def get_config(arg: str = "") -> ConfigDict:
         network.attention_resolutions = (4,)
         network.head_channels = 32
         network.dropout = 0.0
-        network.updown_order = "adm"  # eight pixels leave nothing to halve before the first block
+        # Eight pixels leave nothing to halve before the first block.
+        network.updown_order = "adm"
 
     c.optimizer.generator_learning_rate = 5e-4
     c.optimizer.discriminator_learning_rate = 5e-4

@@ -28,8 +28,10 @@ def get_config(arg: str = "") -> ConfigDict:
         network.remat_resolutions = (32, 16)
     c.optimizer.ema_decay = 0.9999
     c.train.batch_size = 2048
-    c.train.num_steps = 400_000  # ours: the paper trains "until the best FID"
+    # Our own choice: the paper trains "until the best FID".
+    c.train.num_steps = 400_000
     c.train.mapping = "shard_map"
-    c.train.shard_optimizer = True  # moments and EMA, two thirds of the state, fit small chips
+    # Moments and EMA, two thirds of the state, then fit small chips.
+    c.train.shard_optimizer = True
 
     return apply_variant(c, arg, {"tiny": tiny})

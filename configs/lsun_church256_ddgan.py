@@ -37,7 +37,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # The official schedule counts epochs: the rate follows a cosine over 500 of them, changes
     # after each, and one more is trained at the final rate.
-    c.train.batch_size = 64  # 8 x 8
+    # 8 GPUs with 8 images each.
+    c.train.batch_size = 64
     steps_per_epoch = 120_000 // c.train.batch_size  # 1,875
     num_epochs = 500
     c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 939,375

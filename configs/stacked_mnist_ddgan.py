@@ -20,7 +20,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.data.name = "stacked_mnist"
     c.data.image_size = 32
-    c.data.flip = False  # mirrored digits are no digits
+    # Mirrored digits are no digits.
+    c.data.flip = False
 
     c.diffusion.num_timesteps = 4
     c.objective.r1_gamma = 0.02
@@ -39,7 +40,8 @@ def get_config(arg: str = "") -> ConfigDict:
 
     # As for CIFAR-10, in steps: a cosine that changes after each epoch, and one epoch more.
     c.train.batch_size = 256
-    steps_per_epoch = 120_000 // c.train.batch_size  # 468, the incomplete batch is dropped
+    # 468: the incomplete batch is dropped.
+    steps_per_epoch = 120_000 // c.train.batch_size
     num_epochs = 200
     c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 94,068
     c.optimizer.generator_learning_rate = 1.6e-4

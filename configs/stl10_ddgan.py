@@ -43,7 +43,8 @@ def get_config(arg: str = "") -> ConfigDict:
     # The schedule counts epochs: the rate follows a cosine over 1800 of them, changes after each,
     # and one more is trained at the final rate.
     c.train.batch_size = 128
-    steps_per_epoch = 100_000 // c.train.batch_size  # 781, the incomplete batch is dropped
+    # 781: the incomplete batch is dropped.
+    steps_per_epoch = 100_000 // c.train.batch_size
     num_epochs = 1800
     c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 1,406,581
     c.optimizer.generator_learning_rate = 1.6e-4
