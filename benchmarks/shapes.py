@@ -119,7 +119,7 @@ def size_of(tree: Any) -> int:
 
 
 def main() -> int:
-    """Trace what is missing, config by config, and write the file after each."""
+    """Trace the missing configs one by one, and write the file after each."""
     values, _ = parse_flags("python -m benchmarks.shapes", FLAGS, sys.argv[1:])
     out = Path(values.out)
     found = json.loads(out.read_text()) if out.exists() and not values.again else {}

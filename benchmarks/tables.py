@@ -250,7 +250,7 @@ def _profile_table(parts: Sequence[Sequence[Report]]) -> str:
 
 
 def _levers_table(parts: Sequence[Sequence[Report]]) -> str:
-    """Return the table of what was tried: a row for each change."""
+    """Return the table of changes that were tried: a row for each."""
     [levers] = parts
     rows = [
         [

@@ -61,7 +61,7 @@ class PrintableStream:
 def protect_streams() -> None:
     """Replace the process's standard output and error by PrintableStreams.
 
-    What is printed to a closed one is dropped. This changes the whole process, so only a program
+    Output to a closed stream is dropped. This changes the whole process, so that only a program
     may call it.
     """
     for name in ("stdout", "stderr"):

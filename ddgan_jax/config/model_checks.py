@@ -39,7 +39,7 @@ def check_model(config: ConfigDict) -> None:
 
 
 def check_fields(config: Any, *, complete: bool = True) -> Mapping[str, Section]:
-    """Return the sections of a config, whose fields are known and have values that they may have.
+    """Return the sections of a config, after a check of its fields' names and values.
 
     config: anything at all. complete: also refuse a config that lacks sections or fields; the names
     of its networks are needed in any case. Raises UserError.

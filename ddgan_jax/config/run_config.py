@@ -8,9 +8,9 @@ from ddgan_jax.files.run_folder import Report, RunFolder
 
 
 def read_config(folder: RunFolder, *, report: Report) -> ConfigDict:
-    """Return the config of a run; where config.json is damaged, that of its newest checkpoint.
+    """Return the config of a run, from its newest checkpoint if config.json is damaged.
 
-    report: takes a line about a damaged one. Raises UserError if neither can be read.
+    report: takes a line about the damage. Raises UserError if neither can be read.
     """
     return folder.read_config(lambda text: from_stored(from_json(text).to_dict()), report=report)
 
@@ -20,8 +20,8 @@ def check_same_run(folder: RunFolder, config: ConfigDict, *, report: Report) -> 
 
     Fields of MAY_CHANGE may differ: they say how far the run goes, what it leaves behind, and where
     its data lies or how it is read, and none changes what a step computes. A folder without
-    config.json is a new run. report: takes a line about a damaged one. Raises UserError that names
-    the differing fields.
+    config.json is a new run. report: takes a line about a damaged config.json. Raises UserError
+    that names the differing fields.
     """
     if not folder.config.exists():
         return

@@ -146,12 +146,12 @@ def _condition(name: str, value: Any, example: Any) -> str:
 
 
 def positive(default: Any, sentence: str, unit: str = "", **more: Any) -> Field:
-    """Return a field of a number, or of a tuple of numbers, above 0. more: as of `Field`."""
+    """Return a field of a number above 0, or of a tuple of them. more: attributes of `Field`."""
     return Field(default, sentence, unit, above=0, **more)
 
 
 def not_negative(default: Any, sentence: str, unit: str = "", **more: Any) -> Field:
-    """Return a field of a number that is 0 or more. more: as of `Field`."""
+    """Return a field of a number that is 0 or more. more: attributes of `Field`."""
     return Field(default, sentence, unit, at_least=0, **more)
 
 
@@ -207,7 +207,7 @@ def check_names(prefix: str, fields: Any, known: Mapping[str, Any]) -> None:
 
 
 def check_is_group(prefix: str, fields: Any) -> None:
-    """Refuse a value that is no group of fields. prefix: as of `check_names`. Raises UserError."""
+    """Refuse a value that is no group of fields. prefix: see `check_names`. Raises UserError."""
     if not isinstance(fields, Mapping | ConfigDict):
         group = prefix.removesuffix(".") or "this"
         raise UserError(f"{group} is no group of fields but {_beginning(fields)}")

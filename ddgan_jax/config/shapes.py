@@ -63,8 +63,8 @@ def _halvings_before(network: Any) -> int:
 def check_levels(network: Any, image_size: int, *, group: str = "", size: str = "") -> None:
     """Refuse a network without levels, and an image size that cannot be halved so many times.
 
-    group, size: what messages put before the names of the network's fields and of image_size, such
-    as "generator." and "data.". Raises UserError.
+    group, size: prefixes of the network's fields and of image_size in messages, such as
+    "generator." and "data.". Raises UserError.
     """
     levels = len(network.channel_multipliers)
     if not levels:
@@ -90,7 +90,7 @@ def num_groups(channels: int) -> int:
 def check_ncsnpp_widths(network: Any, group: str = "") -> None:
     """Refuse an NCSN++ with a layer whose channels cannot be normalised in equal groups.
 
-    group: what messages put before the names of fields. Raises UserError.
+    group: the prefix of fields in messages. Raises UserError.
     """
 
     def fails(channels: int) -> bool:
@@ -145,7 +145,7 @@ def ncsnpp_widths(network: Any, base_channels: int) -> Iterator[tuple[str, int]]
 
 
 def check_unet(network: Any, image_size: int, *, group: str = "", size: str = "") -> None:
-    """Refuse fields of the U-Net that do not fit together. group, size: as of `check_levels`.
+    """Refuse fields of the U-Net that do not fit together. group, size: see `check_levels`.
 
     Raises UserError.
     """

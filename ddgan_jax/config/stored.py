@@ -13,9 +13,9 @@ from ddgan_jax.errors import UserError
 def from_stored(tree: Mapping[str, Any]) -> ConfigDict:
     """Return the locked config in a run folder, a checkpoint or an export, as JSON left it.
 
-    A field that did not exist when the config was stored gets its default, which is what the code
-    of that time did. The tree may come from anybody: raises UserError for anything that is not a
-    config, and for a config whose model cannot be built, as `model_checks.check_model` does.
+    A field that did not exist when the config was stored gets its default, since the code of that
+    time behaved like the default. The tree may come from an untrusted file: raises UserError for
+    anything that is not a config, and for a model that cannot be built, as `check_model` does.
     """
     # Imported here, since config files and help pages need no checks.
     from ddgan_jax.config.model_checks import check_fields, check_model

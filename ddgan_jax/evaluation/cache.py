@@ -33,7 +33,7 @@ def kept(
       make: Makes the value. Its argument says in words where the value will be kept.
       save: Writes a file. Raises UserError if it cannot be written.
       is_enough: Tells whether a value from a file serves; otherwise it is made anew.
-      report: Takes lines for people.
+      report: Takes messages, a line each.
     """
     folder = cache_folder()
     path = None if folder is None else folder / name

@@ -70,8 +70,8 @@ def evaluate_command(
     """Score a run folder, an export or given images; print a table and write a JSON file.
 
     step: The step of the run's checkpoint, None for the newest whole one. num_steps: Denoising
-    steps, 0 for those of the config. report: Takes lines of progress. Raises UserError for what
-    cannot be scored, before anything long begins.
+    steps, 0 for the number in the config. report: Takes lines of progress. Raises UserError before
+    any long work if something cannot be scored.
     """
     # Cheap checks come first: opening a model reads its parameters.
     names.check(options.metrics, options.features)
@@ -212,7 +212,7 @@ def _about_reference(real: SavedStatistics | None, options: Options) -> dict[str
 
 @contextlib.contextmanager
 def _place_for(source: Source, options: Options) -> Iterator[epath.Path]:
-    """Give the file of the result, locked against other writers, and never one that exists."""
+    """Yield the path of the result, locked against other writers; the file does not exist yet."""
     # A result that somebody has asked for by name is never written elsewhere, nor over another.
     if options.out:
         with locks.output_file(options.out, ".json", new=True) as out:

@@ -44,8 +44,8 @@ def gather(
 ) -> Gathered:
     """Extract the features of images that come in chunks of any size, at least one image in all.
 
-    Images are dropped as soon as they are worked on, so that memory does not grow with their
-    number, except for what is asked for below.
+    Images are dropped after each batch, so that memory grows with their number only by the vectors,
+    logits and labels that are asked for.
 
     Args:
       chunks: The images.

@@ -1,4 +1,4 @@
-"""Read images that somebody gives to be scored: a folder or zip of image files, .npy or .npz."""
+"""Read the user's images for scoring: a folder or zip of image files, .npy or .npz."""
 
 import dataclasses
 import os

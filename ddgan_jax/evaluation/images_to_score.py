@@ -33,12 +33,12 @@ class Source:
     """Images to be scored.
 
     Attributes:
-      name: What they are, in words.
-      count: How many there are.
+      name: A description of the images, in words.
+      count: Number of images.
       shape: Height, width and channels.
-      place: Where results are written by default: a folder and the first part of a file's name.
+      place: Default place of results: a folder and the first part of a file's name.
       read: Yields the images in chunks.
-      data: A config whose data are the real images, None if nobody has named them.
+      data: A config of the real images, None if the user has not named their set.
       model: The part of the result about the model.
       sampling: Measures the part of the result about the speed of sampling, None if nothing is
         sampled.
@@ -66,8 +66,8 @@ def samples_of(
 ) -> Source:
     """Return the images of the seeds 0 to count - 1 of a model; classes take turns.
 
-    folder: Where the model comes from. is_run: It is a run folder, in which results have a place.
-    dataset, split, data_dir: Of the real images, "" for those of the model's training. Raises
+    folder: Where the model comes from. is_run: Whether it is a run folder, which holds results.
+    dataset, split, data_dir: The set of real images; "" takes the set of the training. Raises
     UserError for a model of points.
     """
     if has_points(model.config):
@@ -105,7 +105,7 @@ def samples_of(
 def images_of(
     path: str, count: int = 0, *, dataset: str = "", split: str = "", data_dir: str = ""
 ) -> Source:
-    """Return images that somebody gives, the first `count` of them or all.
+    """Return images from a file or a folder of the user, the first `count` of them or all.
 
     path: See `given.open_images`. dataset, split, data_dir: Of the real images, which are brought
     to the same size. Raises UserError for whatever cannot be scored.

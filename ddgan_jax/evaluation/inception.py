@@ -122,7 +122,7 @@ def features(
       protocol: A key of PROTOCOLS.
       batch_size: Images in one call of the compiled network, over all devices; it is rounded up to
         a multiple of their number.
-      devices: By default those of this process.
+      devices: By default all devices of this process.
 
     Raises UserError for an unknown protocol and for images of another type or shape.
     """

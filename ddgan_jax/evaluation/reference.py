@@ -80,7 +80,7 @@ def from_cache(
     """Return the statistics of a whole set, from the cache folder or made now.
 
     keep: Number of feature vectors that are needed; a file with fewer is made anew. report: Takes
-    lines for people.
+    messages, a line each.
     """
     info = dataset.info
     # The name holds everything that the statistics depend on, apart from `keep`, which may grow.

@@ -34,7 +34,7 @@ class Samples(msgspec.Struct):
 
 
 class Sampling(msgspec.Struct):
-    """The cost of drawing the images. The seconds have the resolution of a clock as lower bound."""
+    """The cost of drawing the images. The resolution of a clock bounds the seconds from below."""
 
     seconds_per_100_images: Annotated[float, msgspec.Meta(ge=1e-9, le=1e12)]
     denoising_steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -87,7 +87,7 @@ def read(path: str | os.PathLike) -> Result:
 
 @contextlib.contextmanager
 def new_file(folder: Path, stem: str) -> Iterator[epath.Path]:
-    """Give the first free name of STEM.json, STEM_2.json, ..., locked against other writers.
+    """Yield the first free path of STEM.json, STEM_2.json, ..., locked against other writers.
 
     The folder is made, and removed again if nothing was written into it. Raises UserError if it
     cannot be written.

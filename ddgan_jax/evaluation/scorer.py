@@ -99,7 +99,7 @@ def open_scorer(
       dataset: Opens the real images.
       config: Returns a config with the data of stacked_mnist, for counting modes.
       reference: Returns the statistics of the real images.
-      report: Takes lines about what is made once.
+      report: Takes messages about classifiers and statistics that are made once.
 
     Raises UserError if any of this cannot be opened.
     """

@@ -81,7 +81,7 @@ def make_drawer(
 
 
 def _images_first(drawn: Trajectory) -> Trajectory:
-    """Return the trajectory with the axis of images before that of steps."""
+    """Return the trajectory with the axis of images before the axis of steps."""
     return jax.tree.map(lambda a: a.swapaxes(0, 1), drawn)
 
 
@@ -121,7 +121,7 @@ def each_class(
 
 
 def check_count(count: int) -> None:
-    """Refuse, with a UserError, more images than one request can hold in memory."""
+    """Refuse more images than one request can hold in memory. Raises UserError."""
     if count > MOST_IMAGES:
         raise UserError(f"{count:,} images in one request; at most {MOST_IMAGES:,} are possible")
 

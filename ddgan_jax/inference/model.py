@@ -60,7 +60,7 @@ class Model:
         seeds: 0 to 2^32 - 1. labels: a class for each seed, or one for all; without them seed s has
         class s modulo the number of classes. latent_seed: the seed whose latents z all images get.
         images: whole numbers from 0 to 255 of any type. The chain then begins with them at step
-        `start`, from 0 to T - 1: the later, the less of them changes. Raises UserError for
+        `start`, from 0 to T - 1: the later the step, the less changes. Raises UserError for
         arguments of another type, shape or range, and if the drawn images are not finite.
         """
         request = self.request(seeds, labels)
@@ -74,9 +74,9 @@ class Model:
         return drawing.concatenate(self.draw(request, variation, start=start))
 
     def interpolate(self, first: int, last: int, count: int, label: int | None = None) -> Images:
-        """Return `count` images from the image of seed `first` to that of `last`, both included.
+        """Return `count` images between the images of two seeds, both included.
 
-        label: the class of all; without it that of the first seed. Raises UserError as `sample`.
+        label: the class of all; without it the class of `first`. Raises UserError as `sample`.
         """
         count = arguments.integer("count", count, MOST_IMAGES, least=1)
         first = arguments.integer("first", first, LARGEST_SEED)
@@ -176,7 +176,7 @@ class Model:
         return ""
 
     def check_drawable(self) -> None:
-        """Refuse, with a UserError, a model from which no image can be drawn."""
+        """Refuse a model from which no image can be drawn. Raises UserError."""
         if why := self.why_not_drawable:
             raise UserError(f"no image can be drawn from this model: {why}")
 

@@ -19,7 +19,7 @@ _SPECIAL = re.compile(r"[&<>]|[\\`*_{}\[\]()#+!|~$^=\"':@]|(?<=www)\.", re.IGNOR
 
 
 def text(value: object) -> str:
-    """Return a text from anybody as Markdown that shows its characters, in one line, and cut."""
+    """Return an untrusted text as Markdown that shows its characters, in one line, and cut."""
     return _SPECIAL.sub(
         lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), shown(value, LONGEST_TEXT)
     )

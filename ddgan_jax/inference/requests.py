@@ -53,9 +53,9 @@ def sample_command(
 ) -> None:
     """Write images of a run folder or of an export to `out`: one picture, or as `writers.write`.
 
-    step: of the run's checkpoint, without it the newest whole one. num_steps: denoising steps, 0:
-    those of the config. Raises UserError if there is no such model, it cannot do this, or `out`
-    cannot be written; BusyError if another process is writing it.
+    step: step of the run's checkpoint, None for the newest whole one. num_steps: denoising steps, 0
+    for the number in the config. Raises UserError if there is no such model, if it cannot draw
+    these images, or if `out` cannot be written; BusyError if another process is writing it.
     """
     place = place_of(out)
     model = load.open_model(workdir, export_dir, step).in_steps(num_steps)

@@ -138,7 +138,7 @@ def _missing(folder: epath.Path, names: Sequence[str]) -> np.ndarray:
 
 @contextlib.contextmanager
 def _claimed(folder: epath.Path, what: Mapping[str, Any], ours: str) -> Iterator[None]:
-    """Mark the folder as in `_claim` for the time of the context.
+    """Claim the folder, as `_claim` does, for the time of the context.
 
     An error before the first image leaves no folder behind.
     """
@@ -155,7 +155,7 @@ def _claimed(folder: epath.Path, what: Mapping[str, Any], ours: str) -> Iterator
 def _claim(folder: epath.Path, what: Mapping[str, Any], ours: str) -> None:
     """Write into the folder which images it is for, or check that it is for these.
 
-    ours: the ending of the names of images in it. Raises UserError if it is for other images.
+    ours: the ending of images' names in it. Raises UserError if the folder has other images.
     """
     description = (json.dumps(what, sort_keys=True) + "\n").encode()
     mark = folder / JOB

@@ -39,7 +39,7 @@ __all__ = ["config_from_args", "import_unet", "unet_names", "unet_shapes"]
 def import_unet(state_dict: StateDict, config: ConfigDict) -> Params:
     """Return our parameters from an official state dict.
 
-    config: As `config_from_args` returns it. Wrappers around modules, `module.` and `_orig_mod.`,
+    config: From `config_from_args`. Wrappers around modules, `module.` and `_orig_mod.`,
     are taken off the names. Values keep their dtype. Raises UserError that names the entries that
     are missing, unused or of another shape than those of config's network, or one that is no array
     of finite numbers.

@@ -138,7 +138,7 @@ def config_from_args(args: Any) -> ConfigDict:
 
 
 def check_config(config: ConfigDict) -> None:
-    """Refuse a config from `config_from_args` whose networks cannot be.
+    """Refuse a config from `config_from_args` if its networks cannot be built.
 
     Raises UserError that names the official options.
     """

@@ -28,7 +28,7 @@ def config_of_content(
 ) -> ConfigDict:
     """Return our config of a content.pth.
 
-    args: Official options that replace those of the file. Raises UserError if there are no options,
+    args: Official options in the place of the file's own. Raises UserError if there are no options,
     or impossible ones.
     """
     args = content.get("args") if args is None else args
@@ -62,7 +62,7 @@ _COUNT = options.integer(0, LARGEST)
 def import_content(content: Mapping[str, Any], config: ConfigDict) -> TrainState:
     """Return the state of a run after the steps of a content.pth, on the host, float32.
 
-    Raises UserError naming what is missing, or does not fit config's networks.
+    Raises UserError that names the entries that are missing, or that do not fit the networks.
     """
     step = np.int32(_entry(content, "global_step", _COUNT))
     optimizers = build.optimizers(config)

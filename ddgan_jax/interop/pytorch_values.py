@@ -37,7 +37,7 @@ class Unread(NamedTuple):
     """Stands for something in a file that is neither a plain tensor nor a plain value.
 
     It is no error by itself, since it may stand where nobody looks, such as among the options of a
-    script. text: What it is, for people.
+    script. text: Its description in messages.
     """
 
     text: str

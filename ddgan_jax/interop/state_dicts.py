@@ -1,4 +1,4 @@
-"""Read state dicts of PyTorch as plain arrays by name, and compare them with what is wanted."""
+"""Read state dicts of PyTorch as plain arrays by name, and check their entries."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,8 +18,8 @@ MOST_NAMED = 8
 def plain_arrays(state_dict: Any, what: str) -> dict[str, np.ndarray]:
     """Return the entries under the names that they have without wrappers around their modules.
 
-    what: What the state dict should be of, for messages. Values keep their dtype. Raises UserError
-    unless all entries are arrays of real numbers that are finite in float32, under names of text.
+    what: The expected network, for messages. Values keep their dtype. Raises UserError unless all
+    entries are arrays of real numbers that are finite in float32, and all names are strings.
     """
     if not isinstance(state_dict, Mapping):
         raise UserError(f"this is not a state dict of {what}: it has no entries by name")
@@ -49,9 +49,9 @@ def check_entries(
 ) -> None:
     """Refuse entries that are missing, unused, or of another shape than wanted.
 
-    wanted: Shapes by name. what: What the state dict should be of, for the message. may_be_unused:
-    Tells which entries beside the wanted ones are no mistake. Raises UserError that names the first
-    problems and counts the rest.
+    wanted: Shapes by name. what: The expected network, for the message. may_be_unused: Returns
+    whether a further entry is no mistake. Raises UserError that names the first problems and counts
+    the rest.
     """
     # Missing entries first: they tell most about which network this is.
     problems = [f"missing {name}" for name in wanted if name not in given]

@@ -16,7 +16,7 @@ FAIR_SHARE = 0.05
 
 
 class MixtureStatistics(NamedTuple):
-    """See `mixture_statistics`."""
+    """The numbers of `mixture_statistics`."""
 
     modes_any: int
     modes_covered: int

@@ -9,7 +9,7 @@ from ddgan_jax.errors import UserError
 
 
 class ModeStatistics(NamedTuple):
-    """See `mode_statistics`."""
+    """The numbers of `mode_statistics`."""
 
     modes: int
     kl: float

@@ -38,7 +38,7 @@ class Metric:
     Attributes:
       values: The plain names of its numbers.
       features: Names of the features that it is defined for.
-      reads: What it reads of the generated images: "moments" (mean and covariance of the
+      reads: The part of the generated images that it reads: "moments" (mean and covariance of the
         features) and "vectors" (the features themselves), both in comparison with real images;
         "logits" (class scores of the feature network); "labels" (of the digits of each image).
       fewest: The smallest number of images for which it exists.
@@ -153,7 +153,7 @@ def value_names(asked: Sequence[str], features: str, count: int) -> dict[str, st
 
 
 def used_count(name: str, count: int) -> int:
-    """Return how many of `count` images the metric takes: modes are those of the first 26,000."""
+    """Return how many of `count` images the metric takes: modes take the first 26,000."""
     return min(count, PUBLISHED_COUNT_OF_MODES) if name == "modes" else count
 
 

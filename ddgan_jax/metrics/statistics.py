@@ -109,9 +109,9 @@ def save(
     provenance: Provenance,
     features: Float[np.ndarray, "kept d"] | None = None,
 ) -> None:
-    """Write mu, sigma, n and the provenance to an .npz file, in place of what was there.
+    """Write mu, sigma, n and the provenance to an .npz file, which replaces an older one.
 
-    The other arguments are those of `saved`. Raises UserError if it cannot be written.
+    stats, provenance, features: see `saved`. Raises UserError if it cannot be written.
     """
     write(path, saved(stats, provenance, features))
 
@@ -123,8 +123,8 @@ def saved(
 ) -> SavedStatistics:
     """Return statistics as a file holds them.
 
-    features: float32 (n, D) to go with them, for the metrics that need more than mean and
-    covariance: those of a random part of the set. Raises UserError for fewer than two examples.
+    features: float32 (n, D) of a random part of the set, for the metrics that need more than mean
+    and covariance. Raises UserError for fewer than two examples.
     """
     mu, sigma = mean_and_covariance(stats)
     # A file always has all arrays, so that an absent one is damage.
@@ -133,10 +133,10 @@ def saved(
 
 
 def write(path: str | os.PathLike, content: SavedStatistics) -> None:
-    """Write statistics to an .npz file, in place of what was there.
+    """Write statistics to an .npz file, which replaces an older one.
 
-    mu and sigma have the names under which other FID programs look for them. A kill leaves no half
-    file. Raises UserError if it cannot be written.
+    mu and sigma have the names under which other FID programs look for them. A kill leaves no
+    partial file. Raises UserError if it cannot be written.
     """
     file = io.BytesIO()
     np.savez(
@@ -180,7 +180,7 @@ def load(path: str | os.PathLike) -> SavedStatistics:
 
 
 def _problem(found: Mapping[str, np.ndarray]) -> str:
-    """Return what is wrong with the numbers of a statistics file, "" if nothing is."""
+    """Return the first fault of the numbers in a statistics file, "" for none."""
     mu, sigma, features = (found[name] for name in ("mu", "sigma", "features"))
     if found["n"].shape != () or found["n"].dtype.kind not in "iu" or not 2 <= found["n"] < 2**53:
         return "n is no number of images, 2 or more"

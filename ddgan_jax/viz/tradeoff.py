@@ -133,7 +133,7 @@ def read(path: str | os.PathLike, metric: str) -> Result:
 
 
 def require_comparable(found: Sequence[Result]) -> None:
-    """Refuse, with a UserError, results whose numbers do not mean the same."""
+    """Refuse results that cannot be compared with each other. Raises UserError."""
     first = found[0]
     for other in found[1:]:
         for key in sorted({*first.comparable, *other.comparable}):
