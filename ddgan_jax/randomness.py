@@ -1,4 +1,4 @@
-"""Random draws as a pure function of (seed, step, purpose, example).
+"""Draw random numbers as a pure function of (seed, step, purpose, example).
 
 No key is carried from step to step or split by device: every example has its own key, made from
 its position in the global batch. Results therefore do not depend on how devices or processes
@@ -20,7 +20,8 @@ from jaxtyping import Float, Int, Key, Num
 from ddgan_jax.state import AnyArray, Keys
 
 IMPLEMENTATION = "threefry2x32"
-PARTITIONABLE = True  # JAX's default: number i of an array does not depend on the array's size
+# JAX's default: number i of an array does not depend on the size of the array.
+PARTITIONABLE = True
 
 
 class Purpose(enum.IntEnum):
@@ -47,7 +48,7 @@ class Purpose(enum.IntEnum):
 
 @contextmanager
 def reproducible() -> Iterator[None]:
-    """Decide JAX's switches that change results, for this thread and as long as the context lasts.
+    """Set JAX's switches that change results, for this thread and as long as the context lasts.
 
     Random numbers as PARTITIONABLE says, 32-bit types, NumPy's rules for mixed types and shapes. To
     be entered around the outermost call of what is compiled, for JAX reads the switches when it
@@ -74,24 +75,26 @@ def example_keys(
     purpose: Purpose,
     index: Int[AnyArray, " b"],
 ) -> Keys:
-    """One key per example. key: of the run's seed; step: int scalar; index: int (B,) -> (B,)."""
+    """Return one key for each example. key: of the run's seed. index: as in `state.Batch`."""
+    # The order of the folds is part of the meaning of a seed, like the numbers of the purposes.
     step_key = jax.random.fold_in(jax.random.fold_in(key, step), purpose)
     return jax.vmap(jax.random.fold_in, (None, 0))(step_key, index)
 
 
 def refine(keys: Keys, purpose: int | Int[AnyArray, ""]) -> Keys:
-    """The keys (B,) of one further purpose (or of step `purpose` of the sampler)."""
+    """Return the keys of one further purpose, or of step `purpose` of the sampler."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, purpose)
 
 
 def normal(keys: Keys, purpose: Purpose, shape: tuple[int, ...]) -> Float[jax.Array, " b *shape"]:
-    """Standard normal (B, *shape), float32, each example from its own key. keys: (B,)."""
+    """Draw N(0, 1), float32 (B, *shape), each example from its own key."""
+    # The type is named, because JAX's default type depends on a switch.
     draw = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))
     return draw(refine(keys, purpose))
 
 
 def latent(keys: Keys, distribution: str, shape: tuple[int, ...]) -> Float[jax.Array, " b *shape"]:
-    """z (B, *shape), float32: "normal" N(0, 1), "uniform" [0, 1), or zeros for "none"."""
+    """Draw z, float32 (B, *shape): "normal" N(0, 1), "uniform" [0, 1), or zeros for "none"."""
     if distribution == "none":
         return jnp.zeros((len(keys), *shape), jnp.float32)
     if distribution == "normal":
@@ -101,8 +104,10 @@ def latent(keys: Keys, distribution: str, shape: tuple[int, ...]) -> Float[jax.A
 
 
 def flip_examples(keys: Keys, images: Num[AnyArray, "b h w c"]) -> Num[jax.Array, "b h w c"]:
-    """Each image mirrored left-right with probability 1/2. images: (B, H, W, C)."""
+    """Mirror each image left-right with probability 1/2."""
+    # The keys have one purpose only, and are used as they are.
     flip = jax.vmap(jax.random.bernoulli)(keys)
+    # One number decides over a whole image.
     return jnp.where(flip[:, None, None, None], images[:, :, ::-1], images)
 
 
@@ -112,5 +117,6 @@ def run_key(seed: int | jax.Array) -> jax.Array:
     seed: an integer, 0 to 2^32 - 1. The key is that of `jax.random.key`, but made from its two
     words, because $JAX_RANDOM_SEED_OFFSET is added to what goes through that function.
     """
+    # A seed of 32 bits fills the lower word, as in `jax.random.key`.
     words = jnp.stack([jnp.uint32(0), jnp.asarray(seed, jnp.uint32)])
     return jax.random.wrap_key_data(words, impl=IMPLEMENTATION)

@@ -1,4 +1,4 @@
-"""DDGAN's time-conditional discriminators: logit = D(x_t, t, x_{t+1}).
+"""Define DDGAN's time-conditional discriminators: logit = D(x_t, t, x_{t+1}).
 
 Xiao et al. 2022. "small" serves images of 8 to 64 pixels (five 3x3 levels, H / 8 at the end),
 "large" those from 64 pixels on (H / 64). Both see x_t and x_{t+1} as channels of one image, have
@@ -21,7 +21,7 @@ _FIR = (1, 3, 3, 1)
 
 
 def leaky_relu(x: AnyArray) -> jax.Array:
-    """x where positive, else 0.2 x."""
+    """Return x where it is positive, else 0.2 x."""
     return nn.leaky_relu(x, 0.2)
 
 
@@ -39,6 +39,7 @@ class DownBlock(nn.Module):
         dense = nn.Dense(self.features, kernel_init=init(), dtype=dtype, name="time")
         h = leaky_relu(h + dense(time)[:, None, None, :])
         if self.down:
+            # The branch is shrunk between its convolutions.
             h, x = resample.downsample_fir(h, _FIR), resample.downsample_fir(x, _FIR)
         h = Conv3x3(self.features, init(0.0), dtype, name="conv_1")(h)
         shortcut = nn.Dense(
@@ -48,7 +49,7 @@ class DownBlock(nn.Module):
 
 
 def minibatch_stddev(x: AnyArray, groups: str = "spread") -> jax.Array:
-    """How much images of one group differ: one channel for (B, H, W, C), >= float32.
+    """Return how much images of one group differ: one channel for (B, H, W, C), >= float32.
 
     The batch is what one device sees at once. A group is up to four examples, "spread" at stride
     B / 4 (example n belongs to group n mod (B / 4)), or "neighbours" (group n // 4): the same for
@@ -64,6 +65,7 @@ def minibatch_stddev(x: AnyArray, groups: str = "spread") -> jax.Array:
     axis, shape = layouts[groups]
     grouped = layers.at_least_float32(x).reshape(*shape, h, w, c)
     variance = jnp.square(grouped - grouped.mean(axis, keepdims=True)).mean(axis, keepdims=True)
+    # Without the small number the root of equal images would have an infinite gradient.
     stddev = jnp.sqrt(variance + 1e-8).mean((2, 3, 4), keepdims=True)
     stddev = jnp.broadcast_to(stddev, (*shape, 1, 1, 1)).reshape(b, 1, 1, 1)
     return jnp.broadcast_to(stddev, (b, h, w, 1))
@@ -73,9 +75,12 @@ class Discriminator(nn.Module):
     """Blocks of given widths, minibatch standard deviation, sum over pixels, one logit."""
 
     base_channels: int
-    width_multipliers: Sequence[int]  # of base_channels, one per block
-    first_down: int  # the first block that halves the resolution; all later ones do
-    final_conv_scale: float  # of the last convolution's initialiser
+    # Of base_channels, one for each block.
+    width_multipliers: Sequence[int]
+    # The first block that halves the resolution; all later ones do.
+    first_down: int
+    # The scale of the last convolution's initialiser.
+    final_conv_scale: float
     time_embedding_dim: int
     stddev_groups: str = "spread"
     dtype: Dtype = None
@@ -104,6 +109,7 @@ class Discriminator(nn.Module):
                     name=f"time_dense_{i}",
                 )(time)
             )
+        # A 1x1 convolution is a dense layer on the channels.
         h = nn.Dense(
             2 * self.base_channels, kernel_init=init(), dtype=self.dtype, name="input_conv"
         )(jnp.concatenate([x_t, x_tp1], axis=-1))
@@ -111,6 +117,7 @@ class Discriminator(nn.Module):
             width = self.base_channels * multiplier
             block = DownBlock(width, i >= self.first_down, self.dtype, name=f"block_{i}")
             h = block(h, time)
+        # The statistic is float32 (or wider), and joins the features in their own type.
         h = jnp.concatenate([h, minibatch_stddev(h, self.stddev_groups).astype(h.dtype)], axis=-1)
         width = self.base_channels * self.width_multipliers[-1]
         h = Conv3x3(width, init(self.final_conv_scale), self.dtype, name="output_conv")(h)
@@ -122,7 +129,7 @@ class Discriminator(nn.Module):
 def small(
     base_channels: int, time_embedding_dim: int, stddev_groups: str = "spread", dtype: Dtype = None
 ) -> Discriminator:
-    """The discriminator of 32-pixel images: H / 8, needs H >= 8."""
+    """Return the discriminator of 32-pixel images: H / 8, needs H >= 8."""
     blocks = CONVOLUTIONAL["small"]
     return Discriminator(base_channels, *blocks, 0.0, time_embedding_dim, stddev_groups, dtype)
 
@@ -130,6 +137,6 @@ def small(
 def large(
     base_channels: int, time_embedding_dim: int, stddev_groups: str = "spread", dtype: Dtype = None
 ) -> Discriminator:
-    """The discriminator of 256-pixel images: H / 64, needs H >= 64."""
+    """Return the discriminator of 256-pixel images: H / 64, needs H >= 64."""
     blocks = CONVOLUTIONAL["large"]
     return Discriminator(base_channels, *blocks, 1.0, time_embedding_dim, stddev_groups, dtype)

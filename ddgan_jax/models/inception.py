@@ -182,6 +182,7 @@ class InceptionV3(nn.Module):
         # A maximum pool in the last block is a peculiarity of the network of 2015, and part of the
         # score.
         x = MixedE(maximum=True, name="Mixed_7c")(x)
+        # The published FID features are this mean, before the classes.
         pool3 = x.mean((1, 2))
         classify = nn.Dense(NUM_CLASSES, use_bias=False, precision=PRECISION, name="fc")
         return pool3, classify(pool3)

@@ -1,4 +1,4 @@
-"""Layers that the NCSN++ generator and the discriminators share.
+"""Define the layers that the NCSN++ generator and the discriminators share.
 
 `dtype` in every module is the compute dtype: None follows parameters and inputs (float32, or
 float64 under jax_enable_x64), bfloat16 casts both. Parameters are float32, and so are
@@ -27,17 +27,17 @@ _SMALLEST_SCALE = 1e-10
 
 
 def uniform_fan_avg(scale: float = 1.0) -> Initializer:
-    """Uniform initialiser of variance scale / mean(fan_in, fan_out), of generator kernels."""
+    """Return a uniform initialiser of variance scale / mean(fan_in, fan_out), of generators."""
     return nn.initializers.variance_scaling(scale or _SMALLEST_SCALE, "fan_avg", "uniform")
 
 
 def uniform_fan_out(scale: float = 1.0) -> Initializer:
-    """Uniform initialiser of variance scale / fan_out, of discriminator and style kernels."""
+    """Return a uniform initialiser of variance scale / fan_out, of discriminators and styles."""
     return nn.initializers.variance_scaling(scale or _SMALLEST_SCALE, "fan_out", "uniform")
 
 
 def at_least_float32(x: AnyArray) -> AnyArray:
-    """x in float32, or as it is if wider; for statistics, softmax and losses."""
+    """Return x in float32, or as it is if wider; for statistics, softmax and losses."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -73,7 +73,7 @@ def _conv3x3_of_tiny_map(x: AnyArray, kernel: AnyArray) -> jax.Array:
 
 
 def sinusoidal_embedding(t: Num[AnyArray, " b"], dim: int, dtype: Dtype = jnp.float32) -> jax.Array:
-    """[sin(t f_k), cos(t f_k)] with f_k = 10000^(-k / (dim/2 - 1)). t: (B,) -> (B, dim).
+    """Return [sin(t f_k), cos(t f_k)], (B, dim), with f_k = 10000^(-k / (dim/2 - 1)).
 
     All sines come first; an odd dim gets a last column of zeros.
     """
@@ -96,6 +96,7 @@ class FourierEmbedding(nn.Module):
     @nn.compact
     def __call__(self, t: Num[AnyArray, " b"], dtype: Dtype = jnp.float32) -> jax.Array:
         init = nn.initializers.normal(self.scale)
+        # The frequencies are stored as a parameter, as published, but are never trained.
         frequencies = jax.lax.stop_gradient(self.param("frequencies", init, (self.dim,)))
         phases = jnp.log(t.astype(dtype))[:, None] * frequencies[None, :] * (2 * math.pi)
         return jnp.concatenate([jnp.sin(phases), jnp.cos(phases)], axis=1)
@@ -104,7 +105,7 @@ class FourierEmbedding(nn.Module):
 def group_norm(
     x: AnyArray, scale: AnyArray, bias: AnyArray, groups: int, epsilon: float = 1e-6
 ) -> jax.Array:
-    """Zero mean and unit (biased) variance over each group of channels, then scale and bias.
+    """Normalise each group of channels to zero mean and unit (biased) variance; scale and shift.
 
     x: (B, H, W, C). scale, bias: float32 or wider, (C,) or (B, 1, 1, C). Returns x's shape, at
     least float32. The variance is that of the centred values; E[x^2] - E[x]^2 would lose digits.
@@ -154,6 +155,7 @@ class AdaptiveGroupNorm(nn.Module):
             dtype=self.dtype,
             name="style",
         )(latent)
+        # The halves of `_ones_then_zeros`, the scale first.
         scale, bias = jnp.split(at_least_float32(style)[:, None, None, :], 2, axis=-1)
         return group_norm(x, scale, bias, num_groups(channels)).astype(x.dtype)
 
@@ -176,12 +178,14 @@ class Dropout(nn.Module):
     def __call__(self, x: AnyArray, keys: jax.Array | None) -> jax.Array:
         if keys is None or self.rate == 0.0:
             return x
+        # A CRC is the same in every process, unlike Python's `hash` of a text.
         layer = zlib.crc32("/".join(self.path).encode())
         keep = jax.vmap(
             lambda key: jax.random.bernoulli(
                 jax.random.fold_in(key, layer), 1.0 - self.rate, x.shape[1:]
             )
         )(keys)
+        # The rest is enlarged while training, so that sampling needs no correction.
         return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros((), x.dtype))
 
 
@@ -199,6 +203,7 @@ class Attention(nn.Module):
             nn.Dense(c, kernel_init=uniform_fan_avg(0.1), dtype=self.dtype, name=name)(normed)
             for name in ("query", "key", "value")
         )
+        # The softmax runs over all pixels, and bfloat16 has too few digits for its sum.
         logits = at_least_float32(jnp.einsum("bqc,bkc->bqk", query, key)) * c**-0.5
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
         attended = jnp.einsum("bqk,bkc->bqc", weights, value)
@@ -209,5 +214,5 @@ class Attention(nn.Module):
 
 
 def residual_sum(x: AnyArray, h: AnyArray, rescale: bool) -> jax.Array:
-    """x + h, divided by sqrt(2) if `rescale`, so that the variance stays."""
+    """Return x + h, divided by sqrt(2) if `rescale`, so that the variance stays."""
     return (x + h) * math.sqrt(0.5) if rescale else x + h

@@ -1,4 +1,4 @@
-"""The dense networks of the 25-Gaussian experiment.
+"""Define the dense networks of the 25-Gaussian experiment.
 
 Sizes and initialisers are those of the SIDDM authors' toy program. Points are (B, 1, 1, C), an
 image of one pixel, so that they go through everything that images go through.
@@ -12,7 +12,9 @@ from jaxtyping import Float, Num
 from ddgan_jax.models import layers
 from ddgan_jax.state import AnyArray
 
-_KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # U(+-1/sqrt(fan_in))
+# This is U(-1 / sqrt(fan_in), 1 / sqrt(fan_in)): a uniform number has a third of the squared bound
+# as its variance.
+_KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Dense(nn.Module):
@@ -51,11 +53,13 @@ class MLP(nn.Module):
         t: Num[AnyArray, " b"],
         other: Float[AnyArray, " b *other"] | None = None,
     ) -> Float[jax.Array, "b 1 1 features"]:
-        """x: (B, 1, 1, C), t: (B,), other: (B, L), (B, 1, 1, C) or None -> (B, 1, 1, features)."""
+        """Return the output. other: the latent, x_{t+1}, or None."""
+        # Points are images of one pixel, whose channels are the coordinates.
         flat = x.reshape(len(x), -1)
         time = layers.sinusoidal_embedding(t, self.time_embedding_dim, x.dtype)
         time = nn.leaky_relu(Dense(self.time_embedding_dim, name="time_dense_0")(time), 0.2)
         time = nn.leaky_relu(Dense(self.time_embedding_dim, name="time_dense_1")(time), 0.2)
+        # A discriminator of single points has no other input.
         parts = [flat, time] if other is None else [flat, time, other.reshape(len(x), -1)]
         h = jnp.concatenate(parts, axis=1)
         for i in range(self.hidden_layers):

@@ -1,4 +1,4 @@
-"""The NCSN++ U-Net as DDGAN's generator: x_0 = G(x_{t+1}, t, z).
+"""Define the NCSN++ U-Net as DDGAN's generator: x_0 = G(x_{t+1}, t, z).
 
 Song et al. 2021 (architecture), Xiao et al. 2022 (the latent z enters through adaptive group
 normalisation). Every option of the published network is a field; the names of the modules say
@@ -55,13 +55,15 @@ class NCSNpp(nn.Module):
         *,
         dropout_keys: Keys | None = None,
     ) -> Float[jax.Array, "b h w c"]:
-        """x_{t+1} (B, H, W, C), t int (B,), z (B, L) -> x_0 (B, H, W, C), float32 (or wider).
+        """Return x_0, float32 (or wider), from x_{t+1}, its time and the latent z.
 
-        dropout_keys: (B,) random keys while training; None, as for sampling, switches it off.
+        dropout_keys: random keys while training; None, as for sampling, switches dropout off.
         """
         context = (self._embed_time(t, x), self._map_latent(z), dropout_keys)
+        # The network sees images in [-1, 1], also of data in [0, 1].
         x = x if self.centered else 2 * x - 1
         x = x if self.dtype is None else x.astype(self.dtype)
+        # The way down, the middle, the way up; the tanh is then computed in float32.
         h, skips = self._encode(x, context)
         h = self._block(h.shape[-1], "middle_block_0")(h, *context)
         h = self._attention("middle_attention")(h)
@@ -74,6 +76,7 @@ class NCSNpp(nn.Module):
     ) -> jax.Array | None:
         if not self.time_conditional:
             return None
+        # Sines of large angles need the digits of float32.
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         if self.time_embedding == "fourier":
             embed = layers.FourierEmbedding(
@@ -98,7 +101,7 @@ class NCSNpp(nn.Module):
         )(z)
 
     def _encode(self, x: AnyArray, context: tuple) -> tuple[jax.Array, list[jax.Array]]:
-        """The way down: the deepest features, and everything that the way up concatenates."""
+        """Run the way down; return the deepest features and all that the way up concatenates."""
         h = self._conv(self.base_channels, "input_conv")(x)
         pyramid, skips = x, [h]
         last = len(self.channel_multipliers) - 1
@@ -119,13 +122,17 @@ class NCSNpp(nn.Module):
         self, h: AnyArray, pyramid: AnyArray, name: str
     ) -> tuple[jax.Array, jax.Array]:
         if self.progressive_input == "residual":
+            # The sum goes on as features and as the pyramid of the next level.
             pyramid = Downsample(self.fir, self.fir_kernel, h.shape[-1], self.dtype, name=name)(
                 pyramid
             )
             h = residual_sum(pyramid, h, self.skip_rescale)
             return h, h
         if self.progressive_input == "input_skip":
+            # Without features a resampling has no parameters, and needs no name.
             pyramid = Downsample(self.fir, self.fir_kernel)(pyramid)
+            # The pyramid is the image itself, and a 1x1 convolution gives it the width of the
+            # features.
             conv = nn.Dense(
                 h.shape[-1], kernel_init=uniform_fan_avg(), dtype=self.dtype, name=name
             )(pyramid)
@@ -134,13 +141,16 @@ class NCSNpp(nn.Module):
         return h, pyramid
 
     def _decode(self, h: AnyArray, skips: list[jax.Array], context: tuple) -> jax.Array:
-        """The way up, to the image before its tanh."""
+        """Run the way up, to the image before its tanh."""
         pyramid = None
         for level in reversed(range(len(self.channel_multipliers))):
             width = self.base_channels * self.channel_multipliers[level]
             for i in range(self.num_res_blocks + 1):
+                # There is one block more than on the way down, for the output of the resampling
+                # or, at level 0, of the first convolution.
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
                 h = self._block(width, f"up_{level}_block_{i}")(h, *context)
+            # Once for each level on the way up, and after each block on the way down, as published.
             if self._attends(level):
                 h = self._attention(f"up_{level}_attention")(h)
             h, pyramid = self._join_output_pyramid(h, pyramid, f"up_{level}_pyramid")
@@ -154,12 +164,14 @@ class NCSNpp(nn.Module):
         self, h: AnyArray, pyramid: AnyArray | None, name: str
     ) -> tuple[jax.Array, jax.Array | None]:
         if self.progressive == "output_skip":
+            # The output is the sum of an image from each level, enlarged.
             image = self._norm_conv(h, self.channels, name, 0.0)
             if pyramid is not None:
                 image = Upsample(self.fir, self.fir_kernel)(pyramid) + image
             return h, image
         if self.progressive == "residual":
             if pyramid is None:
+                # The pyramid begins at the deepest level.
                 return h, self._norm_conv(h, h.shape[-1], name, 1.0)
             pyramid = Upsample(self.fir, self.fir_kernel, h.shape[-1], self.dtype, name=name)(
                 pyramid
@@ -195,6 +207,7 @@ class NCSNpp(nn.Module):
         )
 
     def _downsample(self, h: AnyArray, name: str, context: tuple) -> jax.Array:
+        # Blocks of BigGAN's kind resample inside of themselves.
         if self.resblock != "ddpm":
             return self._block(h.shape[-1], name, "down")(h, *context)
         features = h.shape[-1] if self.resample_with_conv else 0

@@ -1,4 +1,4 @@
-"""Blocks of the NCSN++ generator: residual blocks, resampling, the mapping of the latent.
+"""Define the blocks of the NCSN++ generator: residual, resampling, mapping of the latent.
 
 Every option of the published network is a field, named as in `ncsnpp`.
 """
@@ -31,6 +31,7 @@ class Downsample(nn.Module):
         if self.fir:
             x, padding = resample.blur_before_strided_conv(x, self.taps), "VALID"
         else:
+            # The published code pads at the bottom and on the right only.
             padding = ((0, 1), (0, 1))
         init = uniform_fan_avg()
         return nn.Conv(
@@ -64,6 +65,7 @@ class Upsample(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
+        # The bias follows the filter, which would darken it at the border.
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return resample.blur_after_transposed_conv(x, self.taps) + bias.astype(x.dtype)
 
@@ -96,9 +98,10 @@ class ResBlock(nn.Module):
         latent: AnyArray,
         dropout_keys: jax.Array | None,
     ) -> jax.Array:
-        """x: (B, H, W, C). time: (B, E) after its activation, or None. latent: (B, Z)."""
+        """Return the output. time: (B, E), after its activation, or None. latent: (B, Z)."""
         init, dtype = uniform_fan_avg, self.dtype
         h = nn.silu(layers.AdaptiveGroupNorm(dtype, name="norm_0")(x, latent))
+        # Both ways are resampled, the branch before its first convolution.
         if self.resampling != "none":
             h, x = self._resample(h), self._resample(x)
         h = Conv3x3(self.features, init(), dtype, name="conv_0")(h)
@@ -110,8 +113,10 @@ class ResBlock(nn.Module):
         else:
             h = layers.AdaptiveGroupNorm(dtype, name="norm_1")(h, latent)
         h = layers.Dropout(self.dropout, name="dropout")(nn.silu(h), dropout_keys)
+        # A fresh block starts near its own shortcut.
         h = Conv3x3(self.features, init(0.0), dtype, name="conv_1")(h)
         if x.shape[-1] != self.features or self.resampling != "none":
+            # The published block of this kind starts with a smaller shortcut.
             scale = 0.1 if self.kind == "ddpm" else 1.0
             shortcut = nn.Dense(
                 self.features, kernel_init=init(scale), dtype=dtype, name="shortcut"
@@ -130,6 +135,7 @@ class LatentMapping(nn.Module):
     @nn.compact
     def __call__(self, z: AnyArray) -> jax.Array:
         z = layers.at_least_float32(z)
+        # The small number keeps the gradient finite at z = 0.
         h = z * jax.lax.rsqrt(jnp.square(z).mean(axis=1, keepdims=True) + 1e-8)
         for i in range(self.num_layers + 1):
             init = layers.uniform_fan_out()

@@ -1,4 +1,4 @@
-"""FIR up- and down-sampling of images, as shifted sums.
+"""Resample images up and down with FIR filters, as shifted sums.
 
 "Insert up - 1 zeros after every sample, pad, filter, keep every down-th sample" is the classical
 resampling operation. Written literally it is a depthwise convolution, most of whose work is
@@ -32,7 +32,7 @@ Taps = Sequence[float]
 def upfirdn(
     x: AnyArray, taps: Taps, axis: int, *, up: int = 1, down: int = 1, pad: tuple[int, int]
 ) -> jax.Array:
-    """Zero-insertion by `up`, padding, true convolution with `taps`, decimation by `down`.
+    """Insert zeros by `up`, pad, convolve with `taps`, and keep every `down`-th sample.
 
     x: any shape and float dtype, kept. pad: zeros before and after along `axis`; negative crops.
     Length of the result along `axis`: (n up + pad[0] + pad[1] - len(taps)) // down + 1.
@@ -41,8 +41,10 @@ def upfirdn(
     length = (n * up + sum(pad) - len(taps)) // down + 1
     num_phases = up // math.gcd(up, down)
     stride = down // math.gcd(up, down)
-    count = -(-length // num_phases)  # outputs of each phase, the last ones possibly too many
+    # Outputs of each phase, of which the last one may be too many.
+    count = -(-length // num_phases)
 
+    # A true convolution runs through the taps backwards.
     # (phase, tap weight, offset of the phase's first input sample)
     terms = [
         (phase, weight, (phase * down + k - pad[0]) // up)
@@ -53,7 +55,8 @@ def upfirdn(
     first = min(offset for _, _, offset in terms)
     last = max(offset for _, _, offset in terms) + (count - 1) * stride
     borders = [(0, 0, 0)] * x.ndim
-    borders[axis] = (-first, last + 1 - n, 0)  # negative widths crop
+    # Negative widths crop.
+    borders[axis] = (-first, last + 1 - n, 0)
     padded = lax.pad(x, jnp.zeros((), x.dtype), borders)
 
     phases = [jnp.zeros((), x.dtype)] * num_phases
@@ -65,6 +68,7 @@ def upfirdn(
     if num_phases == 1:
         return phases[0]
     shape = x.shape[:axis] + (count * num_phases,) + x.shape[axis + 1 :]
+    # Output j is number j // num_phases of its phase.
     interleaved = jnp.stack(phases, axis + 1).reshape(shape)
     return lax.slice_in_dim(interleaved, 0, length, 1, axis)
 
@@ -82,18 +86,19 @@ def _split(total: int, extra: int = 0) -> tuple[int, int]:
 
 
 def upsample_fir(x: AnyArray, taps: Taps, factor: int = 2) -> jax.Array:
-    """FIR up-sampling that keeps brightness: (B, H, W, C) -> (B, factor H, factor W, C)."""
+    """Enlarge images, keeping their brightness: (B, H, W, C) -> (B, factor H, factor W, C)."""
     pad = _split(len(taps) - factor, extra=factor - 1)
+    # The inserted zeros would take brightness away, which the gain gives back.
     return _both_axes(x, _normalised(taps, factor), up=factor, pad=pad)
 
 
 def downsample_fir(x: AnyArray, taps: Taps, factor: int = 2) -> jax.Array:
-    """FIR down-sampling: (B, H, W, C) -> (B, H / factor, W / factor, C)."""
+    """Shrink images: (B, H, W, C) -> (B, H / factor, W / factor, C)."""
     return _both_axes(x, _normalised(taps), down=factor, pad=_split(len(taps) - factor))
 
 
 def blur_before_strided_conv(x: AnyArray, taps: Taps) -> jax.Array:
-    """The filter in front of a 3x3 convolution of stride 2: (B, H, W, C) -> (B, H+1, W+1, C).
+    """Filter before a 3x3 convolution of stride 2: (B, H, W, C) -> (B, H+1, W+1, C).
 
     Filter first, then the unpadded strided convolution: at the border this differs from
     convolving first.
@@ -102,20 +107,20 @@ def blur_before_strided_conv(x: AnyArray, taps: Taps) -> jax.Array:
 
 
 def blur_after_transposed_conv(x: AnyArray, taps: Taps) -> jax.Array:
-    """The filter behind a 3x3 convolution that doubled the size: (B, 2H+1, ..) -> (B, 2H, ..)."""
+    """Filter after a 3x3 convolution that doubled the size: (B, 2H+1, ..) -> (B, 2H, ..)."""
     total = len(taps) - 4
     pad = ((total + 1) // 2 + 1, total // 2 + 1)
     return _both_axes(x, _normalised(taps, 2), pad=pad)
 
 
 def upsample_nearest(x: AnyArray) -> jax.Array:
-    """Every pixel becomes 2 x 2: (B, H, W, C) -> (B, 2H, 2W, C)."""
+    """Repeat every pixel as 2 x 2: (B, H, W, C) -> (B, 2H, 2W, C)."""
     b, h, w, c = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (b, h, 2, w, 2, c))
     return x.reshape(b, 2 * h, 2 * w, c)
 
 
 def downsample_mean(x: AnyArray) -> jax.Array:
-    """Mean of 2 x 2 pixels: (B, H, W, C) -> (B, H / 2, W / 2, C)."""
+    """Return means of 2 x 2 pixels: (B, H, W, C) -> (B, H / 2, W / 2, C)."""
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))

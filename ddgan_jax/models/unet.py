@@ -1,4 +1,4 @@
-"""The U-Net of ADM (Dhariwal & Nichol 2021), the generator and discriminator of SIDDM.
+"""Define the U-Net of ADM (Dhariwal & Nichol 2021), SIDDM's generator and discriminator.
 
 One network f(x, t, class) from images to images of the same size; generator and discriminator
 differ in their input and output channels. The names of the modules say where they stand:
@@ -37,7 +37,7 @@ from ddgan_jax.state import AnyArray, Keys, Labels
 def timestep_embedding(
     t: Num[AnyArray, " b"], dim: int, dtype: Dtype = jnp.float32
 ) -> Float[jax.Array, "b {dim}"]:
-    """[cos(t f_k), sin(t f_k)] with f_k = 10000^(-k / (dim/2)). t: (B,) -> (B, dim), dim even."""
+    """Return [cos(t f_k), sin(t f_k)], (B, dim), with f_k = 10000^(-k / (dim/2)), dim even."""
     half = dim // 2
     frequencies = jnp.exp(jnp.arange(half, dtype=dtype) * (-math.log(10_000.0) / half))
     angles = t.astype(dtype)[:, None] * frequencies[None, :]
@@ -52,21 +52,28 @@ class UNet(nn.Module):
     """
 
     out_channels: int
-    image_size: int  # pixels, a multiple of 2 to the number of times that it is halved
+    # Pixels, a multiple of 2 to the number of times that it is halved.
+    image_size: int
     base_channels: int
-    channel_multipliers: Sequence[float]  # width of each level, in base_channels
-    num_res_blocks: int  # per level on the way down; one more on the way up
-    attention_resolutions: Sequence[int]  # pixels; the middle attends in any case
+    # The width of each level, in base_channels.
+    channel_multipliers: Sequence[float]
+    # For each level on the way down; there is one more on the way up.
+    num_res_blocks: int
+    # Pixels of the levels that attend; the middle attends in any case.
+    attention_resolutions: Sequence[int]
     dropout: float = 0.0  # probability, in every residual block
     num_heads: int = 1
     head_channels: int = 0  # width of a head; > 0 overrides num_heads
     num_heads_up: int = 0  # heads on the way up; 0 = num_heads
-    scale_shift_norm: bool = True  # the embedding modulates norms; False: is added before them
-    resblock_updown: bool = False  # resample inside of residual blocks; order "adm" only
+    # The embedding modulates norms; if False, it is added before them.
+    scale_shift_norm: bool = True
+    # Resample inside of residual blocks, in the order "adm" only.
+    resblock_updown: bool = False
     resample_with_conv: bool = True  # otherwise by means and nearest neighbours alone
     updown_order: str = "adm"  # or "imagen", see above
     num_classes: int = 0  # 0 = no labels
-    remat_resolutions: Sequence[int] = ()  # pixels of levels computed again in the backward pass
+    # Pixels of the levels that are computed again in the backward pass.
+    remat_resolutions: Sequence[int] = ()
     dtype: Dtype = None
 
     @nn.compact
@@ -77,7 +84,7 @@ class UNet(nn.Module):
         labels: Labels = None,
         dropout_keys: Keys | None = None,
     ) -> Float[jax.Array, "b h w k"]:
-        """x (B, H, W, C) -> (B, H, W, out_channels), float32 (or wider).
+        """Return the output with `out_channels` channels, float32 (or wider).
 
         timesteps: (B,), float, of the order of 0 ... 1000. labels: (B,) ints below num_classes,
         if and only if there are classes (else ValueError). dropout_keys: (B,) random keys while
@@ -94,13 +101,14 @@ class UNet(nn.Module):
         h = self._attention(last, "middle_attention")(h)
         h = self._block(last, "middle_block_1")(h, *context)
         h = self._decode(h, skips, context)
+        # The last layer starts at zero, and with it the output of a fresh network.
         h = nn.silu(GroupNorm(name="output_norm")(at_least_float32(h)))
         return conv3x3(h, self.out_channels, name="output_conv", dtype=None, zero=True)
 
     def _embed(
         self, timesteps: Num[AnyArray, " b"], labels: AnyArray | None, dtype: Dtype
     ) -> jax.Array:
-        """Of time and class together, (B, 4 base_channels), after the activation."""
+        """Embed time and class together, (B, 4 base_channels), after the activation."""
         if (labels is None) != (self.num_classes == 0):
             given = "missing" if labels is None else "given"
             raise ValueError(f"labels are {given}, and num_classes is {self.num_classes}")
@@ -115,8 +123,9 @@ class UNet(nn.Module):
         return nn.silu(h)
 
     def _encode(self, h: AnyArray, context: tuple) -> tuple[jax.Array, list[jax.Array]]:
-        """The way down: the deepest features, and everything that the way up concatenates."""
+        """Run the way down; return the deepest features and all that the way up concatenates."""
         imagen = self.updown_order == "imagen"
+        # In the order "imagen" the first convolution is at full resolution, which no block sees.
         skips = [] if imagen else [h]
         last = len(self.channel_multipliers) - 1
         for level in range(last + 1):
@@ -134,7 +143,7 @@ class UNet(nn.Module):
         return h, skips
 
     def _decode(self, h: AnyArray, skips: list[jax.Array], context: tuple) -> jax.Array:
-        """The way up, to the features at full resolution."""
+        """Run the way up, to the features at full resolution."""
         for level in reversed(range(len(self.channel_multipliers))):
             for i in range(self.num_res_blocks + 1):
                 h = jnp.concatenate([h, skips.pop()], axis=-1)
@@ -159,6 +168,7 @@ class UNet(nn.Module):
             return self._block(level, name, resample.upsample_nearest)(h, *context)
         h = resample.upsample_nearest(h)
         if self.resample_with_conv:
+            # The width of the level above; level 0 has none, and keeps its own.
             to_level = level if self.updown_order == "adm" else max(level - 1, 0)
             h = conv3x3(h, self._width(to_level), name=name, dtype=self.dtype)
         return h
@@ -190,7 +200,7 @@ class UNet(nn.Module):
 
 
 def attention_heads(network: UNet | ConfigDict, width: int, up: bool) -> int:
-    """Heads of an attention layer of so many channels; up: on the way up."""
+    """Return the heads of an attention layer of `width` channels. up: on the way up."""
     if network.head_channels:
         return width // network.head_channels
     return (up and network.num_heads_up) or network.num_heads
@@ -204,10 +214,11 @@ def check(network: UNet) -> None:
 FIELDS = tuple(
     field.name
     for field in dataclasses.fields(UNet)
-    if field.name not in ("dtype", "name", "parent")  # not the architecture, but Flax's and ours
+    # These fields are Flax's and ours, and no part of the architecture.
+    if field.name not in ("dtype", "name", "parent")
 )
 
 
 def from_config(config: ConfigDict | Mapping[str, Any], dtype: Dtype = None) -> UNet:
-    """The network whose fields are those of the config; what is no field of it is ignored."""
+    """Return the network with the fields of the config; other entries of it are ignored."""
     return UNet(**{name: config[name] for name in FIELDS if name in config}, dtype=dtype)

@@ -1,4 +1,4 @@
-"""Blocks of the ADM U-Net: residual blocks and attention, and the layers that they consist of.
+"""Define the blocks of the ADM U-Net: residual blocks and attention, and their layers.
 
 Initial values are torch's: kernels and biases alike are uniform within +-1 / sqrt(fan_in). The
 last layer of every residual branch starts at zero, so that a fresh block is its own shortcut.
@@ -20,7 +20,7 @@ _EPSILON = 1e-5
 
 
 def uniform_fan_in(fan_in: int) -> Initializer:
-    """Uniform initialiser within +-1 / sqrt(fan_in), of a kernel or of its bias."""
+    """Return a uniform initialiser within +-1 / sqrt(fan_in), of a kernel or of its bias."""
     bound = 1 / math.sqrt(fan_in)
     return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -34,7 +34,7 @@ def conv3x3(
     stride: int = 1,
     zero: bool = False,
 ) -> Float[jax.Array, "b H W k"]:
-    """3x3 convolution with zero padding 1: (B, H, W, C) -> (B, H / stride, W / stride, features).
+    """Convolve 3x3 with zero padding 1: (B, H, W, C) -> (B, H / stride, W / stride, features).
 
     A layer `name` of the compact module that calls it. zero: kernel and bias start at 0.
     """
@@ -46,7 +46,7 @@ def conv3x3(
 
 
 def dense(x: AnyArray, features: int, *, name: str, dtype: Dtype, zero: bool = False) -> jax.Array:
-    """Linear layer with a bias on the last axis. name, zero: as for `conv3x3`."""
+    """Apply a linear layer with a bias to the last axis. name, zero: as for `conv3x3`."""
     init = nn.initializers.zeros if zero else uniform_fan_in(x.shape[-1])
     return nn.Dense(features, kernel_init=init, bias_init=init, dtype=dtype, name=name)(x)
 
@@ -66,6 +66,7 @@ class GroupNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         if modulation is not None:
             scale, shift = map(at_least_float32, modulation)
+            # Two affine maps in a row are one, with these coefficients.
             gain, bias = gain * (1 + scale), bias * (1 + scale) + shift
         return group_norm(x, gain, bias, UNET_GROUPS, _EPSILON).astype(x.dtype)
 
@@ -79,7 +80,8 @@ class ResBlock(nn.Module):
 
     features: int
     dropout: float
-    scale_shift_norm: bool  # the embedding scales and shifts the second norm; False: is added first
+    # The embedding scales and shifts the second norm; if False, it is added before.
+    scale_shift_norm: bool
     dtype: Dtype
     resampling: Callable[[jax.Array], jax.Array] | None = None
 
@@ -87,7 +89,7 @@ class ResBlock(nn.Module):
     def __call__(
         self, x: AnyArray, embedding: AnyArray, dropout_keys: jax.Array | None
     ) -> jax.Array:
-        """x: (B, H, W, C). embedding: (B, E), after its activation. -> (B, H', W', features)."""
+        """Return the output (B, H', W', features). embedding: (B, E), after its activation."""
         h = nn.silu(GroupNorm(name="norm_0")(x))
         if self.resampling is not None:
             h, x = self.resampling(h), self.resampling(x)
@@ -96,13 +98,16 @@ class ResBlock(nn.Module):
         embedded = dense(embedding, width, name="embedding", dtype=self.dtype)[:, None, None, :]
         norm = GroupNorm(name="norm_1")
         if self.scale_shift_norm:
+            # One layer gives both, the scales first.
             scale, shift = jnp.split(embedded, 2, axis=-1)
             h = norm(h, (scale, shift))
         else:
             h = norm(h + embedded)
         h = Dropout(self.dropout, name="dropout")(nn.silu(h), dropout_keys)
+        # Zeros make a fresh block its own shortcut.
         h = conv3x3(h, self.features, name="conv_1", dtype=self.dtype, zero=True)
         if x.shape[-1] != self.features:
+            # A 1x1 convolution is a dense layer on the channels.
             x = dense(x, self.features, name="shortcut", dtype=self.dtype)
         return x + h
 
@@ -123,12 +128,13 @@ class Attention(nn.Module):
         qkv = dense(normed, 3 * c, name="qkv", dtype=self.dtype)
         qkv = qkv.reshape(b, h * w, 3, self.num_heads, c // self.num_heads)
         attended = attend(*jnp.unstack(qkv, axis=2)).reshape(b, h * w, c)
+        # Zeros make a fresh layer the identity.
         out = dense(attended, c, name="output", dtype=self.dtype, zero=True)
         return x + out.reshape(b, h, w, c)
 
 
 def attend(query: AnyArray, key: AnyArray, value: AnyArray) -> jax.Array:
-    """softmax(q k^T / sqrt(D)) v for each head, the softmax in float32 (or wider).
+    """Return softmax(q k^T / sqrt(D)) v for each head, the softmax in float32 (or wider).
 
     All of one dtype, (B, pixels, heads, D).
     """
