@@ -31,6 +31,7 @@ _WITHOUT_C = {"objective.afd_regression": False}
 _WITHOUT_AFD = {"objective.afd_weight": 0.0}
 _WITHOUT_R = {"objective.denoising_weight": 0.0}
 _KL = {"objective.afd_form": "kl"}
+# DDGAN judges pairs, and has no AFD.
 _PAIRS = {"objective.joint": True} | _WITHOUT_AFD
 ROWS = {
     "SIDDM: recon, C, R": _C,
@@ -61,6 +62,7 @@ def train(config):
     state = distributed.create_replicated(
         functools.partial(build.initial_state, config, key), devices
     )
+    # Steps with and without the R1 penalty are two programs, as in the training loop.
     programs = {
         r1: distributed.map_step(build.step(config, r1=r1), config.train.mapping, devices)
         for r1 in (True, False)
@@ -88,6 +90,7 @@ def measure(config, params) -> dict[str, float]:
     draw = drawing.make_drawer(build.sampler(config), jax.devices()[:1], config.sampling.chunk_size)
     drawn = drawing.draw_all(draw, params, request)
     a, b = (x.reshape(len(x), -1) / 255.0 for x in (real, drawn))
+    # The classifier is trained on real digits alone, so that it knows nothing of the generator.
     found = SVC(gamma=0.05).fit(a, labels).predict(b)
     precision, recall = metrics.precision_recall(a, b)
     return {
@@ -106,6 +109,7 @@ def main() -> int:
     chosen = [int(n) for n in values.rows.split(",")] if values.rows else range(len(ROWS))
     for number in chosen:
         name = list(ROWS)[number]
+        # A fresh config for each row, since the switches of a row change it in place.
         config = parse_config(values.config, overrides)
         config.update_from_flattened_dict(ROWS[name])
         config.train.num_steps = values.steps

@@ -38,6 +38,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
     state = jax.block_until_ready(distributed.create_replicated(create, devices))
     layout = distributed.abstract_state(create, devices)
     with tempfile.TemporaryDirectory() as folder:
+        # Each repeat has a folder of its own: a save beside older ones would also delete some.
         times = [
             _save_and_restore(Path(folder) / str(number), state, layout, config)
             for number in range(values.repeats)

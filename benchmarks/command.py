@@ -77,6 +77,7 @@ def run(
     # Libraries (Grain's workers) ask absl's own registry of flags, which stays empty.
     flags.FLAGS.mark_as_parsed()
 
+    # The report is made inside of `exit_code`, which turns the user's mistakes into one line.
     def print_report() -> int:
         values, overrides = parse_flags(f"python -m benchmarks.{name}", known, argv)
         if values.repeats < 1:
@@ -114,6 +115,7 @@ def exit_code(name: str, main: Callable[[], int]) -> int:
 
 def _overrides(path: str, config: ConfigDict) -> Report:
     original = dict(leaves(load_config(path)))
+    # Only the fields that the command line has changed, so that reports stay short.
     return {field: value for field, value in leaves(config) if value != original[field]}
 
 

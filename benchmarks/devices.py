@@ -33,6 +33,7 @@ def benchmark(values: flags.FlagValues, overrides: Sequence[str]) -> measure.Rep
     config = parse_config(values.config, overrides)
     counts = _counts(values.counts, config)
     arguments = [f"--config={values.config}", f"--repeats={values.repeats}", *overrides]
+    # JAX fixes the number of devices when it starts, so that each number needs a process.
     runs = {str(count): _train_step(count, config, arguments) for count in counts}
     return {
         "config": values.config,
@@ -71,6 +72,7 @@ def _train_step(count: int, config: ConfigDict, arguments: Sequence[str]) -> mea
         "--xla_cpu_collective_call_terminate_timeout_seconds=600"
     )
     environment = os.environ | {"XLA_FLAGS": options, "JAX_PLATFORMS": "cpu"}
+    # The program that most steps of the config run.
     r1 = "yes" if config.objective.r1_gamma > 0 and config.objective.r1_interval == 1 else "no"
     argv = [sys.executable, "-m", "benchmarks.train_step", *arguments, f"--r1={r1}"]
     done = subprocess.run(argv, env=environment, stdout=subprocess.PIPE, text=True)

@@ -33,6 +33,7 @@ FLAGS = (
     Flag("seed", "N", "of the instants", 0, "integer"),
     Flag("out", "FOLDER", "where faults.json goes", "results"),
 )
+# Saves every few steps, so that many kills hit one.
 SETTINGS = {
     "train.num_steps": NUM_STEPS,
     "train.batch_size": 64,
@@ -91,6 +92,7 @@ def final_arrays(workdir: Path) -> dict:
 
 def kill_at_random(config: str, folder: Path, kills: int, seed: int, expected: dict) -> dict:
     """Kill runs at random instants, `kills` times in all, and continue each to its end."""
+    # A seeded generator: the same instants come again with the same --seed.
     instants, phases, runs, exact, lost = random.Random(seed), Counter(), 0, 0, 0
     # Seconds of a whole run, measured by the runs themselves.
     seconds = 20.0
@@ -146,6 +148,7 @@ def damage_every_file(config: str, finished: Path, folder: Path, expected: dict)
     for file in files:
         for how, damage in DAMAGES.items():
             workdir = folder / "damaged"
+            # A fresh copy for each damage, so that no run sees two of them.
             shutil.copytree(finished, workdir)
             damage(workdir / file)
             output = complete(config, workdir)

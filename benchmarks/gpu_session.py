@@ -85,6 +85,7 @@ def _benchmarks(out: Path) -> Iterator[Piece]:
     peak = f"--peak={out / 'gpu_peak.json'}"
     yield benchmark("peak", "peak")
     for config in sorted(set(DEVICES) - {"mog25"}):
+        # One device gets the share that it would have on the hardware of the paper.
         batch = load_config(f"configs/{config}.py").train.batch_size // DEVICES[config]
         for dtype in ("bfloat16", "float32"):
             settings = (
@@ -154,6 +155,7 @@ def _training(
         *("--config.checkpoint.save_every_steps=1000", "--config.log.samples_every_steps=1000"),
     )
     if load_config(f"configs/{config}.py").optimizer.decay_steps:
+        # The cosine must end with the shortened run, and not beyond it.
         settings += (f"--config.optimizer.decay_steps={steps}",)
     ddgan = (sys.executable, "-m", "ddgan_jax")
     # Each quarter is a command of its own, which goes on from the last checkpoint.
@@ -177,11 +179,13 @@ def run(piece: Piece, out: Path, seconds: float) -> bool:
     Raises UserError if it fails.
     """
     log = (out / f"{piece.name}.log").open("a")
+    # A report is held back until it is whole: a piece that is cut off leaves no half of one.
     stdout = subprocess.PIPE if piece.report else log
     with log, subprocess.Popen(piece.argv, stdout=stdout, stderr=log, text=True) as process:
         try:
             printed, _ = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            # A training run saves a checkpoint upon SIGTERM, from which the next call goes on.
             process.send_signal(signal.SIGTERM)
             try:
                 process.communicate(timeout=GRACE)

@@ -101,6 +101,7 @@ def main() -> None:
 
         pair = Pair(x_0)
         fake = pair.denoised(g(pair.x_t, pair.t, torch.rand(batch, 2)))
+        # AFD as a cross entropy: the fake, noised again, is compared with the real x_t.
         forward_diffusion = (pair.noised(fake) - pair.x_t).square().mean()
         loss = functional.softplus(-d(fake, pair.s)).mean() + forward_diffusion
         g_adam.zero_grad()

@@ -56,6 +56,7 @@ def benchmark(values: flags.FlagValues, config: ConfigDict) -> measure.Report:
     devices = jax.devices()
     validate(config, len(devices))
     dataset = data.open_dataset(config)
+    # One stack closes the pipeline, the reporter and the checkpoints, the last opened first.
     with ExitStack() as stack:
         batches = stack.enter_context(
             closing(
@@ -108,6 +109,7 @@ def _training(config: ConfigDict, batch: Batch) -> Training:
     state = distributed.create_replicated(create, devices)
     constant = distributed.place_batch(batch, config.train.mapping, devices)
     measure.progress("step: compiling")
+    # The program that most steps run stands for all of them.
     step = build.step(config, r1=r1_share(config, True) > 0.5)
     mapped = distributed.map_step(step, config.train.mapping, devices)
     compiled = measure.compile_program(mapped, state, constant, key)

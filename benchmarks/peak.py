@@ -58,6 +58,7 @@ def _matmul(size: int, dtype: str, repeats: int) -> measure.Report:
     return {
         "size": size,
         "seconds_per_call": seconds,
+        # A product of n x n matrices takes n^3 multiplications and as many additions.
         "flops_per_second": measure.rounded(2 * size**3 / seconds["median"]),
     }
 
@@ -75,6 +76,7 @@ def _copy(size: int, repeats: int) -> measure.Report:
 
     seconds = _seconds_per_call(call, repeats)
     return {
+        # Each byte is read once and written once.
         "bytes": 2 * size,
         "seconds_per_call": seconds,
         "bytes_per_second": measure.rounded(2 * size / seconds["median"]),

@@ -141,6 +141,7 @@ def _durations(
 
 
 def _events(folder: Path) -> Iterator[Any]:
+    # A folder that the user keeps may hold the traces of earlier calls.
     newest = max(folder.rglob("*.xplane.pb"), key=lambda file: file.stat().st_mtime)
     for plane in ProfileData.from_file(str(newest)).planes:
         for line in plane.lines:

@@ -54,11 +54,13 @@ def make_program(config: ConfigDict, images: int) -> measure.Program:
     """Compile the sampler of `images` images over all devices."""
     devices = jax.devices()
     key = randomness.run_key(config.train.seed)
+    # Speed does not depend on the values of the parameters, so that no checkpoint is needed.
     params = distributed.create_replicated(lambda: models.init_params(config, key)[0], devices)
     request = tuple(drawing.each_class(config.data.num_classes, range(images)))
     inputs = jax.device_put(request, distributed.split(devices))
     measure.progress("sample: compiling")
     sampler = build.sampler(config)
+    # Only the last step's images are returned: the trajectory would be copied for nothing.
     mapped = distributed.map_examples(
         lambda params, inputs: sampler(params, *inputs).x_t[-1], devices
     )
@@ -69,6 +71,7 @@ def make_program(config: ConfigDict, images: int) -> measure.Program:
         images=images,
         flops_per_image={
             "counted": forward * config.diffusion.num_timesteps,
+            # XLA counts the operations of one device.
             "xla": compiled.flops and compiled.flops * len(devices) / images,
         },
         bytes_per_image=compiled.bytes and compiled.bytes * len(devices) / images,

@@ -63,6 +63,7 @@ def reduced_bytes(config: ConfigDict) -> int:
     state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
     # Four images a part are the fewest that form a group of the minibatch standard deviation.
     batch = inspect_config.abstract_batch(config, 4 * config.train.microbatches)
+    # A named axis is enough to trace the reductions: no device of it is needed.
     traced = jax.make_jaxpr(step, axis_env=[(distributed.AXIS, 2)])(state, batch, jax.random.key(0))
     return sum(
         sum(size_of(variable.aval) for variable in equation.invars)

@@ -54,6 +54,7 @@ def benchmark(values: flags.FlagValues, overrides: Sequence[str]) -> measure.Rep
             cold.append(_first_step(arguments, run, cache, 1))
         for number in repeats:
             warm.append(_first_step(arguments, Path(folder) / f"warm{number}", cache, 1))
+            # The run of the cold start goes on by one step in each repeat.
             resumed.append(_first_step(arguments, run, cache, number + 2))
     return {
         "config": values.config,

@@ -58,6 +58,7 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
     state = distributed.create_replicated(
         functools.partial(build.initial_state, config, key), devices
     )
+    # The batch is placed once: its transfer belongs to the pipeline, and not to the step.
     batch = distributed.place_batch(noise_batch(config), config.train.mapping, devices)
     images = config.train.batch_size
     compiled = {}
@@ -83,6 +84,7 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
             weight=r1_share(config, r1) if len(choices) > 1 else 1.0,
             flops_per_image={
                 "counted": inspect_config.train_step_flops(config, r1=r1),
+                # XLA counts the operations of one device.
                 "xla": program.flops and program.flops * len(devices) / images,
             },
             bytes_per_image=program.bytes and program.bytes * len(devices) / images,
@@ -95,6 +97,7 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
 
 def r1_share(config: ConfigDict, r1: bool) -> float:
     """Return the share of a run's steps that compute the R1 penalty, or that do not."""
+    # Step 0 computes the penalty wherever any step does.
     share = 1 / config.objective.r1_interval if build.r1_is_due(config, 0) else 0.0
     return share if r1 else 1 - share
 
