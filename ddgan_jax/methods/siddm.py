@@ -70,7 +70,7 @@ class SIDDM(Objective):
             metrics["d_regression"] = self._regression(pair, fake)
             loss += self.afd_weight * metrics["d_regression"]
         if self.denoising_weight > 0:
-            # R learns from real samples. The builder gives the discriminator the heads that the
+            # R learns from real samples. The registry gives a discriminator the heads that the
             # weights ask for.
             metrics["d_denoising"] = losses.denoising_loss(cast(jax.Array, real.denoised), x_0)
             loss += self.denoising_weight * metrics["d_denoising"]
