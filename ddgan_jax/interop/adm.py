@@ -39,10 +39,9 @@ __all__ = ["config_from_args", "import_unet", "unet_names", "unet_shapes"]
 def import_unet(state_dict: StateDict, config: ConfigDict) -> Params:
     """Return our parameters from an official state dict.
 
-    config: From `config_from_args`. Wrappers around modules, `module.` and `_orig_mod.`,
-    are taken off the names. Values keep their dtype. Raises UserError that names the entries that
-    are missing, unused or of another shape than those of config's network, or one that is no array
-    of finite numbers.
+    config: From `config_from_args`. Wrappers around modules, `module.` and `_orig_mod.`, are taken
+    off the names. Values keep their dtype. Raises UserError that names the entries that are missing
+    or unused, that have another shape than in config's network, or that are no finite arrays.
     """
     given = state_dicts.plain_arrays(state_dict, "that U-Net")
     shapes, names = unet_shapes(config), unet_names(config)

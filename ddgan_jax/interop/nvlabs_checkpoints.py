@@ -154,7 +154,7 @@ def _import_generator(
     model = Model(config, params, _step_of_file(name, config), kind, about)
     with whole_folder(out) as folder:
         export.fill(model, folder)
-    # Such a network is exported all the same: its parameters are what somebody may want.
+    # Such a network is exported all the same, without a sampler and without pictures.
     if model.why_not_drawable:
         print(f"{shown(out, 300)}; no image can be drawn from it: {model.why_not_drawable}")
         return

@@ -84,7 +84,7 @@ class Converter:
     def convert(self, node: Any) -> Any:
         """Return the plain value. Raises ValueError for one that holds itself, or is too much."""
         if isinstance(node, Tensor):
-            # Tied weights are one tensor under two names, and become one array.
+            # A tensor that occurs twice in a value becomes one array.
             if id(node) not in self._done:
                 self._done[id(node)] = self._array(node)
             return self._done[id(node)]

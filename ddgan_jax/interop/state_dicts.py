@@ -62,7 +62,7 @@ def check_entries(
         if name in given and given[name].shape != shape
     ]
     if problems:
-        # A wrong network has thousands of problems, of which the first few tell enough.
+        # A wrong network has many problems, of which the first few tell enough.
         more = len(problems) - MOST_NAMED
         named = "; ".join(shown(problem, 200) for problem in problems[:MOST_NAMED])
         rest = f"; and {more} more" if more > 0 else ""
