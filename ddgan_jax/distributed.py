@@ -8,7 +8,6 @@ On several hosts each process feeds its own devices and holds its own copies; `d
 the list of all devices of the job, in the same order on every process.
 """
 
-import operator
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -291,23 +290,6 @@ def map_examples(function: Callable[..., Any], devices: Devices) -> Callable[...
         check_vma=False,
     )
     return jax.jit(mapped)
-
-
-def in_batches(
-    call: Callable[[np.ndarray], PyTree], examples: np.ndarray, batch_size: int
-) -> PyTree:
-    """Return call(examples) on the host, for N >= 1 examples, `batch_size` at a time.
-
-    The last batch is filled up with repetitions, whose results are thrown away. call: made by
-    `map_examples`, with its parameters. batch_size: a multiple of its number of devices.
-    """
-    parts = []
-    for start in range(0, len(examples), batch_size):
-        batch = examples[start : start + batch_size]
-        results = jax.device_get(call(np.resize(batch, (batch_size, *batch.shape[1:]))))
-        kept = slice(len(batch))
-        parts.append(jax.tree.map(operator.itemgetter(kept), results))
-    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def from_main_process(value: bool) -> bool:

@@ -199,6 +199,8 @@ def _moving_average(ema: Params, params: Params, decay: float, step: jax.Array) 
     # The average starts from the parameters after the first update, not from the initial ones.
     d = jnp.where(step == 0, 0.0, decay)
     shards = distributed.shard_like(params, ema)
+    # Not optax.incremental_update, whose results differ in their last bits: runs of an older
+    # version resume with the bits that they would have had.
     return jax.tree.map(lambda e, p: (d * e + (1 - d) * p).astype(p.dtype), ema, shards)
 
 

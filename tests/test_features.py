@@ -8,10 +8,11 @@ import pytest
 
 from benchmarks import command, measure
 from benchmarks import features as benchmark
-from ddgan_jax import distributed, metrics
+from ddgan_jax import metrics
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo, fingerprint
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import features, inception, reference
+from ddgan_jax.evaluation.batching import call_in_batches
 from ddgan_jax.evaluation.classifier import Trained, save, sha256
 from ddgan_jax.evaluation.gather import gather, in_batches
 from ddgan_jax.interop import inception as interop
@@ -127,7 +128,7 @@ def test_a_filled_up_batch_leaves_no_trace(count):
         return {"double": jax.numpy.asarray(batch) * 2}
 
     examples = np.arange(count * 3, dtype=np.float32).reshape(count, 3)
-    np.testing.assert_array_equal(distributed.in_batches(call, examples, 4)["double"], 2 * examples)
+    np.testing.assert_array_equal(call_in_batches(call, examples, 4)["double"], 2 * examples)
     assert seen == [4] * (-(-count // 4))
 
 

@@ -23,12 +23,13 @@ import optax
 from jaxtyping import Int, UInt8
 from ml_collections import ConfigDict
 
-from ddgan_jax import data, distributed, randomness
+from ddgan_jax import data, randomness
 from ddgan_jax.config.files import from_dict
 from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
 from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
 from ddgan_jax.errors import NotFiniteError, UserError, shown
 from ddgan_jax.evaluation import cache
+from ddgan_jax.evaluation.batching import call_in_batches
 from ddgan_jax.files import arrays, foreign
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
@@ -230,7 +231,7 @@ def _accuracy(params: Params, dataset: Dataset) -> float:
 
 @randomness.reproducible()
 def _predict(params: Params, images: np.ndarray) -> np.ndarray:
-    return distributed.in_batches(lambda batch: _best_class(params, batch), images, BATCH_SIZE)
+    return call_in_batches(lambda batch: _best_class(params, batch), images, BATCH_SIZE)
 
 
 @jax.jit

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, UInt8
 from ddgan_jax import distributed, randomness
 from ddgan_jax.distributed import Devices
 from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation.batching import call_in_batches
 from ddgan_jax.files.paths import cache_folder
 from ddgan_jax.metrics.statistics import Provenance
 
@@ -138,7 +139,7 @@ def classifier(
     batch_size = BATCH_SIZE * len(devices)
 
     def extract(images: np.ndarray) -> Features:
-        results = distributed.in_batches(lambda batch: mapped(params, batch), images, batch_size)
+        results = call_in_batches(lambda batch: mapped(params, batch), images, batch_size)
         return Features(*results)
 
     about = trained.about
@@ -155,7 +156,7 @@ def pixels(devices: Devices) -> FeatureNetwork:
     batch_size = BATCH_SIZE * len(devices)
 
     def extract(images: np.ndarray) -> Features:
-        averaged = distributed.in_batches(lambda batch: mapped((), batch), images, batch_size)
+        averaged = call_in_batches(lambda batch: mapped((), batch), images, batch_size)
         return Features(averaged, None)
 
     # The largest size is part of the identity: another one gives other vectors of the same images.

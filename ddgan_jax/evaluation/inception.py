@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 from ddgan_jax import distributed
 from ddgan_jax.distributed import Devices
 from ddgan_jax.errors import UserError
+from ddgan_jax.evaluation.batching import call_in_batches
 from ddgan_jax.models.inception import INPUT_SIZE, PRECISION, InceptionV3
 from ddgan_jax.state import Params
 
@@ -139,5 +140,5 @@ def features(
     # Every device gets the same number of images.
     size = -(-batch_size // len(devices)) * len(devices)
     return Features(
-        *distributed.in_batches(lambda batch: network(params, prepare((), batch)), images, size)
+        *call_in_batches(lambda batch: network(params, prepare((), batch)), images, size)
     )

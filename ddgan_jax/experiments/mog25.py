@@ -151,12 +151,13 @@ def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tu
     states = jax.jit(jax.vmap(functools.partial(build.initial_state, config)))(keys)
     many_steps = jax.jit(make_many_steps(config), donate_argnums=0)
     total = config.train.num_steps
-    seconds = 0.0
+    seconds, compiled = 0.0, set()
     with tqdm(total=total, desc=title, file=sys.stdout, mininterval=5, disable=None) as bar:
         for ids in _ids_of_calls(config, seeds, len(points)):
             # The first call compiles, and so does a last one of fewer steps: neither is timed.
-            if not bar.n or ids.shape[1] != STEPS_PER_CALL:
+            if ids.shape not in compiled:
                 many_steps.lower(states, keys, points, ids).compile()
+                compiled.add(ids.shape)
             start = time.monotonic()
             states, metrics = many_steps(states, keys, points, ids)
             # Reading the metrics waits for the device, without which the clock would stop too
