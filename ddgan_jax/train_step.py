@@ -82,7 +82,6 @@ class TrainStep:
         They follow from the seed, the step and the examples' positions in the global batch.
         """
 
-        # Noise for both updates, keyed by example.
         def keys(purpose: Purpose) -> jax.Array:
             return randomness.example_keys(key, step, purpose, batch["index"])
 
