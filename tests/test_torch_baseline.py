@@ -16,8 +16,9 @@ import optax
 import pytest
 from flax import traverse_util
 
-from ddgan_jax import build, distributed, models, objective, sampling
+from ddgan_jax import build, distributed, models, sampling
 from ddgan_jax.config.files import load_config
+from ddgan_jax.methods.objective import Draws
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
 from tests.test_golden_training import DEVICE, settings_and_networks, step_of, training_config
@@ -250,7 +251,7 @@ def test_sampler():
 def draws(seed):
     config = tiny_config()
     rng = np.random.default_rng(seed)
-    return objective.Draws(
+    return Draws(
         t=rng.integers(config.diffusion.num_timesteps, size=BATCH, dtype=np.int32),
         noise_t=images(seed + 1),
         noise_tp1=images(seed + 2),

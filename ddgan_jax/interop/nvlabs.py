@@ -140,7 +140,7 @@ _DISCRIMINATOR_PARTS = {
     "shortcut": "skip.0",
 }
 # Official convolutions of one pixel, which are dense layers here.
-_CONVOLUTIONS_1X1 = ("Conv_2.weight", "skip.0.weight", "start_conv.weight")
+_CONVOLUTIONS_1X1 = ("Conv_0.weight", "Conv_2.weight", "skip.0.weight", "start_conv.weight")
 
 
 def _join(module: str, part: str, leaf: str) -> str:
