@@ -11,6 +11,7 @@ from ddgan_jax.config import base_config
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
 from tests import golden_cases as golden
+from tests.methods import GivenDraws
 from tests.test_golden_training import training_config
 
 NETWORKS = ("generator", "discriminator")
@@ -123,8 +124,8 @@ class Quadratic:
         return (g * (d + draws.mean()), {"g_draw": draws.mean(), "x_0": x_0})
 
 
-def with_quadratic(optimizers, decay=0.9, flip=False, r1=False):
-    return train_step.TrainStep(Quadratic(), optimizers, decay, flip, microbatches=1, r1=r1)
+def with_quadratic(optimizers, decay=0.9, flip=False, r1=False, kind=train_step.TrainStep):
+    return kind(Quadratic(), optimizers, decay, flip, microbatches=1, r1=r1)
 
 
 def on_one_device(step):
@@ -152,7 +153,9 @@ def test_order_of_updates_and_moving_average():
     draws = np.array([[0.5, 1.5], [2.0, 4.0]], np.float32)  # of D and of G
 
     def update(state, x_0, key):
-        return with_quadratic(optimizers, decay, r1=True).update(state, x_0, None, *draws)
+        one_step = with_quadratic(optimizers, decay, r1=True, kind=GivenDraws)
+        batch = {"x_0": x_0, "d_draws": draws[0], "g_draws": draws[1]}
+        return one_step(state, batch, jax.random.key(0))
 
     step = on_one_device(update)
     g, d, ema = 2.0, -1.0, 1e6
@@ -175,7 +178,8 @@ def test_gradients_and_metrics_are_means_over_devices():
     optimizers = train_step.Optimizers(optax.sgd(0.1), optax.sgd(0.1))
 
     def update(state, draws, key):
-        return with_quadratic(optimizers).update(state, jnp.zeros((1, 1)), None, draws, draws)
+        batch = {"x_0": jnp.zeros((1, 1)), "d_draws": draws, "g_draws": draws}
+        return with_quadratic(optimizers, kind=GivenDraws)(state, batch, jax.random.key(0))
 
     state, metrics = on_one_device(update)(
         sgd_state(2.0, -1.0, 0.0), np.array([[1.0], [5.0]]), None
