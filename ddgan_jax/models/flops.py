@@ -42,7 +42,8 @@ def _count_equation(equation: Any) -> int:
 
 
 def _inner_programs(params: dict[str, Any]) -> list[core.Jaxpr]:
-    values = [v.jaxpr if isinstance(v, core.ClosedJaxpr) else v for v in params.values()]
+    # A closed program, one with its constants, holds the program itself under this name.
+    values = [getattr(value, "jaxpr", value) for value in params.values()]
     return [value for value in values if isinstance(value, core.Jaxpr)]
 
 
