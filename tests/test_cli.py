@@ -239,7 +239,7 @@ MISTAKES = [
     ),
     ([*TRAIN, "--config.train=5"], "--config.train is a group of fields; change them one by one"),
     (
-        [*TRAIN, f"--config.generator.channel_multipliers={'-' * 3_000}1"],
+        [*TRAIN, f"--config.generator.channel_multipliers={'-' * 100_000}1"],
         "----… is nested too deeply to be a value",
     ),
     (
