@@ -1,4 +1,4 @@
-"""Make images for people: uint8 from floats and back, many in one picture, PNG files."""
+"""Make pictures for people: many images in one, points as a scatter plot, PNG files."""
 
 import io
 import math
@@ -9,41 +9,13 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.files.atomic import write_atomically
 
 # Pixels between the images of a grid.
 GAP = 2
 WHITE = 255
-# Levels of uint8 from -1 to 0, and from 0 to 1.
-HALF_RANGE = 127.5
 # Pixels of a grid's longer side from which it need not be enlarged.
 GOOD_SIZE = 512
-
-
-def are_points(shape: Sequence[int]) -> bool:
-    """Return whether an example of this shape is a point of the toy sets: two coordinates."""
-    # Images have one channel or three, so that two can only be coordinates.
-    return shape[-1] == 2
-
-
-def to_uint8(images: np.ndarray) -> UInt8[np.ndarray, "*shape"]:
-    """Return float images in [-1, 1] as uint8: (x + 1) * 127.5 to the nearest, and clipped.
-
-    Halves go to the even neighbour. It is the inverse of `to_float` for each of the 256 values.
-    Raises NotFiniteError on NaN and infinity, which have no colour.
-    """
-    images = np.asarray(images, np.float32)
-    # A cast of NaN to uint8 gives an arbitrary colour, and the picture would look as if nothing
-    # were wrong.
-    if not np.isfinite(images).all():
-        raise NotFiniteError("the images hold numbers that are not finite")
-    return np.clip(np.rint((images + 1) * HALF_RANGE), 0, 255).astype(np.uint8)
-
-
-def to_float(pixels: np.ndarray) -> Float[np.ndarray, "*shape"]:
-    """Return whole numbers from 0 to 255, of any type, as float32 images in [-1, 1]."""
-    return np.asarray(pixels, np.float32) / np.float32(HALF_RANGE) - 1
 
 
 def grid(

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ddgan_jax import distributed, randomness
+from ddgan_jax import distributed, pixels, randomness
 from ddgan_jax.methods.objective import Draws, Objective
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.state import (
@@ -137,9 +137,7 @@ def to_float_images(image: AnyArray) -> AnyArray:
 
     On the device, where the transfer of uint8 costs a quarter.
     """
-    if image.dtype != jnp.uint8:
-        return image
-    return image.astype(jnp.float32) / 127.5 - 1.0
+    return pixels.to_float(image) if image.dtype == jnp.uint8 else image
 
 
 def mean_gradient(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import ddgan_jax
-from ddgan_jax import build, cli, images, models
+from ddgan_jax import build, cli, models, pixels
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import LOCAL_PATHS
 from ddgan_jax.errors import UserError
@@ -99,10 +99,10 @@ def test_uint8_on_the_device_is_that_on_the_host():
             near = np.nextafter(near, np.float32(direction))
             x.append(near)
     x = np.concatenate([*x, np.float32([-1e38, 1e38, -0.0, 1e-30, 1 + 1.2e-7])])
-    np.testing.assert_array_equal(jax.jit(stablehlo.to_uint8)(x), images.to_uint8(x))
+    np.testing.assert_array_equal(jax.jit(pixels.to_uint8_on_device)(x), pixels.to_uint8(x))
     # What the host refuses: the device cannot.
     for x, level in ((np.nan, 0), (-np.inf, 0), (np.inf, 255)):
-        assert int(stablehlo.to_uint8(jnp.float32(x))) == level
+        assert int(pixels.to_uint8_on_device(jnp.float32(x))) == level
 
 
 def program_of(card: str) -> str:

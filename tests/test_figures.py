@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax import build, cli, data, images, models
+from ddgan_jax import build, cli, data, images, models, pixels
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo
 from ddgan_jax.errors import UserError
 from ddgan_jax.inference import drawing, given_image
@@ -134,8 +134,8 @@ def test_last_column_of_a_trajectory_is_the_image():
     assert rows.shape == (3, len(trajectory.columns(model)), 8, 8, 1)
     np.testing.assert_array_equal(rows[:, -1], model.sample(SEEDS))
     whole = model.trajectory(SEEDS)
-    np.testing.assert_array_equal(rows[:, 1:-1:2], images.to_uint8(whole.x_0[:, :-1]))
-    np.testing.assert_array_equal(rows[:, 2::2], images.to_uint8(whole.x_t[:, :-1]))
+    np.testing.assert_array_equal(rows[:, 1:-1:2], pixels.to_uint8(whole.x_0[:, :-1]))
+    np.testing.assert_array_equal(rows[:, 2::2], pixels.to_uint8(whole.x_t[:, :-1]))
 
 
 def test_a_model_without_predictions_of_x_0(believing):

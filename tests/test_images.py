@@ -12,10 +12,9 @@ from ddgan_jax.images import (
     grid,
     picture,
     scatter,
-    to_float,
-    to_uint8,
     write_png,
 )
+from ddgan_jax.pixels import to_float, to_uint8
 
 
 def noise(*shape):

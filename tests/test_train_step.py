@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from ddgan_jax import build, distributed, images, randomness, train_step
+from ddgan_jax import build, distributed, pixels, randomness, train_step
 from ddgan_jax.config import base_config
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.state import DiscriminatorState, GeneratorState, TrainState
@@ -208,7 +208,7 @@ def seen(step, image, index, key=0, at_step=0):
     batch = {"image": image, "label": np.zeros(len(image), np.int32), "index": np.asarray(index)}
     batch = {name: values[None] for name, values in batch.items()}
     metrics = step(state, batch, jax.random.key(key))[1]
-    return images.to_uint8(metrics["x_0"]), (float(metrics["d_draw"]), float(metrics["g_draw"]))
+    return pixels.to_uint8(metrics["x_0"]), (float(metrics["d_draw"]), float(metrics["g_draw"]))
 
 
 def test_flips():
@@ -268,7 +268,7 @@ def test_float_images_and_back():
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     floats = np.asarray(train_step.to_float_images(levels))
     assert (floats.min(), floats.max()) == (-1.0, 1.0)
-    np.testing.assert_array_equal(images.to_uint8(floats), levels)
+    np.testing.assert_array_equal(pixels.to_uint8(floats), levels)
 
 
 def test_initial_state():

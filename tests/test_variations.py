@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import build, images, models, sampling
+from ddgan_jax import build, models, pixels, sampling
 from ddgan_jax.config import base_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.inference import drawing
@@ -113,7 +113,7 @@ def test_own_latents_change_nothing_and_those_of_another_do(model):
 def test_last_step_of_a_trajectory_is_the_image(model):
     trajectory = model.trajectory(SEEDS)
     assert trajectory.x_t.shape == (3, 3, 8, 8, 1)
-    np.testing.assert_array_equal(images.to_uint8(trajectory.x_t[:, -1]), model.sample(SEEDS))
+    np.testing.assert_array_equal(pixels.to_uint8(trajectory.x_t[:, -1]), model.sample(SEEDS))
     # The last step returns its prediction.
     np.testing.assert_allclose(trajectory.x_t[:, -1], trajectory.x_0[:, -1], rtol=1e-6)
 

@@ -24,6 +24,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation.batching import call_in_batches
 from ddgan_jax.files.paths import cache_folder
 from ddgan_jax.metrics.statistics import Provenance
+from ddgan_jax.pixels import to_float
 
 if TYPE_CHECKING:
     from ddgan_jax.data import Dataset
@@ -170,7 +171,7 @@ def average_pixels(images: UInt8[Array, "b h w c"]) -> Float[Array, "b d"]:
     # A product with two matrices averages any size, also one that the cells do not divide.
     side = int((LARGEST_PIXELS / channels) ** 0.5)
     rows, columns = (cell_matrix(size, min(size, side)) for size in (height, width))
-    x = images.astype(jnp.float32) / 127.5 - 1
+    x = to_float(images)
     # With the default precision TPUs would round pixels to bfloat16.
     cells = jnp.einsum("ah,bhwc,ew->baec", rows, x, columns, precision="highest")
     return cells.reshape(len(images), -1)

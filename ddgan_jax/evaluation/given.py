@@ -13,7 +13,7 @@ from ddgan_jax.data.decode import decode
 from ddgan_jax.data.image_folders import ImageFolder
 from ddgan_jax.errors import UserError
 from ddgan_jax.files import paths
-from ddgan_jax.images import to_uint8
+from ddgan_jax.pixels import to_uint8
 
 # Images that are decoded at a time, so that memory does not grow with the size of the set.
 CHUNK = 256

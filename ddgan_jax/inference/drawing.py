@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from ddgan_jax import distributed, images, randomness
+from ddgan_jax import distributed, pixels, randomness
 from ddgan_jax.config import MOST_IMAGES, ConfigDict
 from ddgan_jax.errors import UserError
 from ddgan_jax.sampling import UNVARIED, Sampler, Trajectory, Variation
@@ -54,9 +54,9 @@ def make_drawer(
     # Around each call: around a `yield` the context would be that of whoever reads the images.
     run = randomness.reproducible()(distributed.map_examples(sample, devices))
     size = chunk_size * len(devices)
-    as_they_are = trajectory or images.are_points(sampler.image_shape)
+    as_they_are = trajectory or pixels.are_points(sampler.image_shape)
     # Points have no levels, and figures need the floats of a trajectory.
-    finish = np.asarray if as_they_are else images.to_uint8
+    finish = np.asarray if as_they_are else pixels.to_uint8
 
     def fetch(drawn: Any, count: int) -> Any:
         return jax.tree.map(lambda a: finish(np.asarray(a)[:count]), drawn)

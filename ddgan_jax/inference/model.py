@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from ddgan_jax import build, distributed
 from ddgan_jax.config import LARGEST, MOST_IMAGES, checks, from_stored
 from ddgan_jax.errors import NotFiniteError, UserError
-from ddgan_jax.images import to_float
 from ddgan_jax.inference import arguments, drawing, weights
 from ddgan_jax.inference.drawing import Request
+from ddgan_jax.pixels import to_float
 from ddgan_jax.sampling import UNVARIED, Trajectory, Variation
 from ddgan_jax.state import Params
 

@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import images
+from ddgan_jax import images, pixels
 from ddgan_jax.config import has_points
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
@@ -90,7 +90,7 @@ def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Jo
             if not options.trajectory:
                 yield drawn
             else:
-                yield drawn.x_t if has_points(config) else images.to_uint8(drawn.x_t)
+                yield drawn.x_t if has_points(config) else pixels.to_uint8(drawn.x_t)
 
     facts = request._asdict() | variation._asdict()
     if not config.data.num_classes:
@@ -177,8 +177,8 @@ def _read_image(path: str, config: ConfigDict) -> np.ndarray:
     if has_points(config):
         raise UserError("`image`: this model draws points")
     place = user_path(path, "image")
-    pixels = given_image.read(place, config.data.image_size, config.data.channels)
-    return images.to_float(pixels)
+    size, channels = config.data.image_size, config.data.channels
+    return pixels.to_float(given_image.read(place, size, channels))
 
 
 def _sha256(array: np.ndarray | None) -> str | None:

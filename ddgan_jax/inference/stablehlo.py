@@ -8,7 +8,7 @@ N is free. On the same kind of device the images equal those of `drawing.make_dr
 for which three things are needed. Rounding depends on the shapes that a compiled program sees, so
 the program works on sampling.chunk_size images at a time, as `drawing` does. Rounding also depends
 on the values that the compiler knows: it would fold parameters inside the program into other
-operations, and a barrier hides them from it. Last, floats become uint8 as in `images.to_uint8`,
+operations, and a barrier hides them from it. Last, floats become uint8 as in `pixels.to_uint8`,
 except that NaN, which an array program cannot refuse, becomes black.
 """
 
@@ -21,8 +21,7 @@ import numpy as np
 from jax import export
 from ml_collections import ConfigDict
 
-from ddgan_jax import build, images, randomness
-from ddgan_jax.images import HALF_RANGE
+from ddgan_jax import build, pixels, randomness
 from ddgan_jax.models import parameters
 from ddgan_jax.state import Params
 
@@ -60,7 +59,7 @@ def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
     """Return sample(params, seeds, labels) -> images; a model without classes needs no labels."""
     sampler = build.sampler(config)
     size = config.sampling.chunk_size
-    finish = jnp.asarray if images.are_points(sampler.image_shape) else to_uint8
+    finish = jnp.asarray if pixels.are_points(sampler.image_shape) else pixels.to_uint8_on_device
 
     def program(params: Params, seeds: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         params = jax.lax.optimization_barrier(params)
@@ -79,12 +78,6 @@ def make_program(config: ConfigDict) -> Callable[..., jax.Array]:
         return drawn.reshape(chunks * size, *drawn.shape[2:])[:count]
 
     return program
-
-
-def to_uint8(images: jax.Array) -> jax.Array:
-    """Return float images in [-1, 1] as uint8, like `images.to_uint8`; NaN becomes 0."""
-    levels = jnp.clip(jnp.round((images + 1) * HALF_RANGE), 0, 255)
-    return jnp.where(jnp.isnan(levels), 0, levels).astype(jnp.uint8)
 
 
 @contextlib.contextmanager

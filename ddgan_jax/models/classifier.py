@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, UInt8
 
+from ddgan_jax import pixels
 from ddgan_jax.state import AnyArray, Params
 
 NUM_FEATURES = 128
@@ -64,5 +65,5 @@ def classify(
     """Return features and logits of uint8 images."""
     # The parameters say how many classes there are, so that no caller has to.
     num_classes = params["logits"]["bias"].shape[0]
-    x = images.astype(jnp.result_type(float)) / 127.5 - 1
+    x = pixels.to_float(images, jnp.result_type(float))
     return cast(tuple, Classifier(num_classes).apply({"params": params}, x))

@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
-from ddgan_jax import distributed, images
+from ddgan_jax import distributed, images, pixels
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import run_config
 from ddgan_jax.data.datasets import Dataset
@@ -120,7 +120,7 @@ def make_step_picture(
     request: the images, of which the first NUM_TRAJECTORIES are used. Returns None for a model that
     predicts no x_0, and for points.
     """
-    if images.are_points(sampler.image_shape) or sampler.prediction == "x_t":
+    if pixels.are_points(sampler.image_shape) or sampler.prediction == "x_t":
         return None
     # A program of its own for a few images, since a chunk of trajectories is large.
     chunk_size = -(-NUM_TRAJECTORIES // len(devices))
@@ -131,7 +131,7 @@ def make_step_picture(
         x_0 = drawing.concatenate(draw(params, first)).x_0
         # A row of the grid is an image, a column a step.
         steps = x_0.shape[1]
-        return images.grid(images.to_uint8(x_0).reshape(-1, *x_0.shape[2:]), columns=steps)
+        return images.grid(pixels.to_uint8(x_0).reshape(-1, *x_0.shape[2:]), columns=steps)
 
     return picture
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from ddgan_jax import build, images, randomness, sampling
+from ddgan_jax import build, images, pixels, randomness, sampling
 from ddgan_jax.inference import weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.viz import distances
@@ -66,7 +66,7 @@ def denoise_once(
         posterior = jnp.broadcast_to(posterior[:, :1], posterior.shape)
     params = jax.device_put(weights.cast(model.params, "float32"))
     labels = jnp.full(len(seeds), label, jnp.int32)
-    x_0 = jnp.asarray(images.to_float(image))
+    x_0 = jnp.asarray(pixels.to_float(image))
     step = jax.jit(sampler.step)
     steps = sampler.schedule.sampling_transitions()
 
@@ -95,12 +95,12 @@ def picture(
     """
     steps = len(drawn.x_k)
     clean = np.broadcast_to(image, (steps, 1, *image.shape))
-    given = np.concatenate([clean, images.to_uint8(drawn.x_k)[:, None]], axis=1)
+    given = np.concatenate([clean, pixels.to_uint8(drawn.x_k)[:, None]], axis=1)
     of_pixels = drawn.outputs.std(1).mean(-1, keepdims=True)[:, None]
     # to_uint8 maps [-1, 1] to black and white, and 0 to WHITEST is stretched over that.
-    spread = images.to_uint8(2 * np.broadcast_to(of_pixels, clean.shape) / WHITEST - 1)
+    spread = pixels.to_uint8(2 * np.broadcast_to(of_pixels, clean.shape) / WHITEST - 1)
     blocks = [drawn.x_0, drawn.x_km1] if drawn.x_0 is not None else [drawn.x_km1]
-    return images.side_by_side([given, *map(images.to_uint8, blocks), spread])
+    return images.side_by_side([given, *map(pixels.to_uint8, blocks), spread])
 
 
 def table(model: Model, drawn: Denoising) -> str:

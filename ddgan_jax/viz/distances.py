@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from jaxtyping import Float, Float64, UInt8
 
-from ddgan_jax.images import HALF_RANGE
+from ddgan_jax.pixels import HALF_RANGE
 
 
 def mean_pairwise(images: Float[np.ndarray, "k h w c"]) -> float:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ddgan_jax.data import Dataset
 from ddgan_jax.errors import UserError
-from ddgan_jax.images import HALF_RANGE
+from ddgan_jax.pixels import HALF_RANGE
 from ddgan_jax.viz import distances
 
 # Bytes of a chunk of the set and its distances, in float32.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from ddgan_jax import build, images
+from ddgan_jax import build, pixels
 from ddgan_jax.inference.model import Model
 
 
@@ -32,9 +32,9 @@ def rows(
     given = np.concatenate([x_T[:, None], drawn.x_t[:, :-1]], axis=1)
     image = drawn.x_t[:, -1:]
     if drawn.x_0 is None:
-        return images.to_uint8(np.concatenate([given, image], axis=1))
+        return pixels.to_uint8(np.concatenate([given, image], axis=1))
     # The last step's result is its prediction, so that the image stands there once.
     predicted = np.concatenate([drawn.x_0[:, :-1], image], axis=1)
     # Each input stands before its prediction: the two axes become one in that order.
     pairs = np.stack([given, predicted], axis=2)
-    return images.to_uint8(pairs.reshape(len(pairs), -1, *pairs.shape[3:]))
+    return pixels.to_uint8(pairs.reshape(len(pairs), -1, *pairs.shape[3:]))
