@@ -55,7 +55,7 @@ def _open(devices: Callable[[], list[Device]]) -> list[Device]:
         return devices()
     except (RuntimeError, AssertionError) as error:  # an assertion for cuda where there is none
         cause = reason(error).partition(" (set JAX_PLATFORMS")[0]
-        platforms = jax.config.read("jax_platforms")
+        platforms = getattr(jax.config, "jax_platforms", None)
         where = f"JAX_PLATFORMS={platforms}: " if platforms else ""
         if _BUSY.search(str(error)):
             raise BusyError(f"{where}the devices are busy: {cause}") from error
