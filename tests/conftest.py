@@ -53,3 +53,25 @@ CHECKED = (
     "schedules",
 )
 install_import_hook([f"ddgan_jax.{name}" for name in CHECKED], f"{typechecker.__name__}.check")
+
+# Files of minutes, the longest first.
+LONG = (
+    "test_training_loop.py",
+    "test_signals.py",
+    "test_hostile_exports.py",
+    "test_jobs.py",
+    "test_hostile.py",
+    "test_bfloat16.py",
+    "test_golden_training.py",
+    "test_hosts.py",
+    "test_inception.py",
+    "test_golden.py",
+    "test_import.py",
+    "test_commands_start.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the long files; the others follow in their order."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONG)))

@@ -6,7 +6,7 @@ The generator is seeded. A longer run by hand: python -m tests.hostile --cases=2
 from tests import hostile
 from tests.hostile_readers import make_readers
 
-CASES = 2_500
+CASES = 1_500
 
 
 def test_every_reader_answers_with_a_value_or_a_line(tmp_path):
