@@ -385,16 +385,29 @@ def test_points_are_no_pictures(tmp_path):
         writers.write(job, tmp_path / "x")
 
 
+def smallest_peak(job, folder, out) -> int:
+    """Return the bytes at the peak of a job, the smallest of three runs.
+
+    Threads that earlier tests left in this process allocate as well, now and then.
+    """
+    peaks = []
+    for run in range(3):
+        tracemalloc.start()
+        writers.write(job, folder / str(run) / out)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return min(peaks)
+
+
 @every_format
 def test_memory_does_not_grow(tmp_path, out):
     """Ten times the images in the same memory: a chunk of them has 200 KB, all would have 8 MB."""
-    side, peaks = 128, []
-    for count in (16, 160):
-        tracemalloc.start()
-        writers.write(Drawing(count, side=side).job(), tmp_path / str(count) / out)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 3 * CHUNK * side * side * 3
+    side = 128
+    few, many = (
+        smallest_peak(Drawing(count, side=side).job(), tmp_path / str(count), out)
+        for count in (16, 160)
+    )
+    assert many < few + 3 * CHUNK * side * side * 3
 
 
 def test_progress(tmp_path, monkeypatch, capsys):
