@@ -8,6 +8,7 @@ papers' ablations are fields: the two clean images may be compared instead, and 
 diffuse both images before they are compared.
 """
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
@@ -68,7 +69,7 @@ class Pair(NamedTuple):
 # Equality is identity, because JAX looks compiled programs up by the hash of a function, and the
 # arrays of a schedule have none.
 @dataclasses.dataclass(frozen=True, eq=False)
-class Objective:
+class Objective(abc.ABC):
     """The networks and the switches of config.objective, where each is described.
 
     generate, discriminate: as `models.registry` says. latent, latent_shape: the distribution of z,
@@ -123,6 +124,7 @@ class Objective:
             augmentation=augmentation,
         )
 
+    @abc.abstractmethod
     def discriminator_loss(
         self,
         params: Params,
@@ -133,8 +135,8 @@ class Objective:
         r1: bool,
     ) -> tuple[jax.Array, Metrics]:
         """Return the scalar L_D and its terms. r1: with the R1 penalty. x_0: about [-1, 1]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def generator_loss(
         self,
         params: Params,
@@ -144,7 +146,6 @@ class Objective:
         draws: Draws,
     ) -> tuple[jax.Array, Metrics]:
         """Return the scalar L_G and its terms. x_0: about [-1, 1]."""
-        raise NotImplementedError
 
     def pair(self, params: Params, x_0: Images, labels: Labels, draws: Draws) -> Pair:
         """Return a real and a generated sample for given draws. params: of the generator."""
