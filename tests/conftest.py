@@ -48,6 +48,7 @@ CHECKED = (
     "methods",
     "metrics",
     "models",
+    "pixels",
     "randomness",
     "sampling",
     "schedules",
