@@ -8,13 +8,10 @@ import shlex
 import subprocess
 import sys
 import textwrap
-import tracemalloc
 import types
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from ddgan_jax import cli
 from ddgan_jax.cli import arguments, messages, program
@@ -377,84 +374,3 @@ def test_a_closed_pipe_is_quiet():
     )
     os.close(writing)
     assert (result.returncode, result.stderr) == (141, b"")
-
-
-# -------------------------------------------------------------------------------- small parsers
-
-
-@pytest.mark.parametrize(
-    ("text", "seeds"),
-    [
-        ("0", [0]),
-        ("0-3", [0, 1, 2, 3]),
-        ("1,5,10-12", [1, 5, 10, 11, 12]),
-        ("7-7, 3", [7, 3]),
-        ("2147483647", [2**31 - 1]),
-    ],
-)
-def test_seeds(text, seeds):
-    assert arguments.parse_seeds(text) == seeds
-
-
-@pytest.mark.parametrize("text", ["", "1,", "-1", "1-", "a", "1.5", "1--2", "2147483648", "0-3,2"])
-def test_seeds_that_are_none(text):
-    with pytest.raises(UserError, match=re.escape(f"--seeds={text}: ")):
-        arguments.parse_seeds(text)
-
-
-def test_seeds_are_counted_before_they_are_listed():
-    """No range is made into a list that is refused afterwards, and Python reads 4,300 digits."""
-    many = ["0-2147483647", "0-10000000", "0-9999999,10000000", "0-" + "9" * 5_000, "9" * 5_000]
-    many += [",".join(["0-9999999"] * 100), "0-0," * 1_000 + "0-9999999", "0" * 5_000 + "1,1"]
-    tracemalloc.start()
-    try:
-        for text in many:
-            with pytest.raises(UserError) as error:
-                arguments.parse_seeds(text)
-            assert len(str(error.value)) < 250
-        assert tracemalloc.get_traced_memory()[1] < 2**23
-    finally:
-        tracemalloc.stop()
-    with pytest.raises(UserError, match="8 seeds; at most 7 are possible"):
-        arguments.parse_seeds("0-7", most=7)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 2**31 - 40), st.integers(0, 30)), min_size=1, max_size=5))
-def test_seeds_are_those_of_their_ranges(ranges):
-    text = ",".join(f"{first}-{first + more}" for first, more in ranges)
-    expected = [seed for first, more in ranges for seed in range(first, first + more + 1)]
-    if len(set(expected)) == len(expected):
-        assert arguments.parse_seeds(text) == expected
-    else:
-        with pytest.raises(UserError, match="is named more than once"):
-            arguments.parse_seeds(text)
-
-
-@settings(deadline=None)
-@given(st.text(st.sampled_from("0123456789,- all\x1b\n٣"), max_size=40), st.integers(0, 500))
-def test_lists_of_any_text_are_read_or_refused(text, times):
-    for part in (text, text * times):
-        for parse in (
-            arguments.parse_seeds,
-            arguments.parse_labels,
-            lambda text: arguments.parse_integers("steps", text),
-            lambda text: arguments.parse_names("methods", text, ["gan", "ddgan"]),
-        ):
-            try:
-                parse(part)
-            except UserError as error:
-                assert str(error).isprintable() and len(str(error)) < 300
-
-
-@pytest.mark.parametrize(
-    ("text", "labels"), [("", []), ("all", "all"), ("207", [207]), ("3,1", [3, 1])]
-)
-def test_labels(text, labels):
-    assert arguments.parse_labels(text) == labels
-
-
-@pytest.mark.parametrize("text", [",", "1,", "-1", "1-3", "cat", "1.5", "ALL", "3,1,3"])
-def test_labels_that_are_none(text):
-    with pytest.raises(UserError, match=re.escape(f"--labels={text}")):
-        arguments.parse_labels(text)
