@@ -4,12 +4,21 @@ Each is described in one of the modules below. A command imports the libraries t
 runs, so that help pages and messages about wrong flags appear at once.
 """
 
-from ddgan_jax.cli import evaluation, figures, models, reports, training
+from ddgan_jax.cli import (
+    configs,
+    data,
+    evaluation,
+    experiments,
+    figures,
+    models,
+    reports,
+    training,
+)
 from ddgan_jax.cli.command import Command
 
 __all__ = ["COMMANDS", "Command"]
 
-_ROOMS = (training, models, evaluation, figures, reports)
+_ROOMS = (training, configs, data, models, evaluation, figures, reports, experiments)
 _ALL = {name: command for room in _ROOMS for name, command in room.COMMANDS.items()}
 # `ddgan --help` lists the commands in the order in which a new user meets them.
 _FIRST = ("train", "sample", "show", "prepare", "export")
