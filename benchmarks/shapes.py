@@ -22,7 +22,7 @@ from benchmarks.measure import progress
 from ddgan_jax import build, distributed, inspect_config
 from ddgan_jax.cli.arguments import Flag, parse_flags
 from ddgan_jax.config import ConfigDict
-from ddgan_jax.config.files import load_config
+from ddgan_jax.config.files import load_config, shipped_configs
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.state import num_parameters
 
@@ -124,10 +124,10 @@ def main() -> int:
     values, _ = parse_flags("python -m benchmarks.shapes", FLAGS, sys.argv[1:])
     out = Path(values.out)
     found = json.loads(out.read_text()) if out.exists() and not values.again else {}
-    for file in sorted(CONFIGS.glob("*.py")):
-        if file.stem not in found:
-            progress(file.stem)
-            found[file.stem] = facts_of(load_config(str(file)))
+    for name in shipped_configs():
+        if name not in found:
+            progress(name)
+            found[name] = facts_of(load_config(str(CONFIGS / f"{name}.py")))
             text = json.dumps(dict(sorted(found.items())), indent=1)
             write_atomically(out, f"{text}\n".encode())
     return 0

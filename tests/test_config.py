@@ -10,14 +10,14 @@ import pytest
 from ddgan_jax import losses, models
 from ddgan_jax.config import POINT_SETS, checks, reference
 from ddgan_jax.config.defaults import SECTIONS
-from ddgan_jax.config.files import from_json, leaves, load_config, to_json
+from ddgan_jax.config.files import from_json, leaves, load_config, shipped_configs, to_json
 from ddgan_jax.config.networks import NETWORKS
 from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError
 from ddgan_jax.models import registry
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-SHIPPED = sorted(path.stem for path in CONFIGS.glob("*.py"))
+SHIPPED = sorted(shipped_configs())
 
 pytestmark = pytest.mark.quick
 

@@ -1,10 +1,12 @@
 """Read and write configs as Python files and as JSON, and list the full names of their fields."""
 
+import ast
 import json
 import os
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -17,6 +19,16 @@ from ddgan_jax.files.paths import entries, user_path
 LARGEST_FILE = 2**20
 # Levels of groups within groups: a tree from a foreign file must not exhaust Python's stack.
 DEEPEST = 20
+# The configs that ship with the package.
+SHIPPED = Path(__file__).parents[1] / "configs"
+
+
+def shipped_configs() -> dict[str, str]:
+    """Return the first docstring line of each config that ships, by name; no file is executed."""
+    return {
+        file.stem: (ast.get_docstring(ast.parse(file.read_bytes())) or "").partition("\n")[0]
+        for file in sorted(SHIPPED.glob("[!_]*.py"))
+    }
 
 
 def load_config(path: str) -> ConfigDict:

@@ -1,0 +1,1 @@
+"""Configs that ship with the package: `from ddgan_jax.configs import cifar10_ddgan`."""
