@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -18,9 +19,8 @@ from ddgan_jax.config import base_config, run_config
 from ddgan_jax.config.defaults import MAY_CHANGE
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import replacing, write_atomically
-from ddgan_jax.files.progress import Pace, duration
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.training import reporter
+from ddgan_jax.progress import Pace, duration
 from ddgan_jax.training.health import check_metrics
 from ddgan_jax.training.reporter import Reporter
 
@@ -238,6 +238,7 @@ def test_a_run_that_starts_anew_forgets_the_lines_of_one_without_checkpoint(tmp_
 def test_event_files_need_no_tensorflow_and_leave_the_modules_of_others_alone(tmp_path):
     program = """
 import sys
+import time
 from ddgan_jax.training.event_files import EventFile
 events = EventFile(sys.argv[1], 1)
 events.write_scalars(5, {"loss": 0.5})
@@ -330,7 +331,7 @@ def test_durations_in_words(seconds, words):
 
 def fake_clock(monkeypatch, *times):
     remaining = iter(times)
-    monkeypatch.setattr(reporter.time, "monotonic", lambda: next(remaining))
+    monkeypatch.setattr(time, "monotonic", lambda: next(remaining))
 
 
 def test_plain_lines_where_stdout_is_no_terminal(tmp_path, capsys, monkeypatch):

@@ -17,9 +17,10 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
+from ddgan_jax import progress
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import locks
-from ddgan_jax.inference import formats, progress, writers
+from ddgan_jax.inference import formats, writers
 from ddgan_jax.inference.writers import Job
 from tests.methods import ROOT
 

@@ -27,7 +27,7 @@ from ddgan_jax.files.paths import entries
 from ddgan_jax.inference import formats
 from ddgan_jax.inference.parts import list_parts, read_parts, write_part
 from ddgan_jax.inference.places import Place, place_of
-from ddgan_jax.inference.progress import with_progress
+from ddgan_jax.progress import with_progress
 
 JOB = ".job.json"
 # Bytes of the description of a job.

@@ -8,13 +8,12 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 from jaxtyping import UInt8
-from tqdm import tqdm
 
 from ddgan_jax.files.atomic import write_errors
 from ddgan_jax.files.paths import is_bucket
-from ddgan_jax.files.progress import Pace, duration
 from ddgan_jax.files.run_folder import SPEED, RunFolder
 from ddgan_jax.images import write_png
+from ddgan_jax.progress import Display, Pace
 from ddgan_jax.training.event_files import EventFile
 
 # Metrics that the terminal does not show: they change slowly or not at all.
@@ -29,8 +28,7 @@ def warn(line: str) -> None:
 class Reporter(AbstractContextManager):
     """Writes a run's metrics and pictures into its folder, and its progress to stdout.
 
-    If stdout is a terminal, progress is a bar that stays on one line; otherwise each call of
-    `metrics` prints a line.
+    `Display` shows the progress.
     """
 
     def __init__(
@@ -60,19 +58,15 @@ class Reporter(AbstractContextManager):
                 if not is_bucket(folder.path):
                     self._events = EventFile(folder.path, steps_done + 1)
         self._pace = Pace(num_steps, batch_size)
-        # In a log file a bar would be a long line of control characters.
-        self._bar = tqdm(
-            total=num_steps,
-            initial=steps_done,
-            file=sys.stdout,
-            dynamic_ncols=True,
-            bar_format="{percentage:3.0f}% |{bar:20}| {n_fmt}/{total_fmt}{postfix}",
-            disable=not (active and sys.stdout.isatty()),
-        )
+        self._display = Display(num_steps, steps_done, batch_size=batch_size, active=active)
+
+    def phase(self, text: str) -> None:
+        """Show on a terminal what the run is doing, until the next step or phase."""
+        self._display.phase(text)
 
     def step(self, step: int) -> None:
         """Move the bar to `step`; to be called after each."""
-        self._bar.update(step - self._bar.n)
+        self._display.step(step)
 
     def metrics(self, step: int, metrics: Mapping[str, float]) -> None:
         """Write and show the finite scalars `metrics` of `step`, which must be done by now.
@@ -81,13 +75,10 @@ class Reporter(AbstractContextManager):
         pictures and evaluations counts, too.
         """
         scalars = {name: float(value) for name, value in metrics.items()}
-        shown = [f"{name} {v:.3g}" for name, v in scalars.items() if name not in _ONLY_IN_FILES]
         # The time of day may be set back; this clock is not.
         pace = self._pace.mark(step, time.monotonic())
         if pace:
             scalars[SPEED], seconds_left = pace
-            speed = f"{pace[0]:,.0f}" if pace[0] >= 100 else f"{pace[0]:.3g}"
-            shown += [f"{speed} images/s", f"{duration(seconds_left)} left"]
         if self._active:
             with write_errors(self._folder.path):
                 self._folder.append_metrics(step, scalars)
@@ -95,10 +86,8 @@ class Reporter(AbstractContextManager):
                     self._events.write_scalars(step, scalars)
                     # Lines are minutes apart, so a flush costs nothing, and a kill loses none.
                     self._events.flush()
-        if self._bar.disable:
-            self.message("  ".join([f"step {step}/{self._bar.total}", *shown]))
-        else:
-            self._bar.set_postfix_str("  ".join(shown))
+        shown = {name: v for name, v in scalars.items() if name not in (*_ONLY_IN_FILES, SPEED)}
+        self._display.numbers(step, shown, pace)
 
     def samples(self, step: int, grid: UInt8[np.ndarray, "h w c"]) -> None:
         """Write a grid of samples into the run folder and the event file."""
@@ -119,14 +108,11 @@ class Reporter(AbstractContextManager):
 
     def message(self, text: str) -> None:
         """Print a line; a bar stays below it."""
-        if self._active:
-            tqdm.write(text, file=sys.stdout)
-            # A log file shows each line at once to those who follow it.
-            sys.stdout.flush()
+        self._display.message(text)
 
     def close(self, *exception: object) -> None:
         """End the bar and close the files; leaving the context does the same."""
-        self._bar.close()
+        self._display.close()
         if self._events:
             with write_errors(self._folder.path):
                 self._events.close()

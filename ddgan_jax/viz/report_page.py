@@ -19,8 +19,8 @@ import ddgan_jax
 from ddgan_jax.config.files import leaves
 from ddgan_jax.errors import printable
 from ddgan_jax.evaluation.results import Result
-from ddgan_jax.files.progress import duration
 from ddgan_jax.files.run_folder import SPEED, MetricsLine, Start
+from ddgan_jax.progress import duration
 from ddgan_jax.viz import charts
 from ddgan_jax.viz.axis_numbers import number
 from ddgan_jax.viz.report_data import Run, training_seconds
