@@ -191,7 +191,10 @@ MISTAKES = [
     (["trian"], "ddgan: unknown command 'trian'; did you mean train?"),
     (["experiment"], "unknown command 'experiment'; did you mean experiment mog25?"),
     (["experiment", "mog52"], "unknown command 'experiment'; did you mean experiment mog25?"),
-    (["train", "--workdir=w"], "ddgan train: --config is missing; choose one in "),
+    (
+        ["train", "--workdir=w"],
+        "ddgan train: --config is missing, and w holds no run to go on with; name a",
+    ),
     (["train", f"--config={DIGITS}"], "ddgan train: --workdir is missing; see ddgan train --help"),
     ([*TRAIN, "--wrkdir=x"], "ddgan train: unknown flag --wrkdir; did you mean --workdir?"),
     (["sample", "--workdir=w", "--sed=1"], "unknown flag --sed; did you mean --seeds?"),

@@ -8,15 +8,13 @@ are counted before they are made, since a range of seeds may be longer than memo
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from absl import flags
 from ml_collections import config_flags
 
-import ddgan_jax
 from ddgan_jax.config import LARGEST, MOST_IMAGES, ConfigDict
-from ddgan_jax.config.files import did_you_mean, leaves, load_config
+from ddgan_jax.config.files import did_you_mean, leaves, load_config, shipped_configs
 from ddgan_jax.errors import UserError, shown
 
 
@@ -113,17 +111,22 @@ def parse_flags(
     # absl's own check of required flags would come before the one for unknown flags.
     for flag in known:
         if flag.required and not values[flag.name].value:
-            remedy = _shipped_configs() if flag.name == "config" else f"see {command} --help"
-            raise UserError(f"--{flag.name} is missing; {remedy}")
+            if flag.name == "config":
+                raise config_is_missing()
+            raise UserError(f"--{flag.name} is missing; see {command} --help")
     return values, rest
 
 
 def parse_config(path: str, overrides: Sequence[str]) -> ConfigDict:
-    """Return the config of a file, locked, with `--config.field=value` arguments applied.
+    """Return the config that `load_config` finds, changed as by `change_config`."""
+    return change_config(load_config(path), overrides)
+
+
+def change_config(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """Return the config, locked, with `--config.field=value` arguments applied in place.
 
     Raises UserError for a field that does not exist and for a value of another type.
     """
-    config = load_config(path)
     # ml_collections would call an unknown field an unknown flag, and suggest nothing.
     for match in filter(None, map(_OVERRIDE.fullmatch, overrides)):
         _check_field(config, match[1])
@@ -274,9 +277,9 @@ def _refuse_positional(arguments: Sequence[str]) -> None:
         raise UserError(f"unexpected argument {argument}; flags are given as --name=value")
 
 
-def _shipped_configs() -> str:
-    beside_package = Path(ddgan_jax.__file__).parents[1] / "configs"
-    # In a checkout the path that the user would type; elsewhere the one of the installed package.
-    folder = Path("configs") if Path("configs").is_dir() else beside_package
-    files = ", ".join(file.name for file in sorted(folder.glob("*.py")))
-    return f"choose one in {folder}: {files}" if files else "it names a Python file with get_config"
+def config_is_missing(why: str = "") -> UserError:
+    """Return the error for a command without --config, with the names of those that ship."""
+    return UserError(
+        f"--config is missing{why}; name a Python file with get_config, or a config that ships: "
+        + ", ".join(shipped_configs())
+    )

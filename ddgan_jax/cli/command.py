@@ -6,7 +6,7 @@ from typing import NamedTuple
 from absl import flags
 
 from ddgan_jax.cli.arguments import Flag
-from ddgan_jax.config import MOST_TIMESTEPS
+from ddgan_jax.config import MOST_TIMESTEPS, ConfigDict
 from ddgan_jax.files.locks import output_file
 
 
@@ -14,6 +14,8 @@ class Command(NamedTuple):
     """One command and the contents of its help page.
 
     run: the function that is called with the parsed flags, and with the config if takes_config.
+    config_without_file: makes the config from the parsed flags where --config is not given, or
+    raises UserError; None if the flag is required.
     when_interrupted: how to go on after Ctrl-C, for the message.
     """
 
@@ -23,6 +25,7 @@ class Command(NamedTuple):
     examples: tuple[str, ...]
     run: Callable[..., None]
     takes_config: bool = False
+    config_without_file: Callable[[flags.FlagValues], ConfigDict] | None = None
     when_interrupted: str = "the same command begins anew"
 
 
@@ -30,12 +33,13 @@ def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
     """Return a function for `Command.run` that locks the file --out while `run` writes it.
 
     run: called with the flags and the path. suffixes: the endings that the file's name may have.
+    A command with this function has the flag FORCE.
     """
 
     def held(values: flags.FlagValues) -> None:
         # The lock is taken before the work begins, since finding out after minutes that the file
         # cannot be written would cost the result.
-        with output_file(values.out, *suffixes) as out:
+        with output_file(values.out, *suffixes, force=values.force) as out:
             run(values, out)
 
     return held
@@ -53,6 +57,7 @@ DENOISING_STEPS = Flag(
     "integer",
     at_most=MOST_TIMESTEPS,
 )
+FORCE = Flag("force", "", "replace the file even if ddgan did not write it", False, "switch")
 DATA_DIR = Flag(
     "data_dir",
     "FOLDER",

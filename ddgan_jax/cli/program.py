@@ -18,7 +18,7 @@ from absl import flags
 import ddgan_jax
 from ddgan_jax import compiler, signals
 from ddgan_jax.cli import orbax_messages, terminal
-from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, parse_config, parse_flags
+from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, change_config, parse_config, parse_flags
 from ddgan_jax.cli.commands import COMMANDS, Command
 from ddgan_jax.cli.messages import with_flags
 from ddgan_jax.config import LARGEST
@@ -107,7 +107,11 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
     _check_process()
     _adapt_libraries()
     values, overrides = parse_flags(f"ddgan {name}", _flags_of(command), argv)
-    arguments = (parse_config(values.config, overrides),) if command.takes_config else ()
+    arguments = ()
+    if command.config_without_file and not values["config"].present:
+        arguments = (change_config(command.config_without_file(values), overrides),)
+    elif command.takes_config:
+        arguments = (parse_config(values.config, overrides),)
     # A failure of the import becomes one line here instead of a traceback.
     compiler.import_jax()
     command.run(values, *arguments)
@@ -141,7 +145,10 @@ def _adapt_libraries() -> None:
 
 
 def _flags_of(command: Command) -> tuple[Flag, ...]:
-    return (CONFIG_FLAGS if command.takes_config else ()) + command.flags
+    if not command.takes_config:
+        return command.flags
+    file, field = CONFIG_FLAGS
+    return (file._replace(required=not command.config_without_file), field, *command.flags)
 
 
 def _stdout_is_closed() -> bool:

@@ -3,9 +3,27 @@
 from absl import flags
 
 from ddgan_jax import compiler
-from ddgan_jax.cli.arguments import Flag
+from ddgan_jax.cli.arguments import Flag, config_is_missing
 from ddgan_jax.cli.command import Command
-from ddgan_jax.config import ConfigDict
+from ddgan_jax.cli.messages import reporter
+from ddgan_jax.config import ConfigDict, run_config
+from ddgan_jax.errors import shown
+from ddgan_jax.files import foreign
+from ddgan_jax.files.paths import run_folder_path
+from ddgan_jax.files.run_folder import RunFolder
+
+
+def _config_of_run(values: flags.FlagValues) -> ConfigDict:
+    """Return the config of the run in --workdir, which goes on. Raises UserError if none is there.
+
+    Each process of a job reads it for itself.
+    """
+    folder = RunFolder(run_folder_path(values.workdir))
+    with foreign.reading(folder.path, "run folder"):
+        is_run = folder.config.exists()
+    if not is_run:
+        raise config_is_missing(f", and {shown(folder.path, 300)} holds no run to go on with")
+    return run_config.read_config(folder, report=reporter(values))
 
 
 def _train(values: flags.FlagValues, config: ConfigDict) -> None:
@@ -63,7 +81,8 @@ COMMANDS = {
         description=(
             "Train the model that a config describes. The run folder gets the config, metrics,\n"
             "grids of samples and checkpoints. Running the same command again continues from the\n"
-            "last checkpoint. `ddgan show` lists the fields of a config."
+            "last checkpoint; then --config may be left out, since the run folder has the config.\n"
+            "`ddgan show` lists the fields of a config."
         ),
         flags=(
             Flag("workdir", "FOLDER", "run folder, made if it does not exist", required=True),
@@ -83,6 +102,7 @@ COMMANDS = {
         ),
         run=_train,
         takes_config=True,
+        config_without_file=_config_of_run,
         when_interrupted="the same command continues from the last checkpoint",
     ),
 }
