@@ -2,7 +2,7 @@
 
     ddgan train --config=configs/digits_ddgan.py --workdir=runs/digits
 
-Data: 1,797 gray digits, which come with scikit-learn (`pip install -e ".[demo]"`); no download.
+Data: 1,797 gray digits, which are in the package; no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.
 Measured by us, on two cores of a virtual machine: 2,400 steps in about 4 min, compilation included;
 eval/frechet_pixels_1000 is 7.3, 6.3, 3.4, 2.1 after 600, 1,200, 1,800, 2,400 steps.

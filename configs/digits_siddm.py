@@ -3,7 +3,7 @@
     ddgan train --config=configs/digits_siddm.py --workdir=runs/digits_siddm
     ddgan sample --workdir=runs/digits_siddm --labels=all --seeds=0-9
 
-Data: 1,797 gray digits, which come with scikit-learn (`pip install -e ".[demo]"`); no download.
+Data: 1,797 gray digits, which are in the package; no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.
 Measured by us, on two cores of a virtual machine that did other work besides: 1,500 steps in six
 minutes; every class legible from about 1,000 steps on. docs/ablation.md compares the forms of the

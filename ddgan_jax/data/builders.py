@@ -8,7 +8,6 @@ one wins, and both read the same bytes.
 import contextlib
 import errno
 import hashlib
-import importlib.util
 import io
 import json
 import os
@@ -23,6 +22,9 @@ import tensorflow_datasets as tfds
 from ddgan_jax.data import catalog, decode, prepared
 from ddgan_jax.data.datasets import FILE
 from ddgan_jax.errors import UserError, reason, shown
+
+# The file and its source are described beside it.
+_DIGITS = Path(__file__).parent / "shipped" / "digits.npz"
 
 # Keys and features. TFDS orders the examples of a set by a hash of their keys.
 Examples = Iterable[tuple[int | bytes, dict[str, Any]]]
@@ -188,30 +190,26 @@ def array_examples(pixels: np.ndarray, labels: np.ndarray | None, ids: str = "")
 
 
 def write_digits(data_dir: Path) -> Path:
-    """Write scikit-learn's 1,797 handwritten digits, 8x8x1, labels 0 .. 9, unless written.
+    """Write the 1,797 handwritten digits of UCI, 8x8x1, labels 0 .. 9, unless they are written.
 
     The pixels' 17 gray levels v are stored as round(v * 255 / 16). Returns the set's folder. Raises
-    UserError without scikit-learn, and as `write`.
+    UserError as `write` does.
     """
     folder = data_dir / "digits" / str(ImageSet.VERSION)
-    # Before the import of scikit-learn, which takes seconds.
     if prepared.is_prepared(folder):
         return folder
-    if importlib.util.find_spec("sklearn") is None:
-        raise UserError('data.name = digits needs scikit-learn: pip install "ddgan-jax[demo]"')
-    from sklearn.datasets import load_digits
-
-    digits: Any = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    with np.load(_DIGITS, allow_pickle=False) as file:
+        levels, labels = file["images"], file["labels"]
+    pixels = np.rint(levels * (255 / 16)).astype(np.uint8)[..., None]
     return write(
         ImageSet(
             "digits",
             "Handwritten digits, 8x8 gray: the UCI set that scikit-learn carries.",
             pixels.shape[1:],
             10,
-            {"train": array_examples(pixels, digits.target)},
+            {"train": array_examples(pixels, labels)},
             data_dir,
-            arrays_digest(pixels, digits.target),
+            arrays_digest(pixels, labels),
         )
     )
 
