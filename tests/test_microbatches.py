@@ -7,8 +7,8 @@ import pytest
 
 from ddgan_jax import build, models, train_step
 from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, parse_flags
-from ddgan_jax.config import base_config, tiny
 from ddgan_jax.models.discriminators import minibatch_stddev
+from tests.methods import config_of
 
 pytestmark = pytest.mark.quick
 
@@ -55,10 +55,7 @@ def test_mean_gradient_of_a_known_loss(parts):
 
 def test_parts_of_a_ddgan_batch_give_the_gradient_of_the_whole():
     """With R1, whose cross terms stay within the groups; float64, so that only the law is seen."""
-    config = base_config()
-    config.data.image_size, config.data.channels = 8, 1
-    tiny(config)
-    config.discriminator.stddev_groups = "neighbours"
+    config = config_of("ddgan", discriminator__stddev_groups="neighbours")
     objective = build.objective(config)
     with jax.enable_x64(True):
         generator, discriminator = jax.tree.map(
