@@ -14,8 +14,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from ddgan_jax.config import LARGEST, MOST_IMAGES, ConfigDict
-from ddgan_jax.config.files import did_you_mean, leaves, load_config, shipped_configs
-from ddgan_jax.errors import UserError, shown
+from ddgan_jax.config.files import leaves, load_config, shipped_configs
+from ddgan_jax.errors import UserError, did_you_mean, shown
 
 
 class Flag(NamedTuple):

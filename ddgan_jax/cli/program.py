@@ -22,8 +22,7 @@ from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, change_config, parse_con
 from ddgan_jax.cli.commands import COMMANDS, Command
 from ddgan_jax.cli.messages import with_flags
 from ddgan_jax.config import LARGEST
-from ddgan_jax.config.files import did_you_mean
-from ddgan_jax.errors import BusyError, UserError, printable, reason
+from ddgan_jax.errors import BusyError, UserError, did_you_mean, printable, reason
 
 USER_ERROR = 2
 # The code with which a shell reports a program that SIGPIPE, signal 13, has ended.

@@ -1,91 +1,80 @@
 """Read and write configs as Python files and as JSON, and list the full names of their fields."""
 
-import ast
 import json
 import os
-import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.errors import UserError, did_you_mean, reason, shown
-from ddgan_jax.files.foreign import read_bytes
-from ddgan_jax.files.paths import entries, user_path
+from ddgan_jax.config.execution import returned_by
+from ddgan_jax.config.finding import find
+from ddgan_jax.config.finding import shipped_configs as shipped_configs
+from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.files.foreign import LARGEST_JSON, read_bytes, reading
+from ddgan_jax.files.paths import is_bucket, user_path
 
 # Bytes of a config file: a larger file is some other one, named by mistake.
 LARGEST_FILE = 2**20
 # Levels of groups within groups: a tree from a foreign file must not exhaust Python's stack.
 DEEPEST = 20
-# The configs that ship with the package.
-SHIPPED = Path(__file__).parents[1] / "configs"
-
-
-def shipped_configs() -> dict[str, str]:
-    """Return the first docstring line of each config that ships, by name; no file is executed."""
-    return {
-        file.stem: (ast.get_docstring(ast.parse(file.read_bytes())) or "").partition("\n")[0]
-        for file in sorted(SHIPPED.glob("[!_]*.py"))
-    }
 
 
 def load_config(path: str) -> ConfigDict:
-    """Return the config that a Python file's `get_config` returns, locked against new fields.
+    """Return the config in a file, locked against new fields.
 
-    path: "configs/x.py", or "configs/x.py:argument" for `get_config("argument")`. The file is code
-    of the user and runs with the rights of this process. Raises UserError if there is no such
-    file, if the file raises anything, and if it does not return a ConfigDict.
+    path: a Python file whose `get_config` returns the config, as "configs/x.py", or
+    "configs/x.py:argument" for `get_config("argument")`; the name of a config that ships, as
+    "digits_ddgan:tiny"; or config.json of a run or of an export. A Python file is code of the user
+    and runs with the rights of this process. Raises UserError if there is no such file, if the file
+    raises anything, and if it does not hold a config.
     """
-    file, arguments = _split(path)
-    source = read_bytes(user_path(file, "config"), "config file", most=LARGEST_FILE)
-    try:
-        # The file is executed and not imported, since its folder need not be a package, and its
-        # name need not be an identifier.
-        namespace: dict[str, Any] = {"__name__": "config", "__file__": file}
-        exec(compile(source, file, "exec"), namespace)
-        config = namespace["get_config"](*arguments)
-        if isinstance(config, ConfigDict):
-            # A group that contains itself raises RecursionError here, and not later in a place that
-            # names no file.
-            list(leaves(config))
-    # A UserError of the file, as from `apply_variant`, is a message for the user already.
-    except (UserError, KeyboardInterrupt):
-        raise
-    # SystemExit is caught too: a config file must not end the program.
-    except BaseException as error:
-        raise UserError(f"config file {shown(file, 300)}: {_describe(error, file)}") from error
+    file, arguments = find(path)
+    if file.endswith(".json"):
+        return _read_json(file, arguments)
+    if is_bucket(file):
+        raise UserError(f"config file {shown(file, 300)}: copy it, Python files are read locally")
+    place = user_path(file, "config")
+    if place.is_dir() and (place / "config.json").exists():
+        raise UserError(f"{shown(file, 300)} is a folder; its config is {place / 'config.json'}")
+    source = read_bytes(place, "config file", most=LARGEST_FILE)
+    config = returned_by(os.fspath(place), source, arguments)
     if not isinstance(config, ConfigDict):
         raise UserError(f"config file {shown(file, 300)}: get_config must return a ConfigDict")
+    try:
+        # A group that contains itself raises RecursionError here, and not later in a place that
+        # names no file.
+        list(leaves(config))
+    except Exception as error:
+        problem = f"{type(error).__name__}: {shown(error, 300)}"
+        raise UserError(f"config file {shown(file, 300)}: {problem}") from error
     # A locked ConfigDict refuses new fields, so that a misspelled name is an error and no new
     # setting.
     return config.lock()
 
 
-def _split(path: str) -> tuple[str, list[str]]:
-    """Return the file that a path names, and the argument behind it as a list of one or none.
+def _read_json(file: str, arguments: Sequence[str]) -> ConfigDict:
+    """Return the config in config.json of a run, or of an export without its local paths."""
+    # Imported here, since both modules import this one.
+    from ddgan_jax.config.defaults import empty_local_paths
+    from ddgan_jax.config.stored import from_stored
 
-    Folders and files may have colons in their names, and so may arguments: the longest part of the
-    path that exists is the file. Raises UserError if none does.
-    """
-    parts = path.split(":")
-    for count in range(len(parts), 0, -1):
-        file = ":".join(parts[:count])
-        if os.path.exists(os.path.expanduser(file)):
-            return file, [":".join(parts[count:])] if count < len(parts) else []
-    # No part of the path exists. The rest finds the most helpful message: what stands behind the
-    # last colon is taken for an argument unless the path ends like a file.
-    file = path if path.endswith(".py") or len(parts) == 1 else path.rpartition(":")[0]
-    place = user_path(file, "config")
+    if arguments:
+        raise UserError(f"config file {shown(file, 300)} is JSON and takes no argument")
+    content = read_bytes(user_path(file, "config"), "config", most=LARGEST_JSON)
     try:
-        os.stat(place)
-    except OSError as error:
-        known = (os.fspath(other) for other in entries(place.parent, after=".py"))
-        message = f"config file {shown(file, 300)} cannot be read ({error.strerror})"
-        raise UserError(message + did_you_mean(file, known)) from error
-    # The file has appeared since the loop above.
-    return file, []
+        with reading(file, "config in JSON"):
+            tree = _parse(content.decode())
+        # An export keeps its config among other things.
+        stored = tree.get("config") if isinstance(tree, Mapping) else None
+        config = from_stored(tree if stored is None else stored)
+        if stored is not None:
+            # The paths are those of another machine.
+            empty_local_paths(config)
+    except UserError as error:
+        raise UserError(f"{shown(file, 300)}: {error}") from error
+    return config
 
 
 def to_json(config: ConfigDict) -> str:
@@ -96,12 +85,7 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str) -> ConfigDict:
     """Return the locked config that `to_json` wrote. Raises UserError if it is not one."""
-    try:
-        tree = json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
-    # Python raises ValueError also for integers of more than 4,300 digits.
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"this is not a config in JSON ({reason(error)})") from error
-    return from_dict(tree)
+    return from_dict(_parse(text))
 
 
 def from_dict(tree: Mapping[str, Any]) -> ConfigDict:
@@ -141,6 +125,14 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + key, value
 
 
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
+    # Python raises ValueError also for integers of more than 4,300 digits.
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"this is not a config in JSON ({reason(error)})") from error
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return the fields of a JSON object; refuse a name that occurs twice."""
     # JSON allows a name twice, and json.loads would take the last value without a word.
@@ -154,17 +146,3 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _refuse_constant(name: str) -> None:
     # Python's json reads NaN and Infinity, which no other reader of the file need understand.
     raise ValueError(f"{name} is no number of JSON")
-
-
-def _describe(error: BaseException, file: str) -> str:
-    """Return the error of a user's file for a message, with its line."""
-    if isinstance(error, KeyError) and error.args == ("get_config",):
-        return "it does not define get_config"
-    if isinstance(error, SyntaxError):
-        where = f"line {error.lineno}: " if error.lineno else ""
-        return f"{where}{shown(error.msg, 300)}"
-    # The last line of the user's own file is where the mistake is, even if a library has raised the
-    # error.
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {shown(error, 300)}"
