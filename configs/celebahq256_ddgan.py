@@ -1,6 +1,6 @@
 """DDGAN on CelebA-HQ, 256 x 256 (Xiao et al. 2022, the official hyper-parameters).
 
-    ddgan train --config=configs/celebahq256_ddgan.py --workdir=runs/celebahq256
+    ddgan train --config=celebahq256_ddgan --workdir=runs/celebahq256
 
 Data: TFDS `celeb_a_hq/256`, of which the first 27,000 images are trained on, as many as in the
 paper (whose split assigns others); `ddgan prepare --dataset=celeb_a_hq/256` says how to make it.

@@ -1,6 +1,6 @@
 """SIDDM on CelebA-HQ, 256 x 256, in two steps (Xu et al. 2023).
 
-    ddgan train --config=configs/celebahq256_siddm.py --workdir=runs/celebahq256_siddm
+    ddgan train --config=celebahq256_siddm --workdir=runs/celebahq256_siddm
 
 Data: TFDS `celeb_a_hq/256`, which asks for a manual download.
 Networks: two U-Nets of 220 M parameters each. The paper trained on TPUs.

@@ -1,6 +1,6 @@
 """DDGAN on CIFAR-10, 32 x 32 (Xiao et al. 2022, the official hyper-parameters).
 
-    ddgan train --config=configs/cifar10_ddgan.py --workdir=runs/cifar10
+    ddgan train --config=cifar10_ddgan --workdir=runs/cifar10
 
 Data: TFDS `cifar10`; `ddgan prepare --dataset=cifar10` says how to make it.
 Hardware of the paper: 4 V100 GPUs of 32 GB, 64 images on each.

@@ -1,6 +1,6 @@
 """SIDDM on CIFAR-10, 32 x 32 (Xu et al. 2023).
 
-    ddgan train --config=configs/cifar10_siddm.py --workdir=runs/cifar10_siddm
+    ddgan train --config=cifar10_siddm --workdir=runs/cifar10_siddm
 
 Data: TFDS `cifar10`; `ddgan prepare --dataset=cifar10` says how to make it.
 Networks: two U-Nets of 151 M parameters each. The paper trained on TPUs.

@@ -1,6 +1,6 @@
 """DDGAN on 8 x 8 handwritten digits: the whole method in minutes on a laptop's CPU.
 
-    ddgan train --config=configs/digits_ddgan.py --workdir=runs/digits
+    ddgan train --config=digits_ddgan --workdir=runs/digits
 
 Data: 1,797 gray digits, which are in the package; no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.

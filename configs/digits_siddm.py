@@ -1,6 +1,6 @@
 """Class-conditional SIDDM on 8 x 8 handwritten digits: minutes on a laptop's CPU.
 
-    ddgan train --config=configs/digits_siddm.py --workdir=runs/digits_siddm
+    ddgan train --config=digits_siddm --workdir=runs/digits_siddm
     ddgan sample --workdir=runs/digits_siddm --labels=all --seeds=0-9
 
 Data: 1,797 gray digits, which are in the package; no download.

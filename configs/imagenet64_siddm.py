@@ -1,6 +1,6 @@
 """Class-conditional SIDDM on ImageNet, 64 x 64 (Xu et al. 2023).
 
-    ddgan train --config=configs/imagenet64_siddm.py --workdir=runs/imagenet64
+    ddgan train --config=imagenet64_siddm --workdir=runs/imagenet64
     ddgan sample --workdir=runs/imagenet64 --labels=207,88 --seeds=0-7
 
 Data: TFDS `imagenet_resized/64x64`.

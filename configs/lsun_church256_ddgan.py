@@ -1,6 +1,6 @@
 """DDGAN on LSUN church outdoor, 256 x 256 (Xiao et al. 2022, the official hyper-parameters).
 
-    ddgan train --config=configs/lsun_church256_ddgan.py --workdir=runs/lsun_church256
+    ddgan train --config=lsun_church256_ddgan --workdir=runs/lsun_church256
 
 Data: TFDS `lsun/church_outdoor`, the first 120,000 images as in the paper;
 `ddgan prepare --dataset=lsun/church_outdoor` says how to make it.

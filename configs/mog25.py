@@ -1,6 +1,6 @@
 """A cell of the 25-Gaussian table of the SIDDM paper as an ordinary run (Xu et al. 2023, Table 1).
 
-    ddgan train --config=configs/mog25.py:siddm --workdir=runs/mog25
+    ddgan train --config=mog25:siddm --workdir=runs/mog25
 
 Arguments: gan, ddgan, siddm or siddm_no_afd at the authors' settings; with "_reduced" behind it the
 setting that fits a CPU; "tiny" trains two steps. `--config.diffusion.num_timesteps` chooses the

@@ -1,6 +1,6 @@
 """DDGAN on stacked MNIST: three digits as the colours of one image, 1,000 modes to cover.
 
-    ddgan train --config=configs/stacked_mnist_ddgan.py --workdir=runs/stacked_mnist
+    ddgan train --config=stacked_mnist_ddgan --workdir=runs/stacked_mnist
 
 Data: 120,000 random triples of TFDS `mnist`, padded to 32 x 32, the label is the number that the
 digits spell; `ddgan prepare --dataset=mnist` says how to make it.

@@ -1,6 +1,6 @@
 """DDGAN on STL-10, 64 x 64: the baseline that WaveDiff trained.
 
-    ddgan train --config=configs/stl10_ddgan.py --workdir=runs/stl10
+    ddgan train --config=stl10_ddgan --workdir=runs/stl10
 
 Data: the 100,000 unlabelled images of TFDS `stl10`, resized from 96 to 64 pixels;
 `ddgan prepare --dataset=stl10` says how to make it.

@@ -43,7 +43,12 @@ class Flag(NamedTuple):
 
 
 CONFIG_FLAGS = (
-    Flag("config", "FILE[:ARGUMENT]", "config file, e.g. configs/x.py:tiny", required=True),
+    Flag(
+        "config",
+        "NAME[:ARGUMENT]",
+        "a config that ships, or a file: FILE.py[:ARGUMENT]",
+        required=True,
+    ),
     Flag("config.FIELD", "VALUE", "change a field of the config; may be repeated"),
 )
 

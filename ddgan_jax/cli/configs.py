@@ -23,8 +23,8 @@ COMMANDS = {
         ),
         flags=(),
         examples=(
-            "ddgan show --config=configs/cifar10_ddgan.py",
-            "ddgan show --config=configs/celebahq256_ddgan.py --config.train.batch_size=8",
+            "ddgan show --config=cifar10_ddgan",
+            "ddgan show --config=celebahq256_ddgan --config.train.batch_size=8",
         ),
         run=_show,
         takes_config=True,

@@ -96,8 +96,8 @@ COMMANDS = {
             ),
         ),
         examples=(
-            "ddgan train --config=configs/digits_ddgan.py --workdir=runs/digits",
-            "ddgan train --config=configs/cifar10_ddgan.py --workdir=runs/cifar10 \\\n"
+            "ddgan train --config=digits_ddgan --workdir=runs/digits",
+            "ddgan train --config=cifar10_ddgan --workdir=runs/cifar10 \\\n"
             "    --config.train.batch_size=128 --config.data.dir=/data/tfds",
         ),
         run=_train,
