@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
+from ddgan_jax.files import ours
 from ddgan_jax.files.atomic import write_atomically
 
 # Pixels between the images of a grid.
@@ -58,9 +59,12 @@ def write_png(path: str | os.PathLike, image: UInt8[np.ndarray, "h w c"]) -> Non
     A kill leaves no half image. Raises UserError if it cannot be written.
     """
     content = io.BytesIO()
+    about = PngImagePlugin.PngInfo()
+    # A command may replace a file that says so.
+    about.add_text("Software", ours.PROGRAM)
     # Pillow knows gray images only without an axis of channels.
     gray = image.shape[-1] == 1
-    Image.fromarray(image[..., 0] if gray else image).save(content, format="PNG")
+    Image.fromarray(image[..., 0] if gray else image).save(content, format="PNG", pnginfo=about)
     write_atomically(path, content.getvalue())
 
 

@@ -11,6 +11,7 @@ from ddgan_jax.cli.command import (
     DATA_DIR,
     DENOISING_STEPS,
     EXPORT,
+    FORCE,
     STEP,
     WORKDIR,
     Command,
@@ -68,13 +69,14 @@ def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
     if (values.dataset is None) == (values.config is None):
         raise UserError("name one data set, with --dataset=NAME or with --config=FILE")
     from ddgan_jax import data
+    from ddgan_jax.data import selection
     from ddgan_jax.evaluation import features, reference
 
     if values.config is not None:
         config = parse_config(values.config, [])
-        for field, value in (("split", values.split), ("dir", values.data_dir)):
-            # A flag that is given comes before the field of the config.
-            config.data[field] = value or config.data[field]
+        # A flag that is given comes before the field of the config.
+        config.data.split = selection.chosen_split(values.split, config.data.split)
+        config.data.dir = values.data_dir or config.data.dir
     else:
         config = reference.data_config(
             values.dataset,
@@ -119,7 +121,8 @@ def _import_inception(values: flags.FlagValues) -> None:
     from ddgan_jax.evaluation.features import default_inception_file
     from ddgan_jax.interop.inception import convert
 
-    with output_file(values.out or default_inception_file(), ".npz") as out:
+    place = values.out or default_inception_file()
+    with output_file(place, ".npz", force=values.force) as out:
         # "from" is a keyword of Python and cannot be written as an attribute.
         convert(getattr(values, "from"), out)
         print(f"the FID Inception network in {out}")
@@ -193,7 +196,12 @@ COMMANDS = {
                 "real images; without it the set that the model was trained on",
                 "",
             ),
-            Flag("split", "SPLIT", "split of the data set; without it the one of the training", ""),
+            Flag(
+                "split",
+                "SPLIT",
+                "split of the data set, or holdout; without it the one of the training",
+                "",
+            ),
             DATA_DIR,
             Flag("out", "FILE", "the JSON file; without it in WORKDIR/evaluations", ""),
         ),
@@ -213,7 +221,7 @@ COMMANDS = {
         flags=(
             Flag("out", "FILE", "the .npz file", required=True),
             Flag("dataset", "NAME", "name of the data set"),
-            Flag("config", "FILE[:ARGUMENT]", "instead: the data set of a config"),
+            Flag("config", "NAME[:ARGUMENT]", "instead: the data set of a config"),
             *_NETWORK_FLAGS,
             Flag("split", "SPLIT", "e.g. train or test; without it train, or that of --config", ""),
             Flag("num", "N", "images, chosen at random; 0: all", 0, "integer"),
@@ -234,10 +242,11 @@ COMMANDS = {
             ),
             Flag("channels", "N", "1 or 3; 0: as in the data set", 0, "integer", at_most=3),
             DATA_DIR,
+            FORCE,
         ),
         examples=(
             "ddgan reference --dataset=cifar10 --out=cifar10_train.npz",
-            "ddgan reference --config=configs/celebahq256_ddgan.py --protocol=pytorch_fid \\\n"
+            "ddgan reference --config=celebahq256_ddgan --protocol=pytorch_fid \\\n"
             "    --out=celebahq256.npz",
         ),
         run=into_file(_reference, ".npz"),
@@ -253,6 +262,7 @@ COMMANDS = {
             Flag(
                 "out", "FILE", "the converted .npz; without it the place where `evaluate` looks", ""
             ),
+            FORCE,
         ),
         examples=("ddgan import inception --from=pt_inception-2015-12-05-6726825d.pth",),
         run=_import_inception,

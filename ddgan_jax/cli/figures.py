@@ -1,15 +1,24 @@
 """Declare the commands that picture a model: figure denoising, trajectory, neighbours, edit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from absl import flags
 
 from ddgan_jax import compiler
 from ddgan_jax.cli.arguments import Flag, parse_labels, parse_names, parse_seeds
-from ddgan_jax.cli.command import DENOISING_STEPS, EXPORT, STEP, WORKDIR, Command, into_file
+from ddgan_jax.cli.command import (
+    DENOISING_STEPS,
+    EXPORT,
+    FORCE,
+    STEP,
+    WORKDIR,
+    Command,
+    into_file,
+)
 from ddgan_jax.config import MOST_TIMESTEPS, has_points
 from ddgan_jax.errors import UserError
+from ddgan_jax.viz.figure_files import FORMS, form_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +26,7 @@ if TYPE_CHECKING:
 
     from ddgan_jax.data import Dataset
     from ddgan_jax.inference.model import Model
+    from ddgan_jax.viz.tiles import Picture
 
 
 def _open(values: flags.FlagValues, count: int) -> "Model":
@@ -59,18 +69,61 @@ def _request(values: flags.FlagValues) -> tuple["Model", Sequence[int], Sequence
     return model, list(map(int, request.seeds)), labels
 
 
+def _figure(run: Callable[..., None]) -> Callable[..., None]:
+    """Return the function for `Command.run` of a figure, by the ending of --out."""
+    write = into_file(run, *FORMS)
+
+    def checked(values: flags.FlagValues) -> None:
+        (captions,) = parse_names("captions", values.captions, ("full", "none"))
+        if captions == "none" and form_of(values.out) not in (".png", ""):
+            raise UserError(f"--captions=none: pixels alone are a .png, not {values.out}")
+        write(values)
+
+    return checked
+
+
+def _check_size(values: flags.FlagValues, rows: int, columns: int, model: "Model") -> None:
+    """Refuse more tiles than a figure can hold, before the images are drawn."""
+    from ddgan_jax.viz import tiles
+
+    if values.captions == "full":
+        tiles.check_size(rows, columns, model.config.data.image_size)
+
+
+def _write(
+    values: flags.FlagValues,
+    out: "epath.Path",
+    figure: Callable[[], "Picture"],
+    plain: Callable[[], "np.ndarray"],
+) -> None:
+    """Write the figure with its words, or the tiles alone."""
+    from ddgan_jax import images
+    from ddgan_jax.files import atomic
+    from ddgan_jax.viz import tiles
+
+    if values.captions == "none":
+        images.write_png(out, plain())
+    else:
+        atomic.write_atomically(out, tiles.draw(figure(), form_of(out)))
+
+
 def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
     # parse_names returns a list, of which this flag has one entry.
     (noise,) = parse_names("posterior_noise", values.posterior_noise, ("own", "same"))
-    from ddgan_jax import images
     from ddgan_jax.viz import denoising
 
     model = _open(values, values.draws)
+    _check_size(values, model.num_steps, 2 * values.draws + 3, model)
     image, label = _real_image(model, values)
     # Each draw has a latent z of its own seed, and all begin with the same noisy image.
     seeds = range(values.seed, values.seed + values.draws)
     drawn = denoising.denoise_once(model, image, seeds, label, same_posterior=noise == "same")
-    images.write_png(out, denoising.picture(image, drawn))
+    _write(
+        values,
+        out,
+        lambda: denoising.figure(model, image, drawn, seeds),
+        lambda: denoising.picture(image, drawn),
+    )
     print(denoising.table(model, drawn))
     # A model that predicts x_(k-1) itself has no predictions of x_0 to show.
     given = "x_0, x_k" + ", predictions of x_0" * (drawn.x_0 is not None)
@@ -109,8 +162,14 @@ def _trajectory(values: flags.FlagValues, out: "epath.Path") -> None:
     from ddgan_jax import images
     from ddgan_jax.viz import trajectory
 
+    _check_size(values, len(seeds), len(trajectory.columns(model)), model)
     rows = trajectory.rows(model, seeds, labels)
-    images.write_png(out, images.side_by_side([rows]))
+    _write(
+        values,
+        out,
+        lambda: trajectory.figure(model, seeds, labels, rows),
+        lambda: images.side_by_side([rows]),
+    )
     print(f"columns: {', '.join(trajectory.columns(model))}")
     print(f"{len(rows)} trajectories of step {model.step} in {out}")
 
@@ -120,10 +179,16 @@ def _neighbours(values: flags.FlagValues, out: "epath.Path") -> None:
     from ddgan_jax import images
     from ddgan_jax.viz import neighbours
 
+    _check_size(values, len(seeds), values.neighbours + 1, model)
     dataset = _open_set(model, values.data_dir)
     samples = model.sample(seeds, labels)
     found = neighbours.nearest(dataset, samples, values.neighbours)
-    images.write_png(out, images.side_by_side([samples[:, None], found.images]))
+    _write(
+        values,
+        out,
+        lambda: neighbours.figure(model, seeds, labels, samples, found, dataset),
+        lambda: images.side_by_side([samples[:, None], found.images]),
+    )
     print(neighbours.table(seeds, found))
     print(
         f"{len(samples)} samples of step {model.step}, each before its {values.neighbours} nearest "
@@ -136,14 +201,20 @@ def _edit(values: flags.FlagValues, out: "epath.Path") -> None:
     from ddgan_jax import images
     from ddgan_jax.inference import given_image
     from ddgan_jax.viz import distances
-    from ddgan_jax.viz.edit import edit, strokes
+    from ddgan_jax.viz.edit import COLUMNS, edit, figure, strokes
 
+    _check_size(values, -(-len(seeds) // COLUMNS), COLUMNS + 1, model)
     data = model.config.data
     given = given_image.read(values.input, data.image_size, data.channels)
     if values.strokes:
         given = strokes(given, values.strokes)
     results, t = edit(model, given, seeds, labels, from_step=values.from_step)
-    images.write_png(out, images.side_by_side([given[None, None], results[None]]))
+    _write(
+        values,
+        out,
+        lambda: figure(model, given, results, t, seeds, labels),
+        lambda: images.side_by_side([given[None, None], results[None]]),
+    )
     lengths = distances.from_one(results, given)
     print(f"mean L2 from the input: {lengths.mean():.4g}")
     print(
@@ -151,11 +222,16 @@ def _edit(values: flags.FlagValues, out: "epath.Path") -> None:
     )
 
 
+def _out(default: str) -> Flag:
+    return Flag("out", "FILE", "the figure: a .png, .svg or .pdf", default)
+
+
 _MODEL = (WORKDIR, EXPORT, STEP, DENOISING_STEPS)
 _SEEDS = (
     Flag("seeds", "LIST", "one image per seed, e.g. 0-7 or 1,5,10-20", "0-7"),
     Flag("labels", "LIST", "classes, each with every seed; without it they take turns", ""),
 )
+_CAPTIONS = Flag("captions", "KIND", "full, or none: the pixels of the images alone, a PNG", "full")
 _DATA_DIR = Flag("data_dir", "FOLDER", "prepared data sets; without it as in the run", "")
 
 COMMANDS = {
@@ -195,13 +271,15 @@ COMMANDS = {
                 "noise of x_(k-1): own to each draw, or the same for all",
                 "own",
             ),
-            Flag("out", "PNG", "the picture", "denoising.png"),
+            _CAPTIONS,
+            _out("denoising.png"),
+            FORCE,
         ),
         examples=(
             "ddgan figure denoising --workdir=runs/digits",
             "ddgan figure denoising --export=exports/cifar10 --image=horse.png --draws=6",
         ),
-        run=into_file(_denoising, ".png"),
+        run=_figure(_denoising),
     ),
     "figure trajectory": Command(
         summary="from noise to image, step by step",
@@ -209,9 +287,9 @@ COMMANDS = {
             "A row for each seed: the noise, what the first step predicts, where it arrives,\n"
             "what the next one predicts, and so on to the image of `ddgan sample`."
         ),
-        flags=(*_MODEL, *_SEEDS, Flag("out", "PNG", "the picture", "trajectory.png")),
+        flags=(*_MODEL, *_SEEDS, _CAPTIONS, _out("trajectory.png"), FORCE),
         examples=("ddgan figure trajectory --workdir=runs/digits --seeds=0-7",),
-        run=into_file(_trajectory, ".png"),
+        run=_figure(_trajectory),
     ),
     "figure neighbours": Command(
         summary="the training images nearest to samples: does the model copy",
@@ -233,10 +311,12 @@ COMMANDS = {
                 at_most=1_000,
             ),
             _DATA_DIR,
-            Flag("out", "PNG", "the picture", "neighbours.png"),
+            _CAPTIONS,
+            _out("neighbours.png"),
+            FORCE,
         ),
         examples=("ddgan figure neighbours --workdir=runs/digits --seeds=0-7 --neighbours=5",),
-        run=into_file(_neighbours, ".png"),
+        run=_figure(_neighbours),
     ),
     "figure edit": Command(
         summary="noise a given picture to a step and denoise it",
@@ -265,12 +345,14 @@ COMMANDS = {
                 "integer",
                 at_most=256,
             ),
-            Flag("out", "PNG", "the input and its results", "edit.png"),
+            _CAPTIONS,
+            _out("edit.png"),
+            FORCE,
         ),
         examples=(
             "ddgan figure edit --workdir=runs/church --input=painting.png --from-step=2",
             "ddgan figure edit --export=exports/church --input=photo.jpg --strokes=6",
         ),
-        run=into_file(_edit, ".png"),
+        run=_figure(_edit),
     ),
 }

@@ -18,6 +18,7 @@ from typing import IO
 from etils import epath
 
 from ddgan_jax.errors import BusyError, UserError, reason, shown
+from ddgan_jax.files import ours
 from ddgan_jax.files.atomic import removed_at_the_end, write_errors
 from ddgan_jax.files.paths import LONGEST_NAME, is_bucket, user_path
 
@@ -58,13 +59,19 @@ def only_writer(
 
 @contextlib.contextmanager
 def output_file(
-    text: str | os.PathLike, *suffixes: str, what: str = "out", new: bool = False
+    text: str | os.PathLike,
+    *suffixes: str,
+    what: str = "out",
+    new: bool = False,
+    force: bool = False,
 ) -> Iterator[epath.Path]:
     """Yield the path of a file that a person named for a result, locked inside the context.
 
-    This finds out whether the file can be written before the long work on its content begins.
-    suffixes: the endings that its name may have; none: any. what: the parameter's name, as in
-    `user_path`. new: refuse a file that exists. Raises UserError, and BusyError as `only_writer`.
+    This finds out whether the file can be written before the long work on its content begins. A
+    file that this program wrote may be replaced, so that a command can be repeated; any other one
+    is refused. suffixes: the endings that its name may have; none: any. what: the parameter's name,
+    as in `user_path`. new: refuse every file that exists. force: replace any. Raises UserError, and
+    BusyError as `only_writer`.
     """
     path = user_path(text, what)
     if suffixes and not path.name.lower().endswith(suffixes):
@@ -76,6 +83,14 @@ def output_file(
     with only_writer(path):
         if new and path.exists():
             raise UserError(f"{shown(path, 300)} exists already: name another file, or move it")
+        if not force and path.exists():
+            with write_errors(path):
+                replaceable = ours.may_be_replaced(path)
+            if not replaceable:
+                raise UserError(
+                    f"{shown(path, 300)} exists already, and this program did not write it: name "
+                    "another file, or replace it with `force`"
+                )
         yield path
 
 

@@ -8,7 +8,12 @@
     checkpoints/N/      see `checkpoint`
     best/               the best checkpoint so far: a run folder with a config and checkpoints
     evaluations/        results of `ddgan evaluate`: see `evaluation.results`
+    report.html         the page of `ddgan report`
+    interval.json       of a run that was stopped: what the next line of metrics averages
+    trackers.json       under which names trackers such as W&B know the run
     events.out.*        the metrics and grids for TensorBoard, which names these files
+    wandb/              W&B's own files
+    profile/            traces of `ddgan train --profile`
     jax_cache/          compiled programs, of a run in a bucket
     .lock               locked by the process that writes the run
 
@@ -20,68 +25,36 @@ import contextlib
 import dataclasses
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from etils import epath
 
-from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign, locks
 from ddgan_jax.files.atomic import append_line, write_atomically
 from ddgan_jax.files.paths import entries
+from ddgan_jax.files.run_records import (
+    MOST_STEPS,
+    Interval,
+    MetricsLine,
+    Origin,
+    Start,
+    TrackerId,
+    metrics_line,
+)
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 MACHINES = "machine.jsonl"
 ORIGIN = "origin.json"
+INTERVAL = "interval.json"
+TRACKERS = "trackers.json"
 SPEED = "images_per_second"  # a metric: of the steps since the line before it
-
-MOST_STEPS = 2**31 - 1  # the most that a config can ask for
-LARGEST_ORIGIN = 2**20  # bytes
-LONGEST_NAME = 200  # characters of the name of a metric
-LARGEST_NUMBER = 1e300  # sums and differences of such numbers are finite, too
-YEAR_10000 = 253_402_300_800  # UNIX seconds, from which on no calendar names a day
 
 T = TypeVar("T")
 Report = Callable[[str], None]
-Step = Annotated[int, msgspec.Meta(ge=0, le=MOST_STEPS)]
-Time = Annotated[float, msgspec.Meta(ge=0, lt=YEAR_10000)]
-Count = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class MetricsLine(NamedTuple):
-    """A line of metrics.jsonl. time: UNIX seconds, None if unknown. metrics: finite numbers."""
-
-    step: int
-    time: float | None
-    metrics: Mapping[str, float]
-
-
-class Start(msgspec.Struct):
-    """A line of machine.jsonl. step: train steps done before the start. time: UNIX seconds.
-
-    data: the fingerprint of the data set; lines of older versions have none.
-    """
-
-    step: Step
-    time: Time | None = None
-    devices: Count | None = None
-    device_kind: str = "unknown"
-    platform: str = ""
-    processes: Count | None = None
-    cores: Count | None = None  # of the main process's host
-    data: str = ""
-    jax: str = ""
-    ddgan_jax: str = ""
-
-
-class Origin(msgspec.Struct):
-    """Where the first checkpoint of an imported run comes from: values that JSON can hold."""
-
-    provenance: dict[str, Any] = {}
-    licence: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,9 +94,19 @@ class RunFolder:
         return self.path / "evaluations"
 
     @property
+    def report(self) -> epath.Path:
+        """Return the file of the run's page."""
+        return self.path / "report.html"
+
+    @property
     def compiled_programs(self) -> epath.Path:
         """Return the folder for JAX's compiled programs, used where the run lies in a bucket."""
         return self.path / "jax_cache"
+
+    @property
+    def profile(self) -> epath.Path:
+        """Return the folder for traces of steps."""
+        return self.path / "profile"
 
     def grid(self, step: int) -> epath.Path:
         """Return the file with the grid of images that was drawn after `step`."""
@@ -197,12 +180,7 @@ class RunFolder:
 
         Values that are not numbers, or that are beyond LARGEST_NUMBER, are left out of their line.
         """
-        return foreign.read_log(self.path / METRICS, make=_metrics_line, report=report)
-
-    def metrics_at(self, step: int, *, report: Report) -> MetricsLine | None:
-        """Return the last line of metrics.jsonl at or before `step`; None if there is none."""
-        lines = self.read_metrics(report=report)
-        return next((line for line in reversed(lines) if line.step <= step), None)
+        return foreign.read_log(self.path / METRICS, make=metrics_line, report=report)
 
     def drop_metrics_from(self, step: int, *, report: Report) -> None:
         """Remove the lines of metrics.jsonl of `step` and later, and lines that cannot be read.
@@ -214,19 +192,49 @@ class RunFolder:
         if not path.exists():
             return
         content = foreign.read_bytes(path, "log")
-        lines = foreign.log_lines(content, make=_metrics_line, source=path, report=report)
+        lines = foreign.log_lines(content, make=metrics_line, source=path, report=report)
         kept = b"".join(line + b"\n" for line, found in lines if found.step < step)
         # Usually nothing changes, and then nothing needs to be written.
         if kept != content:
             write_atomically(path, kept)
 
-    def append_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Append a line to metrics.jsonl with the current time. metrics: finite numbers.
+    def append_metrics(self, *lines: MetricsLine) -> None:
+        """Append lines of finite numbers to metrics.jsonl. Raises OSError.
 
-        The file is closed between lines, so that a kill loses none. Raises OSError.
+        The file is closed then, so that a kill loses none of them.
         """
-        line = {"step": step, "time": round(time.time(), 3)} | dict(metrics)
-        append_line(self.path / METRICS, json.dumps(line, allow_nan=False))
+        texts = (
+            json.dumps({"step": step, "time": time} | dict(metrics), allow_nan=False)
+            for step, time, metrics in lines
+        )
+        append_line(self.path / METRICS, "\n".join(texts))
+
+    def write_interval(self, interval: Interval) -> None:
+        """Keep the sums of an interval that the next process ends. Raises UserError."""
+        write_atomically(self.path / INTERVAL, msgspec.json.encode(interval))
+
+    def read_interval(self, step: int, *, report: Report) -> Interval | None:
+        """Return the sums that were kept when the run stopped at `step`; None if it did not.
+
+        None also for a damaged file, which `report` then names.
+        """
+        interval = foreign.read_if_whole(self.path / INTERVAL, Interval, report=report)
+        return interval if interval and interval.after <= interval.step == step else None
+
+    # ------------------------------------------------------------------------------ trackers
+
+    def read_trackers(self, *, report: Report) -> dict[str, TrackerId]:
+        """Return under which name each tracker knows the run, {} if none does.
+
+        {} also for a damaged file, which `report` then names.
+        """
+        return (
+            foreign.read_if_whole(self.path / TRACKERS, dict[str, TrackerId], report=report) or {}
+        )
+
+    def write_trackers(self, names: Mapping[str, str]) -> None:
+        """Keep what `read_trackers` returns. Raises UserError."""
+        write_atomically(self.path / TRACKERS, msgspec.json.encode(dict(names)))
 
     # ---------------------------------------------------------------------- starts and origin
 
@@ -243,15 +251,7 @@ class RunFolder:
 
         It is also empty for a damaged file, which `report` then names.
         """
-        path = self.path / ORIGIN
-        try:
-            if not path.exists():
-                return Origin()
-            content = foreign.read_bytes(path, "JSON file", most=LARGEST_ORIGIN)
-            return foreign.decode_json(content, Origin, source=path)
-        except (UserError, OSError) as error:
-            report(f"went on without the origin of the run: {reason(error)}")
-            return Origin()
+        return foreign.read_if_whole(self.path / ORIGIN, Origin, report=report) or Origin()
 
     def write_origin(self, origin: Mapping[str, Any]) -> None:
         """Write origin.json with the fields of `Origin`, and more. Raises OSError."""
@@ -276,24 +276,3 @@ def _numbered(folder: epath.Path, before: str = "", after: str = "") -> dict[int
         if number.isascii() and number.isdecimal() and len(number) <= len(str(MOST_STEPS)):
             found[int(number)] = path
     return dict(sorted(found.items()))
-
-
-def _metrics_line(values: dict[str, Any]) -> MetricsLine:
-    # `True` is an integer to Python, but no step.
-    step, time = values.pop("step", None), _number(values.pop("time", None))
-    if type(step) is not int or not 0 <= step <= MOST_STEPS:
-        raise UserError("it has no step")
-    if time is not None and not 0 <= time < YEAR_10000:
-        time = None
-    # Names head the columns of reports. Ours are short, and a longer one comes from elsewhere.
-    numbers = (
-        (name, _number(value)) for name, value in values.items() if len(name) <= LONGEST_NAME
-    )
-    return MetricsLine(step, time, {name: value for name, value in numbers if value is not None})
-
-
-def _number(value: Any) -> float | None:
-    """Return a number as a float, and None for everything else."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    return float(value) if -LARGEST_NUMBER <= value <= LARGEST_NUMBER else None

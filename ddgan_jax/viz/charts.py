@@ -7,21 +7,21 @@ replaces them on a dark one. `standalone` makes a file of a chart.
 """
 
 import io
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
-from ddgan_jax.errors import printable
+from ddgan_jax.viz import figure_files
 from ddgan_jax.viz.axis_numbers import distinct, log_ticks, number, round_ticks
+from ddgan_jax.viz.style import INK, PAPER, RULE, SERIES, SOFT, clean, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LINES, DOTS = (480, 260), (760, 440)  # width and height of both kinds, in pixels
+FILE_DPI = 216  # of a PNG file, with 72 pixels of these in an inch
 LEFT, RIGHT, BOTTOM, TOP = 60, 18, 42, 34  # margins; a legend adds to the last one
 ROW = 18  # height of a line of the legend
 # Mean width of a character at 12 px; a browser measures its own font only when it draws.
@@ -29,8 +29,6 @@ CHARACTER = 6.7
 NOISY_FROM = 60  # points, from which a line is drawn faintly, with its running mean
 
 # Each colour with the one that takes its place on a dark page.
-INK, SOFT, RULE, PAPER = "#1d2433", "#667085", "#e4e7ec", "#ffffff"
-SERIES = ("#2563b8", "#c2570c", "#2d7d46", "#7c4db8", "#b8325e", "#0e7490")
 DARK = dict(
     zip(
         (INK, SOFT, RULE, PAPER, *SERIES),
@@ -51,20 +49,6 @@ STYLE = (
     + "}\n"
 )
 
-# The same chart gives the same bytes on every machine, whatever its matplotlibrc says.
-SETTINGS = {
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
-    "font.family": "DejaVu Sans",  # comes with matplotlib
-    "font.size": 12,
-    "lines.solid_capstyle": "round",
-    "lines.solid_joinstyle": "round",
-    "path.simplify": True,
-    "path.simplify_threshold": 0.5,  # pixels: a line of 100,000 points becomes one of hundreds
-    "svg.fonttype": "none",
-    "text.color": INK,
-    "text.parse_math": False,  # names come from anywhere, and $ is a character like others
-}
 TIP = "tip "  # before a text in the name of a shape
 SVG, LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
@@ -96,7 +80,7 @@ def line_chart(
     without points, and for a value that has no place on its axis.
     """
     entries = [f"{s.name} {number(s.points[-1][1])}" if s.points else s.name for s in series]
-    with _settings(title):
+    with settings(title):
         chart = _Chart(LINES, series, title, entries, (x, y), (log_x, log_y))
         for i, s in enumerate(series):
             if s.points:
@@ -117,18 +101,40 @@ def scatter_chart(
 
     It has a legend if there are several series. Arguments and errors are those of `line_chart`.
     """
+    with settings(title):
+        return _scatter(series, title, (x, y), (log_x, log_y)).svg()
+
+
+def scatter_file(
+    form: str,
+    series: Sequence[Series],
+    *,
+    title: str,
+    x: str = "",
+    y: str = "",
+    log_x: bool = False,
+    log_y: bool = False,
+) -> bytes:
+    """Return the same chart as a file. form: an ending of `figure_files.FORMS`."""
+    with settings(title):
+        chart = _scatter(series, title, (x, y), (log_x, log_y))
+        return standalone(chart.svg()).encode() if form == ".svg" else chart.file(form)
+
+
+def _scatter(
+    series: Sequence[Series], title: str, names: tuple[str, str], logs: tuple[bool, bool]
+) -> "_Chart":
     entries = [s.name for s in series] if len(series) > 1 else []
-    with _settings(title):
-        chart = _Chart(DOTS, series, title, entries, (x, y), (log_x, log_y))
-        points, labels = [], []
-        for i, s in enumerate(series):
-            texts = [*s.labels, *[""] * len(s.points)][: len(s.points)]
-            for point, label in zip(s.points, texts, strict=True):
-                tip = f"{label or s.name}: {number(point[0])}, {number(point[1])}"
-                chart.draw_dot(point, SERIES[i % len(SERIES)], 10, tip)
-            points, labels = [*points, *s.points], [*labels, *texts]
-        chart.draw_labels(points, labels)
-        return chart.svg()
+    chart = _Chart(DOTS, series, title, entries, names, logs)
+    points, labels = [], []
+    for i, s in enumerate(series):
+        texts = [*s.labels, *[""] * len(s.points)][: len(s.points)]
+        for point, label in zip(s.points, texts, strict=True):
+            tip = f"{label or s.name}: {number(point[0])}, {number(point[1])}"
+            chart.draw_dot(point, SERIES[i % len(SERIES)], 10, tip)
+        points, labels = [*points, *s.points], [*labels, *texts]
+    chart.draw_labels(points, labels)
+    return chart
 
 
 def standalone(chart: str) -> str:
@@ -146,18 +152,6 @@ def running_mean(values: np.ndarray, reach: int) -> np.ndarray:
     at = np.arange(len(values))
     first, last = np.maximum(at - reach, 0), np.minimum(at + reach + 1, len(values))
     return (sums[last] - sums[first]) / (last - first)
-
-
-@contextmanager
-def _settings(title: str) -> Iterator[None]:
-    """Draw with SETTINGS, and with names of shapes that no chart of another title has."""
-    from matplotlib import style
-
-    settings = SETTINGS | {"svg.hashsalt": f"chart {_clean(title)}"}
-    with style.context(["default", settings]), warnings.catch_warnings():
-        # The viewer's fonts have the characters that matplotlib's own lacks.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
 
 
 class _Chart:
@@ -193,12 +187,12 @@ class _Chart:
         self._axes.grid(axis="y", color=RULE, linewidth=1, clip_on=False)
         _set_numbers(self._axes, "x", values[:, 0], logs[0])
         _set_numbers(self._axes, "y", values[:, 1], logs[1])
-        self._axes.set_xlabel(_clean(names[0]), color=SOFT)
-        self._axes.set_ylabel(_clean(names[1]), color=SOFT)
+        self._axes.set_xlabel(clean(names[0]), color=SOFT)
+        self._axes.set_ylabel(clean(names[1]), color=SOFT)
         self._axes.tick_params(color=RULE, labelcolor=SOFT, width=1)
         self._axes.tick_params("y", length=0, pad=6)
         style = {"size": 13, "weight": "bold", "va": "baseline"}
-        self._figure.text(LEFT / width, 1 - 18 / height, _clean(title), **style)
+        self._figure.text(LEFT / width, 1 - 18 / height, clean(title), **style)
         self._draw_legend(entries, columns, (LEFT / width, 1 - 26 / height))
 
     def draw_line(self, series: Series, colour: str) -> None:
@@ -221,7 +215,7 @@ class _Chart:
         """Write the texts beside their points, with a line to the point where one is away."""
         from ddgan_jax.viz.label_places import place_labels
 
-        labels = [_clean(label) for label in labels]
+        labels = [clean(label) for label in labels]
         dots = self._axes.transData.transform(points).tolist()
         widths = [CHARACTER * len(label) for label in labels]
         boxes = place_labels(dots, widths, self._axes.get_window_extent())
@@ -232,7 +226,7 @@ class _Chart:
                 label,
                 point,
                 (box.x0, box.y0 + 4),
-                textcoords="figure pixels",
+                textcoords="figure points",
                 va="baseline",
                 arrowprops=None if beside else line,
             )
@@ -254,9 +248,13 @@ class _Chart:
                     node.insert(0, ElementTree.Element("title"))
                     node[0].text = name.removeprefix(TIP)
         root.attrib = {"class": "chart", "viewBox": "0 0 {} {}".format(*self._size)}
-        root.attrib |= {"role": "img", "aria-label": _clean(self._title)}
+        root.attrib |= {"role": "img", "aria-label": clean(self._title)}
         root.remove(root[0])  # matplotlib's style, which would hold for the whole page
         return ElementTree.tostring(root, encoding="unicode").strip()
+
+    def file(self, form: str) -> bytes:
+        """Return the chart as a PNG or PDF file, on white paper."""
+        return figure_files.encoded(self._figure, form, clean(self._title), dpi=FILE_DPI)
 
     def _draw_legend(self, entries: Sequence[str], columns: int, place: Point) -> None:
         from matplotlib.lines import Line2D
@@ -266,7 +264,7 @@ class _Chart:
         if entries:
             self._figure.legend(
                 dots,
-                [_clean(entry) for entry in entries],
+                [clean(entry) for entry in entries],
                 loc="upper left",
                 bbox_to_anchor=place,
                 ncols=columns,
@@ -292,9 +290,4 @@ def _set_numbers(axes: "Axes", name: Literal["x", "y"], values: np.ndarray, log:
 
 def _tip(text: str) -> str:
     """Return the name for a shape under which the pointer shows the text."""
-    return TIP + _clean(text)
-
-
-def _clean(text: str) -> str:
-    """Return the text in one line, without the characters that XML does not know."""
-    return printable(" ".join(text.split()))
+    return TIP + clean(text)

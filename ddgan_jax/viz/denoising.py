@@ -17,7 +17,8 @@ from jaxtyping import UInt8
 from ddgan_jax import build, images, pixels, randomness, sampling
 from ddgan_jax.inference import weights
 from ddgan_jax.inference.model import Model
-from ddgan_jax.viz import distances
+from ddgan_jax.viz import distances, words
+from ddgan_jax.viz.tiles import Block, Picture
 
 # Standard deviation, of values in [-1, 1], that the map shows as white.
 WHITEST = 0.25
@@ -96,21 +97,58 @@ def picture(
     steps = len(drawn.x_k)
     clean = np.broadcast_to(image, (steps, 1, *image.shape))
     given = np.concatenate([clean, pixels.to_uint8(drawn.x_k)[:, None]], axis=1)
-    of_pixels = drawn.outputs.std(1).mean(-1, keepdims=True)[:, None]
-    # to_uint8 maps [-1, 1] to black and white, and 0 to WHITEST is stretched over that.
-    spread = pixels.to_uint8(2 * np.broadcast_to(of_pixels, clean.shape) / WHITEST - 1)
     blocks = [drawn.x_0, drawn.x_km1] if drawn.x_0 is not None else [drawn.x_km1]
-    return images.side_by_side([given, *map(pixels.to_uint8, blocks), spread])
+    return images.side_by_side([given, *map(pixels.to_uint8, blocks), _spread(drawn)])
+
+
+def figure(
+    model: Model, image: UInt8[np.ndarray, "h w c"], drawn: Denoising, seeds: Sequence[int]
+) -> Picture:
+    """Return the figure of the same rows and columns. seeds: those of `denoise_once`."""
+    of_seeds = [f"z of seed {seed}" for seed in seeds]
+    noisy = [[image, x_k] for x_k in pixels.to_uint8(drawn.x_k)]
+    mixed = [["", f"{signal:.2f} x₀ + {noise:.2f} ε"] for signal, noise in _factors(model)]
+    lengths = [[f"mean L2 {distances.mean_pairwise(outputs):.3g}"] for outputs in drawn.outputs]
+    blocks = [Block("given", noisy, ["x₀: real", "xₖ: noisy"], mixed)]
+    what, origin = "drawn xₖ₋₁", "xₖ"
+    if drawn.x_0 is not None:
+        blocks.append(Block("x₀ predicted from xₖ", pixels.to_uint8(drawn.x_0), of_seeds))
+        what, origin = "predicted x₀", "these"
+    blocks.append(Block(f"xₖ₋₁ drawn from {origin}", pixels.to_uint8(drawn.x_km1), of_seeds))
+    blocks.append(Block("spread", _spread(drawn), [f"of the {what}"], lengths))
+    return Picture(
+        "Several images from one noisy image",
+        f"{words.of_model(model)} A row for each step k; a column for each latent z.",
+        blocks,
+        [f"k = {k}" for k in range(1, len(drawn.x_k) + 1)],
+        f"Spread: the standard deviation of each pixel among the draws, of values from -1 to 1, "
+        f"from 0 (black) to {WHITEST} or more (white). Below it the mean L2 distance between two "
+        "draws, 0 for a model that has collapsed.",
+    )
+
+
+def _spread(drawn: Denoising) -> UInt8[np.ndarray, "steps 1 h w c"]:
+    of_pixels = drawn.outputs.std(1).mean(-1, keepdims=True)[:, None]
+    channels = drawn.outputs.shape[-1]
+    # to_uint8 maps [-1, 1] to black and white, and 0 to WHITEST is stretched over that.
+    gray = pixels.to_uint8(2 * of_pixels / WHITEST - 1)
+    return np.broadcast_to(gray, (*gray.shape[:-1], channels))
+
+
+def _factors(model: Model) -> list[tuple[float, float]]:
+    """Return the factors of x_0 and of the noise in x_k, for k = 1 .. T."""
+    steps = build.schedule(model.config, model.config.sampling.num_steps).sampling_transitions()
+    # The arrays begin with the noisiest step, which k counts last.
+    pairs = zip(steps.next_signal, steps.next_noise, strict=True)
+    return [(float(signal), float(noise)) for signal, noise in pairs][::-1]
 
 
 def table(model: Model, drawn: Denoising) -> str:
     """Return a line for each k: the factors of x_0 and noise in x_k, and the outputs' distance."""
-    steps = build.schedule(model.config, model.config.sampling.num_steps)
-    steps = steps.sampling_transitions()
     what = "predictions of x_0" if drawn.x_0 is not None else "draws of x_{k-1}"
     lines = [f"k  signal  noise  mean L2 between the {drawn.outputs.shape[1]} {what}"]
-    for k, outputs in enumerate(drawn.outputs, 1):
-        # The arrays begin with the noisiest step, which k counts last.
-        signal, noise = float(steps.next_signal[-k]), float(steps.next_noise[-k])
+    for k, ((signal, noise), outputs) in enumerate(
+        zip(_factors(model), drawn.outputs, strict=True), 1
+    ):
         lines.append(f"{k}  {signal:6.3f}  {noise:5.3f}  {distances.mean_pairwise(outputs):.4g}")
     return "\n".join(lines)

@@ -8,10 +8,14 @@ from PIL import Image, ImageFilter
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.inference.model import Model
+from ddgan_jax.viz import distances, words
+from ddgan_jax.viz.tiles import Block, Picture
 
 # Width of the median filter as a part of the shorter side: 23 pixels of 256, as SDEdit simulates
 # strokes (Meng et al. 2022).
 BRUSH = 23 / 256
+# Results in a row of a figure.
+COLUMNS = 8
 
 
 def edit(
@@ -52,3 +56,33 @@ def strokes(picture: UInt8[np.ndarray, "h w c"], colours: int) -> UInt8[np.ndarr
     # Dithering would mix the flat colours again.
     flat = flat.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=10, dither=Image.Dither.NONE)
     return np.asarray(flat.convert(painted.mode)).reshape(picture.shape)
+
+
+def figure(
+    model: Model,
+    given: UInt8[np.ndarray, "h w c"],
+    results: UInt8[np.ndarray, "n h w c"],
+    t: int,
+    seeds: Sequence[int],
+    labels: Sequence[int] | None,
+) -> Picture:
+    """Return the figure of a picture and its versions that `edit` draws from step t on."""
+    names = words.rows(seeds, labels)
+    lengths = distances.from_one(results, given)
+    texts = [f"{name}\n{length:.3g}" for name, length in zip(names, lengths, strict=True)]
+    starts = range(0, len(results), COLUMNS)
+    return Picture(
+        "A picture noised and denoised",
+        words.of_model(model),
+        [
+            # The picture stands once, before the first row of its versions.
+            Block("input", [[given], *([None] for _ in starts[1:])]),
+            Block(
+                words.subscripted(f"from x_{t} of {model.num_steps} steps on, one for each seed"),
+                [results[start : start + COLUMNS] for start in starts],
+                below=[texts[start : start + COLUMNS] for start in starts],
+            ),
+        ],
+        notes="The number is the L2 distance from the input, over all pixels and channels, with "
+        "values from -1 to 1. The later the step, the less is left of the input.",
+    )

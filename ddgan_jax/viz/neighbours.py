@@ -14,8 +14,10 @@ from tqdm import tqdm
 
 from ddgan_jax.data import Dataset
 from ddgan_jax.errors import UserError
+from ddgan_jax.inference.model import Model
 from ddgan_jax.pixels import HALF_RANGE
-from ddgan_jax.viz import distances
+from ddgan_jax.viz import distances, words
+from ddgan_jax.viz.tiles import Block, Picture
 
 # Bytes of a chunk of the set and its distances, in float32.
 CHUNK_BYTES = 64 * 2**20
@@ -91,3 +93,35 @@ def table(seeds: Sequence[int], found: Neighbours) -> str:
         pairs = (f"{id_} ({length:.3f})" for id_, length in zip(ids, lengths, strict=True))
         lines.append(f"seed {seed}: {', '.join(pairs)}")
     return "\n".join(lines)
+
+
+def figure(
+    model: Model,
+    seeds: Sequence[int],
+    labels: Sequence[int] | None,
+    samples: UInt8[np.ndarray, "n h w c"],
+    found: Neighbours,
+    dataset: Dataset,
+) -> Picture:
+    """Return the figure of samples, each before the images that are nearest to it."""
+    count = found.indices.shape[1]
+    below = [
+        [f"no. {id_}\n{length:.3f}" for id_, length in zip(*pair, strict=True)]
+        for pair in zip(found.indices, found.distances, strict=True)
+    ]
+    return Picture(
+        "The training images nearest to samples",
+        f"{words.of_model(model)} A row for each seed.",
+        [
+            Block("sample", samples[:, None]),
+            Block(
+                f"nearest of {dataset.info.num_examples:,} images of {dataset.info.name}",
+                found.images,
+                ["nearest", *(f"{place}." for place in range(2, count + 1))],
+                below,
+            ),
+        ],
+        words.rows(seeds, labels),
+        "Below each: its number in the data set, and its L2 distance from the sample, over all "
+        "pixels and channels, with values from -1 to 1. Mirrored images are not compared.",
+    )

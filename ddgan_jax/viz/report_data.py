@@ -50,8 +50,8 @@ class Run(NamedTuple):
         return max([line.step for line in self.lines[-1:]] + [*self.grids, 0])
 
 
-def read(workdir: str | os.PathLike) -> Run:
-    """Return the run of a folder. Raises UserError if there is none, or its config is damaged."""
+def find(workdir: str | os.PathLike) -> RunFolder:
+    """Return the run folder that a person named. Raises UserError if there is none."""
     path = run_folder_path(workdir)
     folder = RunFolder(path)
     with reading(path, "run folder"):
@@ -61,6 +61,13 @@ def read(workdir: str | os.PathLike) -> Run:
             raise UserError(
                 f"{shown(path, 300)} is no run folder of `ddgan train`: it has no {CONFIG}"
             )
+    return folder
+
+
+def read(workdir: str | os.PathLike) -> Run:
+    """Return the run of a folder. Raises UserError if there is none, or its config is damaged."""
+    folder = find(workdir)
+    path = folder.path
     left_out: list[str] = []
 
     # The page may go to other people: where the folder lies is nobody else's business.

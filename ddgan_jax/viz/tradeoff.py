@@ -18,7 +18,7 @@ from ddgan_jax.evaluation import results
 from ddgan_jax.files.paths import entries, user_path
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.metrics.names import HIGHER_IS_BETTER
-from ddgan_jax.viz.charts import Series, scatter_chart
+from ddgan_jax.viz.charts import Series, scatter_chart, scatter_file
 
 # The fields of a result that decide what its numbers mean: all fields of the features, and these of
 # the others. Neither the place of the statistics nor the scored run is among them.
@@ -34,6 +34,8 @@ WIDE = 3
 # The least number that may stand on a logarithmic axis.
 LEAST_OF_LOG = 1e-9
 NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID"}
+# The metrics that a plot is of, the first before all others, if nobody names one.
+PREFERRED = ("fid", "frechet", "kid", "kernel", "is", "score")
 
 
 class Result(NamedTuple):
@@ -99,6 +101,30 @@ def _files(path: os.PathLike) -> list[Path]:
     return [Path(file) for file in entries(folder, after=".json")]
 
 
+def common_metric(paths: Sequence[str | os.PathLike]) -> str:
+    """Return a metric that all result files have: the FID, or the first of PREFERRED.
+
+    Raises UserError if they have none in common, and for a file that is no result.
+    """
+    of_files = [results.read(path).metrics for path in paths]
+    # The spread of a metric over subsets is no metric.
+    common = [
+        name for name in of_files[0] if all(name in m for m in of_files) and "_std" not in name
+    ]
+    if not common:
+        first = of_files[0]
+        path, other = next(
+            (path, m) for path, m in zip(paths, of_files, strict=True) if not first.keys() & m
+        )
+        raise UserError(
+            f"these results have no metric in common: {shown(paths[0], 300)} has "
+            f"{shown(', '.join(first), 300)}, {shown(path, 300)} has {shown(', '.join(other), 300)}"
+        )
+    # Names continue with the features and the number of images: frechet_pixels_1000.
+    ranks = {name: place for place, name in enumerate(PREFERRED)}
+    return min(common, key=lambda name: ranks.get(name.split("_")[0], len(ranks)))
+
+
 def read(path: str | os.PathLike, metric: str) -> Result:
     """Return the result in a file.
 
@@ -147,11 +173,23 @@ def require_comparable(found: Sequence[Result]) -> None:
 
 
 def chart(found: Sequence[Result], metric: str, *, published: bool = False) -> str:
-    """Return the plot as an element for a page; `charts.standalone` makes a file of it.
+    """Return the plot as an element for a page.
 
     published: add the points of the paper. Raises UserError for results that cannot be compared
     with each other, or with the paper.
     """
+    return scatter_chart(**_plot(found, metric, published))
+
+
+def chart_file(
+    form: str, found: Sequence[Result], metric: str, *, published: bool = False
+) -> bytes:
+    """Return the plot as a file. form: an ending of `figure_files.FORMS`."""
+    return scatter_file(form, **_plot(found, metric, published))
+
+
+def _plot(found: Sequence[Result], metric: str, published: bool) -> dict[str, Any]:
+    """Return the arguments of the chart."""
     require_comparable(found)
     devices = {result.device for result in found}
     several = len(devices) > 1
@@ -172,14 +210,14 @@ def chart(found: Sequence[Result], metric: str, *, published: bool = False) -> s
     name = NAMES.get(metric, metric.replace("_", " "))
     # The first word is the metric; modes_kl is a divergence although more modes are better.
     higher = metric.split("_")[0] in HIGHER_IS_BETTER and not metric.startswith("modes_kl")
-    return scatter_chart(
-        series,
-        title=f"{name} and sampling time",
-        x=f"seconds for 100 images{where}, logarithmic",
-        y=f"{name} ({'higher' if higher else 'lower'} is better)",
-        log_x=True,
-        log_y=min(values) > LEAST_OF_LOG and max(values) > WIDE * min(values),
-    )
+    return {
+        "series": series,
+        "title": f"{name} and sampling time",
+        "x": f"seconds for 100 images{where}, logarithmic",
+        "y": f"{name} ({'higher' if higher else 'lower'} is better)",
+        "log_x": True,
+        "log_y": min(values) > LEAST_OF_LOG and max(values) > WIDE * min(values),
+    }
 
 
 def _require_the_papers(result: Result, metric: str) -> None:

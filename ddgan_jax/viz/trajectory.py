@@ -8,6 +8,8 @@ from jaxtyping import UInt8
 
 from ddgan_jax import build, pixels
 from ddgan_jax.inference.model import Model
+from ddgan_jax.viz import words
+from ddgan_jax.viz.tiles import Block, Picture
 
 
 def columns(model: Model) -> list[str]:
@@ -38,3 +40,20 @@ def rows(
     # Each input stands before its prediction: the two axes become one in that order.
     pairs = np.stack([given, predicted], axis=2)
     return pixels.to_uint8(pairs.reshape(len(pairs), -1, *pairs.shape[3:]))
+
+
+def figure(
+    model: Model,
+    seeds: Sequence[int],
+    labels: Sequence[int] | None,
+    drawn: UInt8[np.ndarray, "n columns h w c"],
+) -> Picture:
+    """Return the figure of the rows that `rows` draws for the same arguments."""
+    first, *between, last = map(words.subscripted, columns(model))
+    return Picture(
+        "From noise to image",
+        f"{words.of_model(model)} A row for each seed.",
+        [Block("", drawn, [f"{first}: noise", *between, f"{last}: the image"])],
+        words.rows(seeds, labels),
+        "Values are shown from -1 (black) to 1 (white); what lies beyond is cut off.",
+    )

@@ -1,0 +1,36 @@
+"""Say in words what a figure shows: the model, its variables, the seed and class of a row."""
+
+import re
+from collections.abc import Sequence
+
+from ml_collections import ConfigDict
+
+from ddgan_jax.inference.model import Model
+
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_PARAMETERS = {"ema": "averaged parameters", "raw": "parameters without averaging"}
+
+
+def method(config: ConfigDict) -> str:
+    """Return the name of the method that a config trains."""
+    return "DDGAN" if config.objective.joint else "SIDDM"
+
+
+def of_model(model: Model) -> str:
+    """Return what a figure is drawn with: method, data, train step, parameters, steps."""
+    steps = f"{model.num_steps} denoising step{'s' * (model.num_steps != 1)}"
+    data = model.config.data.name or "unnamed data"
+    step = f"train step {model.step:,}, {_PARAMETERS.get(model.kind, model.kind)}"
+    return f"{method(model.config)} on {data}, {step}, {steps}."
+
+
+def subscripted(text: str) -> str:
+    """Return the text with x_12 written as x₁₂."""
+    return re.sub(r"x_(\d+)", lambda found: f"x{found[1].translate(_SUBSCRIPTS)}", text)
+
+
+def rows(seeds: Sequence[int], labels: Sequence[int] | None) -> list[str]:
+    """Return the caption of the row of each seed, with its class if there are classes."""
+    if labels is None:
+        return [f"seed {seed}" for seed in seeds]
+    return [f"seed {seed}\nclass {c}" for seed, c in zip(seeds, labels, strict=True)]
