@@ -2,6 +2,7 @@
 
 import json
 import os
+import types
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from etils.epath import backend
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
+from ddgan_jax.cli.training import COMMANDS
 from ddgan_jax.config import base_config
-from ddgan_jax.config.files import from_json
+from ddgan_jax.config.files import from_json, load_config, to_json
 from ddgan_jax.config.run_config import check_same_run, write_config
+from ddgan_jax.errors import UserError
+from ddgan_jax.files import paths
 from ddgan_jax.files.atomic import append_line
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.images import write_png
@@ -55,6 +59,20 @@ def test_a_run_is_told_into_a_bucket(bucket):
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1), (2, 2), (3, 3.2)]
     assert sorted(os.listdir(folder)) == ["config.json", "metrics.jsonl", "samples"]
     assert os.listdir(folder / "samples") == ["step_3.png"]
+
+
+def test_a_run_in_a_bucket_goes_on_with_its_own_config(bucket, monkeypatch):
+    # The package that reaches real buckets need not be there.
+    monkeypatch.setattr(paths, "BUCKETS", {"gs": ("fsspec",)})
+    config = base_config()
+    config.train.seed = 5
+    write_config(RUN, config)
+    workdir = types.SimpleNamespace(workdir=os.fspath(RUN.path))
+    found = COMMANDS["train"].config_without_file(workdir)
+    assert to_json(found) == to_json(load_config(os.fspath(RUN.config))) == to_json(config)
+    workdir.workdir = "gs://bucket/runs/none"
+    with pytest.raises(UserError, match="gs://bucket/runs/none holds no run to go on with"):
+        COMMANDS["train"].config_without_file(workdir)
 
 
 def test_lines_are_added_to_an_object(bucket):

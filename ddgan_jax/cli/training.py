@@ -5,7 +5,6 @@ from absl import flags
 from ddgan_jax import compiler
 from ddgan_jax.cli.arguments import Flag, config_is_missing
 from ddgan_jax.cli.command import Command
-from ddgan_jax.cli.messages import reporter
 from ddgan_jax.config import ConfigDict, run_config
 from ddgan_jax.errors import shown
 from ddgan_jax.files import foreign
@@ -23,7 +22,8 @@ def _config_of_run(values: flags.FlagValues) -> ConfigDict:
         is_run = folder.config.exists()
     if not is_run:
         raise config_is_missing(f", and {shown(folder.path, 300)} holds no run to go on with")
-    return run_config.read_config(folder, report=reporter(values))
+    # `train` reads it once more, and tells the user if it is damaged.
+    return run_config.read_config(folder, report=lambda _: None)
 
 
 def _train(values: flags.FlagValues, config: ConfigDict) -> None:
