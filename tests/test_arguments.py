@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddgan_jax.cli import arguments
+from ddgan_jax.cli import arguments, spelling
 from ddgan_jax.errors import UserError
 
 # -------------------------------------------------------------------------------- small parsers
@@ -89,3 +89,64 @@ def test_labels(text, labels):
 def test_labels_that_are_none(text):
     with pytest.raises(UserError, match=re.escape(f"--labels={text}")):
         arguments.parse_labels(text)
+
+
+# ------------------------------------------------------------------------------------ spellings
+
+FLAGS = (
+    arguments.Flag("num_steps", "N", "", kind="integer"),
+    arguments.Flag("licence", "TEXT", ""),
+    arguments.Flag("allow_small", "", "", False, "switch"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("1000", 1000), ("10_000", 10_000), ("1e3", 1000), ("50k", 50_000), ("0.5M", 500_000)]
+    + [("1.2e1", 12), ("1E+2", 100), ("2.50k", 2500), ("0e9", 0), ("2147483.647K", 2**31 - 1)],
+)
+@pytest.mark.parametrize("separated", [False, True])
+def test_integers_are_taken_as_people_write_them(text, number, separated):
+    def given(flag):
+        return [flag, text] if separated else [f"{flag}={text}"]
+
+    values, _ = arguments.parse_flags("x", FLAGS, given("--num-steps"))
+    assert values.num_steps == number
+    known = (*arguments.CONFIG_FLAGS, *FLAGS)
+    argv = [
+        "--config=digits_ddgan",
+        *given("--config.train.seed"),
+        *given("--config.train.num-steps"),
+    ]
+    values, overrides = arguments.parse_flags("x", known, argv)
+    config = arguments.parse_config(values.config, overrides)
+    assert (config.train.seed, config.train.num_steps) == (number, number)
+
+
+@pytest.mark.parametrize("text", ["1.5", "1.23e1", "1e-3", "1e999", "k", "1m", "1kk", "0x1k", "١k"])
+def test_numbers_that_are_not_whole_are_refused(text):
+    with pytest.raises(UserError, match=re.escape(f"--num-steps={text} is not an integer")):
+        arguments.parse_flags("x", FLAGS, [f"--num_steps={text}"])
+    with pytest.raises(UserError, match=re.escape(f"train.seed={text} is not an integer")):
+        arguments.parse_config("digits_ddgan", [f"--config.train.seed={text}"])
+
+
+@given(st.integers(0, 2**31 - 1), st.integers(0, 9))
+def test_short_numbers_are_exact(number, exponent):
+    """A number written with any exponent is itself, or no number at all: never another one."""
+    assert spelling.plain(f"{number}e{exponent}") == str(number * 10**exponent)
+    scaled = f"{number // 10**9}.{number % 10**9:09}e9"
+    assert spelling.plain(scaled) == str(number)
+
+
+def test_flags_are_taken_with_hyphens_and_underscores():
+    """Values stay as they are, and numbers in the values of other flags too."""
+    for name in ("--allow-small", "--allow_small"):
+        assert arguments.parse_flags("x", FLAGS, [name])[0].allow_small is True
+    for name in ("--licence", "--license"):
+        for text in ("a-b_c", "1e3", "--license"):
+            assert arguments.parse_flags("x", FLAGS, [f"{name}={text}"])[0].licence == text
+    with pytest.raises(UserError, match="unknown flag --alow-small; did you mean --allow-small?"):
+        arguments.parse_flags("x", FLAGS, ["--alow_small"])
+    with pytest.raises(UserError, match="unknown flag --license"):
+        arguments.parse_flags("x", FLAGS[:1], ["--license=x"])

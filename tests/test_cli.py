@@ -7,14 +7,14 @@ import re
 import shlex
 import subprocess
 import sys
-import textwrap
 import types
 from pathlib import Path
 
 import pytest
 
 from ddgan_jax import cli
-from ddgan_jax.cli import arguments, messages, program
+from ddgan_jax.cli import arguments, help_pages, messages, program
+from ddgan_jax.cli.spelling import spell
 from ddgan_jax.config.files import load_config, shipped_configs
 from ddgan_jax.errors import UserError
 
@@ -133,28 +133,71 @@ def test_overview_names_every_command(capsys):
     assert cli.main(["--help"]) == 0
     page = capsys.readouterr().out
     for name, command in program.COMMANDS.items():
-        assert f"  {name} " in page and command.summary in page
+        assert f"  {name} " in page and command.summary in " ".join(page.split())
 
 
 @pytest.mark.parametrize("name", program.COMMANDS)
 def test_help_page_names_every_flag_and_shows_commands_that_work(name, capsys, monkeypatch):
     assert cli.main([*name.split(), "--help"]) == 0
     page = capsys.readouterr().out
-    assert max(map(len, page.splitlines())) <= 100
     command = program.COMMANDS[name]
+    words = " ".join(page.split())
     for flag in command.flags:
-        assert f"  --{flag.name}" in page and flag.help in page
+        assert f"  {flag.spelling}" in page and " ".join(flag.help.split()) in words
     monkeypatch.chdir(REPOSITORY)
-    for example in command.examples:
-        assert textwrap.indent(example, "  ") in page
+    shown = page.partition("Examples:\n")[2].replace("\\\n", "").splitlines()
+    assert len(shown) == len(command.examples)
+    for example, line in zip(command.examples, shown, strict=True):
         called, *argv = shlex.split(example.replace("\\\n", ""))
+        # Wherever the page breaks a line, a shell reads the same command.
+        assert shlex.split(line) == [called, *argv]
         words = name.split()
         used, argv = argv[: len(words)], argv[len(words) :]
         assert (called, used) == ("ddgan", words)
+        if command.words:
+            continue
         known = arguments.CONFIG_FLAGS if command.takes_config else ()
         values, overrides = arguments.parse_flags(name, known + command.flags, argv)
         if command.takes_config:
             arguments.parse_config(values.config, overrides)
+
+
+PAGES = [["--help"], *([*name.split(), "--help"] for name in program.COMMANDS)]
+PAGES += [[first, "--help"] for first in help_pages.groups()]
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_no_line_of_a_page_is_wider_than_the_terminal(columns, capsys, monkeypatch):
+    """Every page, in the narrowest terminal and in the usual one; wide ones are not filled."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    for argv in PAGES:
+        assert cli.main(argv) == 0
+        for line in capsys.readouterr().out.splitlines():
+            # The name of a file that is longer than a line is whole, so that it can be copied.
+            words = line.removesuffix("\\").split()
+            assert len(line) <= columns or (columns, len(words)) == (40, 1), (argv, line)
+    for terminal, used in ((20, 40), (300, 100)):
+        monkeypatch.setenv("COLUMNS", str(terminal))
+        assert help_pages.width() == used
+
+
+@pytest.mark.parametrize("name", ["", "train", "figure", "figure denoising"])
+def test_help_is_asked_for_in_several_ways(name, capsys):
+    pages = []
+    for argv in (["help", *name.split()], [*name.split(), "--help"], [*name.split(), "-h"]):
+        assert cli.main(argv) == 0
+        pages.append(capsys.readouterr().out)
+    assert pages[0].count("\n") > 5 and pages == pages[:1] * 3
+
+
+@pytest.mark.parametrize("first", ["", *help_pages.groups()])
+def test_program_without_a_command_shows_the_commands(first, capsys):
+    """To a person; a script, whose variable was empty, gets nothing and the code of a mistake."""
+    assert cli.main(first.split()) == 2
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert cli.main([*first.split(), "--help"]) == 0
+    assert errors == capsys.readouterr().out
 
 
 def test_help_and_mistakes_do_not_wait_for_heavy_imports():
@@ -187,10 +230,9 @@ TRAIN = ["train", f"--config={DIGITS}", "--workdir=w"]
 MOG25 = ["experiment", "mog25", "--out=o"]
 
 MISTAKES = [
-    ([], "ddgan: no command; choose one of train, sample, show, prepare"),
     (["trian"], "ddgan: unknown command 'trian'; did you mean train?"),
-    (["experiment"], "unknown command 'experiment'; did you mean experiment mog25?"),
-    (["experiment", "mog52"], "unknown command 'experiment'; did you mean experiment mog25?"),
+    (["experiment", "mog52"], "unknown command 'experiment mog52'; did you mean experiment mog25?"),
+    (["help", "trian"], "unknown command 'trian'; did you mean train?"),
     (
         ["train", "--workdir=w"],
         "ddgan train: --config is missing, and w holds no run to go on with; name a",
@@ -266,7 +308,21 @@ INTEGER_FLAGS = [
     for flag in command.flags
     if flag.kind == "integer"
 ]
-NO_INTEGERS = ["", " ", "ten", "1.5", "1e3", "--1", "0x", "nan", "9" * 5_000, "-" + "9" * 5_000]
+NO_INTEGERS = [
+    "",
+    " ",
+    "ten",
+    "1.5",
+    "1.5e0",
+    "1e99",
+    "1e-1",
+    "k",
+    "--1",
+    "0x",
+    "nan",
+    "9" * 5_000,
+    "-" + "9" * 5_000,
+]
 
 
 @pytest.mark.parametrize(("name", "flag"), INTEGER_FLAGS)
@@ -277,7 +333,7 @@ def test_every_integer_flag_has_a_range(name, flag, capsys):
     outside = [flag.at_least - 1, flag.at_most + 1, 2**31, 2**63, 10**30]
     for value in (*NO_INTEGERS, *map(str, outside)):
         message = mistake(capsys, *name.split(), f"--{flag.name}={value}")
-        assert f": --{flag.name}=" in message and "is not an integer" in message
+        assert f": {flag.spelling}=" in message and "is not an integer" in message
         assert message.isprintable() and len(message) < 200
     known = program.COMMANDS[name].flags
     for value in (flag.at_least, flag.at_most):
@@ -306,11 +362,11 @@ def test_messages_of_the_library_name_the_flags_of_the_command(name, capsys, mon
     command = program.COMMANDS[name]
     own = {flag.name for flag in command.flags} | ({"config"} if command.takes_config else set())
     others = {flag.name for other in program.COMMANDS.values() for flag in other.flags} - own
-    pairs = [(f"`{flag}`", f"--{flag}") for flag in own]
-    pairs += [(f"`{flag}=a b-c.d`", f"--{flag}=a b-c.d") for flag in own]
+    pairs = [(f"`{flag}`", spell(flag)) for flag in own]
+    pairs += [(f"`{flag}=a b_c-d.e`", f"{spell(flag)}=a b_c-d.e") for flag in own]
     for parameter, flag in messages.FLAG_OF_PARAMETER.items():
         assert flag not in own or parameter not in own  # which of the two would it be?
-        spelled = f"--{flag}=7" if flag in own else f"`{parameter}=7`"
+        spelled = f"{spell(flag)}=7" if flag in own else f"`{parameter}=7`"
         pairs.append((f"`{parameter}=7`", spelled))
     unknown = others - messages.FLAG_OF_PARAMETER.keys()
     pairs += [(text, text) for text in (*(f"`{other}`" for other in unknown), "`ddgan train`")]
@@ -345,7 +401,7 @@ def test_errors_of_the_library_name_no_flags(path):
 def test_lines_of_progress_name_flags(capsys):
     values, _ = arguments.parse_flags("prepare", program.COMMANDS["prepare"].flags, ["--dataset=x"])
     messages.reporter(values)("as `allow_unpublished` and `labels` say")
-    assert capsys.readouterr().err == "as --allow_unpublished and `labels` say\n"
+    assert capsys.readouterr().err == "as --allow-unpublished and `labels` say\n"
 
 
 def test_ctrl_c_says_how_to_go_on(capsys, command_module):

@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple
 from absl import flags
 from ml_collections import config_flags
 
+from ddgan_jax.cli.spelling import declared, in_digits, spell
 from ddgan_jax.config import LARGEST, MOST_IMAGES, ConfigDict
 from ddgan_jax.config.files import leaves, load_config, shipped_configs
 from ddgan_jax.errors import UserError, did_you_mean, shown
@@ -33,6 +34,11 @@ class Flag(NamedTuple):
     required: bool = False
     at_least: int = 0
     at_most: int = LARGEST
+
+    @property
+    def spelling(self) -> str:
+        """Return the flag as users read it, such as "--allow-small"."""
+        return spell(self.name)
 
     @property
     def range(self) -> str:
@@ -64,8 +70,6 @@ _KINDS = {
     tuple: "a tuple such as 1,2,2",
     str: "a string",
 }
-# --num-processes means --num_processes.
-_HYPHENS = re.compile(r"(?<=^--)\w[\w-]*(?==|$)")
 _FLAG = re.compile(r"--?([a-zA-Z][^=]*)(?:=.*)?", re.DOTALL)
 # absl has these two flags in every program, and would read any file for them, also a device.
 _OF_ABSL = re.compile(r"--?(flagfile|undefok)\b")
@@ -96,8 +100,8 @@ def parse_flags(
                 flag_values=values,
                 **(bounds if flag.kind == "integer" else {}),
             )
-    # Hyphens are replaced in names alone: a value may hold them, as a path does.
-    argv = [_HYPHENS.sub(lambda name: name[0].replace("-", "_"), argument) for argument in argv]
+    integers = {flag.name for flag in known if flag.kind == "integer"}
+    argv = in_digits([declared(a, names) for a in argv], integers.__contains__)
     for argument in argv:
         if _OF_ABSL.match(argument):
             _refuse_unknown(argument, names)
@@ -118,7 +122,7 @@ def parse_flags(
         if flag.required and not values[flag.name].value:
             if flag.name == "config":
                 raise config_is_missing()
-            raise UserError(f"--{flag.name} is missing; see {command} --help")
+            raise UserError(f"{flag.spelling} is missing; see {command} --help")
     return values, rest
 
 
@@ -135,6 +139,8 @@ def change_config(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     # ml_collections would call an unknown field an unknown flag, and suggest nothing.
     for match in filter(None, map(_OVERRIDE.fullmatch, overrides)):
         _check_field(config, match[1])
+    integers = {f"config.{path}" for path, value in leaves(config) if type(value) is int}
+    overrides = in_digits(overrides, integers.__contains__)
     # ml_collections looks for the fields among the arguments before absl parses them.
     argv = ["config", *overrides]
     values = flags.FlagValues()
@@ -265,15 +271,16 @@ def _explain(error: Exception, kinds: Mapping[str, str]) -> str:
     if name not in kinds:
         # absl sees a whole group of a config as a flag, too, which has no kind of value here.
         return f"--{shown(name)} is a group of fields; change them one by one"
-    return f"--{name}={shown(value)} is not {kinds[name]}"
+    return f"{spell(name)}={shown(value)} is not {kinds[name]}"
 
 
 def _refuse_unknown(argument: str, names: Sequence[str]) -> None:
     """Refuse an argument that is a flag. names: the flags of the command, for a suggestion."""
     # Anything else is no flag, and `_refuse_positional` has the message for it.
     if match := _FLAG.fullmatch(argument):
-        nearest = did_you_mean(f"--{match[1]}", [f"--{name}" for name in names])
-        raise UserError(f"unknown flag --{shown(match[1])}{nearest}")
+        given = spell(match[1])
+        nearest = did_you_mean(given, [spell(name) for name in names])
+        raise UserError(f"unknown flag {shown(given)}{nearest}")
 
 
 def _refuse_positional(arguments: Sequence[str]) -> None:

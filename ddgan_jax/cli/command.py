@@ -16,6 +16,8 @@ class Command(NamedTuple):
     run: the function that is called with the parsed flags, and with the config if takes_config.
     config_without_file: makes the config from the parsed flags where --config is not given, or
     raises UserError; None if the flag is required.
+    words: what the command takes instead of flags, such as "[NAME]", for its help page: `run` gets
+    the arguments as they were typed.
     when_interrupted: how to go on after Ctrl-C, for the message.
     """
 
@@ -26,6 +28,7 @@ class Command(NamedTuple):
     run: Callable[..., None]
     takes_config: bool = False
     config_without_file: Callable[[flags.FlagValues], ConfigDict] | None = None
+    words: str = ""
     when_interrupted: str = "the same command begins anew"
 
 

@@ -1,7 +1,8 @@
 """Rewrite messages of the library in the words of the command line: parameters become flags.
 
 The library names its parameters in backticks, since it does not know who calls it: `labels`, or
-`step=7` with a value. A user of a command knows them as flags, --labels and --step=7.
+`step=7` with a value. A user of a command knows them as flags, --labels and --step=7, with hyphens:
+`allow_small` is --allow-small.
 """
 
 import re
@@ -9,6 +10,8 @@ import sys
 from collections.abc import Callable, Container
 
 from absl import flags
+
+from ddgan_jax.cli.spelling import spell
 
 # Flags that have another name than the parameter that they set.
 FLAG_OF_PARAMETER = {"export_dir": "export", "kind": "weights", "num_steps": "denoising_steps"}
@@ -18,19 +21,19 @@ _PARAMETER = re.compile(r"`(\w+)((?:=[^`]*)?)`")
 
 
 def with_flags(message: str, known: Container[str]) -> str:
-    """Return the message with "--name" for each parameter in backticks that a flag sets.
+    """Return the message with the flag for each parameter in backticks that a flag sets.
 
     known: names of the flags of the running command. Whatever else stands in backticks, such as the
     name of a command or of a field in a file, stays as it is.
     """
 
-    def spell(match: re.Match[str]) -> str:
+    def as_flag(match: re.Match[str]) -> str:
         name, value = match.groups()
         # A flag of the parameter's own name comes first, even if another flag could stand for it.
         flag = name if name in known else FLAG_OF_PARAMETER.get(name)
-        return f"--{flag}{value}" if flag is not None and flag in known else match[0]
+        return f"{spell(flag)}{value}" if flag is not None and flag in known else match[0]
 
-    return _PARAMETER.sub(spell, message)
+    return _PARAMETER.sub(as_flag, message)
 
 
 def reporter(values: flags.FlagValues) -> Callable[[str], None]:

@@ -9,22 +9,21 @@ import errno
 import os
 import resource
 import sys
-import textwrap
 import warnings
 from collections.abc import Sequence
 
 from absl import flags
 
 import ddgan_jax
-from ddgan_jax import compiler, signals
-from ddgan_jax.cli import orbax_messages, terminal
-from ddgan_jax.cli.arguments import CONFIG_FLAGS, Flag, change_config, parse_config, parse_flags
+from ddgan_jax import compiler, progress, signals
+from ddgan_jax.cli import help_pages, orbax_messages, terminal
+from ddgan_jax.cli.arguments import change_config, parse_config, parse_flags
 from ddgan_jax.cli.commands import COMMANDS, Command
 from ddgan_jax.cli.messages import with_flags
-from ddgan_jax.config import LARGEST
-from ddgan_jax.errors import BusyError, UserError, did_you_mean, printable, reason
+from ddgan_jax.errors import BusyError, UserError, did_you_mean, printable, reason, shown
 
 USER_ERROR = 2
+_HELP = ("-h", "--help")
 # The code with which a shell reports a program that SIGPIPE, signal 13, has ended.
 PIPE_CLOSED = 128 + 13
 # Orbax, Grain and XLA open so many at once.
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     consequence = command.when_interrupted if command else "stopped"
     # Signals that end the process without an exception print the same words.
     signals.describe(program, consequence)
-    known = {flag.name for flag in _flags_of(command)} if command else set()
+    known = {flag.name for flag in help_pages.flags_of(command)} if command else set()
 
     def end(error: BaseException | str, code: int) -> int:
         # One line in any case, since launchers and logs take each line for a message of its own.
@@ -53,11 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{program}: {printable(line)}", file=sys.stderr)
         return code
 
+    code = 0
     try:
         if command:
             _run(name, command, argv[len(name.split()) :])
         else:
-            _without_command(argv)
+            code = _without_command(argv)
         # Output that is still in the buffer is written while its errors can become a message.
         sys.stdout.flush()
     except BusyError as error:
@@ -81,39 +81,53 @@ def main(argv: Sequence[str] | None = None) -> int:
     # An error of standard output alone shows here: a run goes on without it until its work is done.
     if failure := terminal.output_failure():
         return end(f"standard output cannot be written: {reason(failure)}", USER_ERROR)
-    return 0
+    return code
 
 
-def _without_command(argv: list[str]) -> None:
-    if argv and argv[0] in ("-h", "--help", "help"):
-        print(overview())
-    elif argv and argv[0] == "--version":
+def _without_command(argv: list[str]) -> int:
+    """Print a help page, or refuse what is no command; return the exit code."""
+    first, *rest = argv or [""]
+    if first == "help" and rest:
+        return main([*rest, "--help"])
+    if first in ("-h", "--help", "help"):
+        print(help_pages.overview())
+    elif first == "--version":
         print(f"ddgan-jax {ddgan_jax.__version__}")
-    elif argv:
+    elif first in help_pages.groups() and rest and rest[0] in _HELP:
+        print(help_pages.group_page(first))
+    elif not rest and first in ("", *help_pages.groups()):
+        # Nothing was asked for: a page helps a person, and the exit code a script.
+        print(help_pages.group_page(first) if first else help_pages.overview(), file=sys.stderr)
+        return USER_ERROR
+    else:
         # The names of some commands have two words: the mistake may be in either.
         words = " ".join(word for word in argv[:2] if not word.startswith("-"))
-        nearest = did_you_mean(words, COMMANDS) or did_you_mean(argv[0], COMMANDS)
-        raise UserError(f"unknown command {argv[0]!r}{nearest or '; see ddgan --help'}")
-    else:
-        raise UserError(f"no command; choose one of {', '.join(COMMANDS)}, see ddgan --help")
+        nearest = did_you_mean(words, COMMANDS) or did_you_mean(first, COMMANDS)
+        raise UserError(f"unknown command {shown(repr(words))}{nearest or '; see ddgan --help'}")
+    return 0
 
 
 def _run(name: str, command: Command, argv: list[str]) -> None:
     # A help page needs no flag that is required, and none of the checks below.
-    if {"-h", "--help"} & set(argv):
-        print(help_page(name, command))
+    asked = set(argv[:1]) if command.words else set(argv)
+    if asked & set(_HELP):
+        print(help_pages.help_page(name, command))
+        return
+    if command.words:
+        command.run(argv)
         return
     _check_process()
     _adapt_libraries()
-    values, overrides = parse_flags(f"ddgan {name}", _flags_of(command), argv)
+    values, overrides = parse_flags(f"ddgan {name}", help_pages.flags_of(command), argv)
     arguments = ()
     if command.config_without_file and not values["config"].present:
         arguments = (change_config(command.config_without_file(values), overrides),)
     elif command.takes_config:
         arguments = (parse_config(values.config, overrides),)
-    # A failure of the import becomes one line here instead of a traceback.
-    compiler.import_jax()
-    command.run(values, *arguments)
+    with progress.starting():
+        # A failure of the import becomes one line here instead of a traceback.
+        compiler.import_jax()
+        command.run(values, *arguments)
 
 
 def _check_process() -> None:
@@ -143,13 +157,6 @@ def _adapt_libraries() -> None:
     flags.FLAGS.mark_as_parsed()
 
 
-def _flags_of(command: Command) -> tuple[Flag, ...]:
-    if not command.takes_config:
-        return command.flags
-    file, field = CONFIG_FLAGS
-    return (file._replace(required=not command.config_without_file), field, *command.flags)
-
-
 def _stdout_is_closed() -> bool:
     """Return whether the reader of standard output has gone, as in `ddgan ... | head`."""
     try:
@@ -159,60 +166,3 @@ def _stdout_is_closed() -> bool:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
-
-
-# ---- help pages
-
-
-def overview() -> str:
-    """Return the page that `ddgan --help` prints."""
-    width = max(map(len, COMMANDS)) + 2
-    lines = [f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "Denoising diffusion GANs in JAX.",
-            "",
-            "Usage: ddgan COMMAND [--flag=value ...]",
-            "",
-            "Commands:",
-            *lines,
-            "",
-            "`ddgan COMMAND --help` explains a command. To begin, train on handwritten digits",
-            "(minutes on a laptop) and draw images:",
-            "",
-            f"  {COMMANDS['train'].examples[0]}",
-            f"  {COMMANDS['sample'].examples[0]}",
-        ]
-    )
-
-
-def help_page(name: str, command: Command) -> str:
-    """Return the page that `ddgan NAME --help` prints."""
-    all_flags = _flags_of(command)
-    required = " ".join(f"--{f.name}={f.value}" for f in all_flags if f.required)
-    spelled = [f"--{f.name}" + (f"={f.value}" if f.value else "") for f in all_flags]
-    width = max(map(len, spelled)) + 2
-    return "\n".join(
-        [
-            command.description,
-            "",
-            f"Usage: ddgan {name} {required} [--flag=value ...]",
-            "",
-            "Flags:",
-            *(
-                f"  {s:<{width}}{f.help}{_remark(f)}"
-                for s, f in zip(spelled, all_flags, strict=True)
-            ),
-            "",
-            "Examples:",
-            *(textwrap.indent(example, "  ") for example in command.examples),
-        ]
-    )
-
-
-def _remark(flag: Flag) -> str:
-    remarks = ["required"] * flag.required
-    is_bounded = flag.kind == "integer" and (flag.at_least > 0 or flag.at_most < LARGEST)
-    remarks += [flag.range.removeprefix("of ")] if is_bounded else []
-    remarks += [f"default {flag.default}"] if flag.default else []
-    return f" ({', '.join(remarks)})" if remarks else ""
