@@ -53,13 +53,14 @@ def layout(root):
 
 
 def test_every_format_that_can_be_decoded_is_found(tmp_path):
-    forms = {"a.png": "PNG", "b.JPG": "JPEG", "c.jpeg": "JPEG", "d.webp": "WEBP", "e.BMP": "BMP"}
+    forms = {"a.png": "PNG", "b.JPG": "PNG", "c.jpeg": "JPEG", "d.webp": "WEBP", "e.BMP": "BMP"}
     for name, form in (forms | {"f.gif": "GIF"}).items():
         fill(tmp_path, name, content=png(form=form))
-    fill(tmp_path, "g.txt", "h.tif", "noending", content=b"no image")
+    fill(tmp_path, "g.txt", "h.HEIC", "noending", content=b"no image")
     folder = open_folder(tmp_path)
     assert folder.names == tuple(sorted([*forms, "f.gif"]))
-    assert folder.skipped == {image_folders.NO_IMAGE: 3}
+    left_out = image_folders.NO_IMAGE
+    assert folder.skipped == {left_out: 1, f"{left_out}: .txt": 1, f"{left_out}: .heic": 1}
     assert {form.shape for form in check_all(folder)} == {(8, 8, 3)}
 
 
@@ -245,7 +246,11 @@ def test_labels_of_stylegan_and_edm_sets_come_from_dataset_json(tmp_path, pack):
     assert layout(path)[:2] == ({"train": labels}, 3)
     lines = []
     folder = prepare("mine", data_dir=tmp_path, images=path, report=lines.append)
-    assert lines == ["images: 6 in train", "classes: 3, from dataset.json"]
+    assert lines == [
+        "images: 6 in train",
+        "classes: 3, without names",
+        "sizes: 8 pixels on the shorter side; 6 below 32, 6 below 64, 6 below 128, 6 below 256",
+    ]
     source = tfds.builder_from_directory(folder).as_data_source("train")
     assert {x["image/filename"].decode(): int(x["label"]) for x in source} == labels
     assert sum(len(chunk) for chunk in given.open_images(path).read()) == 6
@@ -284,17 +289,21 @@ def test_labels_that_do_not_fit_the_images(tmp_path, labels, message):
 def test_counts_are_reported(tmp_path):
     fill(tmp_path / "in", *(f"train/{c}/{k}.png" for c in "ab" for k in range(3)), "test/a/x.png")
     fill(tmp_path / "in", "train/s.png", "train/.h.png")
+    fill(tmp_path / "in", "train/a/large.png", content=png(size=200))
     fill(tmp_path / "in", "notes.txt", "train/b/bad.jpg.bak")
     lines = []
     prepare("mine", data_dir=tmp_path, images=tmp_path / "in", report=lines.append)
     assert lines == [
-        "images: 1 in test, 6 in train",
-        "classes: 2, a (4), b (3)",
-        "left out: 1 (beside the class folders), 1 (hidden), 2 (not named as an image)",
+        "images: 1 in test, 7 in train",
+        "classes: 2, a (5), b (3)",
+        "left out: 1 (beside the class folders), 1 (hidden), 1 (not named as an image: .bak), "
+        "1 (not named as an image: .txt)",
+        "sizes: 8 to 200 pixels on the shorter side, median 8; 7 below 32, 7 below 64, "
+        "7 below 128, 8 below 256",
     ]
     builder = tfds.builder_from_directory(tmp_path / "mine" / "1.0.0")
     assert {name: s.num_examples for name, s in builder.info.splits.items()} == {
-        "train": 6,
+        "train": 7,
         "test": 1,
     }
 

@@ -117,6 +117,27 @@ def test_result_has_the_size(height, width):
     assert decode.fit(noise(height, width, 3), 32).shape == (32, 32, 3)
 
 
-def test_images_are_never_enlarged():
-    with pytest.raises(UserError, match="100x31 pixels"):
+def test_images_are_enlarged_only_if_asked():
+    with pytest.raises(UserError, match="100x31 pixels, .* data.resize='up'"):
         decode.fit(noise(31, 100, 3), 32)
+    assert decode.fit(noise(31, 100, 3), 32, enlarge=True).shape == (32, 32, 3)
+
+
+def test_enlarging_is_bilinear():
+    """Doubling: each new pixel lies a quarter from the nearest old one; edges continue."""
+    pixels = noise(4, 4, 1)
+    weights = np.zeros((8, 4))
+    for row in range(8):
+        near, far = row // 2, row // 2 + (1 if row % 2 else -1)
+        weights[row, near] += 0.75
+        weights[row, min(max(far, 0), 3)] += 0.25
+    expected = weights @ pixels[..., 0] @ weights.T
+    enlarged = decode.fit(pixels, 8, enlarge=True)[..., 0]
+    np.testing.assert_allclose(enlarged, expected, atol=1)
+
+
+def test_the_shorter_side_is_read_from_the_head():
+    encoded = encode(Image.fromarray(noise(40, 30, 3)), "PNG")
+    assert decode.shorter_side(encoded) == decode.shorter_side(encoded[:60]) == 30
+    with pytest.raises(UserError, match="no PNG"):
+        decode.shorter_side(b"no image")

@@ -52,7 +52,10 @@ def refusal(config: ConfigDict, num_devices: int | None = None) -> str:
 
 REFUSALS = [
     (dict(data__name=""), "data.name is empty: no data set chosen"),
-    (dict(data__name="folder"), "data.name='folder' needs data.path, the folder of images"),
+    (
+        dict(data__holdout=1.5),
+        "data.holdout=1.5 must be a share below 1 or a whole number of examples",
+    ),
     (dict(data__path="photos"), "data.path is only read with data.name='folder', not 'digits'"),
     (dict(data__split=""), "data.split is empty; use 'train'"),
     (dict(data__channels=2), "data.channels=2 must be 1 (gray) or 3 (RGB)"),

@@ -5,7 +5,7 @@ The rules for the model are in `model_checks`. The rules here are those for trai
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.config.defaults import has_points
+from ddgan_jax.config.defaults import POINT_SETS, WRITERS, has_points
 from ddgan_jax.config.model_checks import (
     Rules,
     check_fields,
@@ -37,6 +37,7 @@ def validate(config: ConfigDict, num_devices: int | None = None, *, resumed: boo
     refuse(_data_set_rules(config.data))
     check_time_embedding(config)
     refuse(_learning_rate_rules(config.optimizer))
+    refuse(_writer_rules(config.log.writers))
     _check_evaluation(config)
     if num_devices is not None:
         _check_batch(config, num_devices)
@@ -45,14 +46,18 @@ def validate(config: ConfigDict, num_devices: int | None = None, *, resumed: boo
 
 
 def _data_set_rules(data: ConfigDict) -> Rules:
-    is_folder = data.name == "folder"
+    is_folder, holdout = data.name == "folder", data.holdout
     # The base config has no data set on purpose, since a default one would train the wrong model
     # without a word.
     yield not data.name, "data.name is empty: no data set chosen"
     yield not data.split, "data.split is empty; use 'train'"
     yield (
-        is_folder and not data.path,
-        "data.name='folder' needs data.path, the folder of images",
+        holdout >= 1 and holdout % 1,
+        f"data.holdout={holdout:g} must be a share below 1 or a whole number of examples",
+    )
+    yield (
+        holdout and data.name in POINT_SETS,
+        f"data.holdout is for images, not for data.name={data.name!r}",
     )
     yield (
         # A path beside another name would be ignored, and the run would train on other images than
@@ -79,6 +84,17 @@ def _learning_rate_rules(optimizer: ConfigDict) -> Rules:
         )
 
 
+def _writer_rules(writers: str) -> Rules:
+    wanted = writers.split(",") if writers else []
+    for name in wanted:
+        yield (
+            name not in WRITERS,
+            f"log.writers: {shown(name)!r} is not one of {', '.join(WRITERS)}"
+            + did_you_mean(name, WRITERS),
+        )
+    yield len(set(wanted)) < len(wanted), f"log.writers={shown(writers)} names one twice"
+
+
 def _check_evaluation(config: ConfigDict) -> None:
     """Refuse config.eval if its numbers cannot be computed. Raises UserError."""
     wanted = config.eval
@@ -87,6 +103,8 @@ def _check_evaluation(config: ConfigDict) -> None:
         return
     if has_points(config):
         raise UserError(f"eval.every_steps > 0 is for images, not for data.name={config.data.name}")
+    if wanted.split == "holdout" and not config.data.holdout:
+        raise UserError("eval.split='holdout' needs data.holdout > 0, the share that is held out")
     metrics = wanted.metrics.split(",")
     try:
         names.check(metrics, wanted.features)

@@ -30,6 +30,9 @@ from ddgan_jax.metrics import names
 # them.
 POINT_SETS = ("mog25", "mog25_scaled")
 
+# What else is told about a run, besides the files in its folder; `training.writers` tells it.
+WRITERS = ("tensorboard", "wandb", "mlflow", "trackio")
+
 
 def _below_one(default: float, sentence: str) -> Field:
     return Field(default, sentence, at_least=0, below=1)
@@ -41,7 +44,11 @@ _DATA = {
         'Name of the data set: "cifar10" or any other in TFDS, "digits", "stacked_mnist", '
         f'"folder" with data.path, or points: {", ".join(POINT_SETS)}.',
     ),
-    "split": Field("train", 'Split or slice in the syntax of TFDS, such as "train[:90%]".'),
+    "split": Field(
+        "train",
+        'Split or slice in the syntax of TFDS, such as "train[:90%]"; "train:holdout" is the part '
+        "that data.holdout leaves out.",
+    ),
     # A prepared data set may lie elsewhere on the machine where a run resumes; its content is
     # compared with that of the run's beginning.
     "dir": Field(
@@ -69,7 +76,18 @@ _DATA = {
         "classes",
         at_most=MOST_CLASSES,
     ),
+    "resize": Field(
+        "refuse",
+        'What becomes of images smaller than image_size: "refuse" ends with an error, "up" '
+        'enlarges them, "skip" leaves them out.',
+        choices=("refuse", "up", "skip"),
+    ),
     "max_examples": not_negative(0, "Use only the first so many examples; 0 uses all.", "examples"),
+    "holdout": not_negative(
+        0.0,
+        "Share of the examples, below 1, or their number, that no training sees and that an "
+        'evaluation reads as the split "holdout".',
+    ),
     "flip": Field(True, "Mirror each image with probability 1/2, inside the train step."),
     "memory_limit_mib": not_negative(
         4096,
@@ -200,10 +218,17 @@ _TRAIN = {
 }
 
 _LOG = {
-    "every_steps": positive(100, "Steps between lines of metrics.", "steps"),
+    "every_steps": positive(
+        100, "Steps between lines of metrics, which are means over them.", "steps"
+    ),
     "samples_every_steps": positive(5_000, "Steps between grids of samples.", "steps"),
     "num_samples": positive(
         64, "Images in a grid, always of the seeds 0, 1, 2, ...", "images", at_most=1_000_000
+    ),
+    "writers": Field(
+        "tensorboard",
+        f"Where metrics and pictures also go, with commas between: {', '.join(WRITERS)}; empty for "
+        "the run folder alone.",
     ),
 }
 
@@ -230,6 +255,11 @@ _EVAL = {
         "classifier",
         'Network by whose features images are compared; fid, is and kid need "inception".',
         choices=names.FEATURES,
+    ),
+    "split": Field(
+        "",
+        'Split that images are compared with, such as "test", or "holdout" with data.holdout; '
+        "empty takes that of the training.",
     ),
     "protocol": Field("tf1", "Preparation of images for Inception.", choices=names.PROTOCOLS),
     "inception": Field(

@@ -16,11 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import tensorflow_datasets as tfds
 
 from ddgan_jax.data import catalog, decode, prepared
 from ddgan_jax.data.datasets import FILE
+from ddgan_jax.data.prepared import Metadata
 from ddgan_jax.errors import UserError, reason, shown
 
 # The file and its source are described beside it.
@@ -35,8 +37,8 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     shape: the shape of the images, with None where it varies, as it may in sets made from files.
     Such sets also have the feature "image/filename". classes: their number or names, None without
-    labels. splits: the examples of each split. digest: the SHA-256 of all examples, hexadecimal. It
-    is stored with the set, and a resumed run compares it.
+    labels. splits: the examples of each split. metadata: facts that are stored with the set; a
+    resumed run compares the digest among them.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -51,12 +53,12 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         classes: int | Sequence[str] | None,
         splits: Mapping[str, Examples],
         data_dir: Path,
-        digest: str = "",
+        metadata: Metadata | None = None,
     ):
         # TFDS takes each set for a class of its own, which carries the name.
         self.name = name  # pyright: ignore[reportAttributeAccessIssue]
         self._description, self._shape = description, shape
-        self._classes, self._splits, self._digest = classes, splits, digest
+        self._classes, self._splits, self._metadata = classes, splits, metadata
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -78,8 +80,8 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return info
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
-        if self._digest:
-            metadata = json.dumps({"sha256": self._digest})
+        if self._metadata:
+            metadata = json.dumps(msgspec.to_builtins(self._metadata))
             (self.data_path / prepared.METADATA).write_text(metadata)
         return {split: self._generate_examples(ex) for split, ex in self._splits.items()}
 
@@ -209,7 +211,7 @@ def write_digits(data_dir: Path) -> Path:
             10,
             {"train": array_examples(pixels, labels)},
             data_dir,
-            arrays_digest(pixels, labels),
+            Metadata(arrays_digest(pixels, labels)),
         )
     )
 
@@ -217,6 +219,27 @@ def write_digits(data_dir: Path) -> Path:
 def counted(images: Mapping[str, int]) -> str:
     """Return a line with the number of images of each split."""
     return "images: " + ", ".join(f"{count:,} in {split}" for split, count in images.items())
+
+
+# Sizes that configs for images of one's own have, in pixels.
+_SIZES = (32, 64, 128, 256)
+
+
+def sizes(sides: Sequence[int]) -> str:
+    """Return a line about the widths or heights of images, whichever is less, in pixels.
+
+    sides: of at least one image.
+    """
+    shorter = np.asarray(sides)
+    below = [(int((shorter < size).sum()), size) for size in _SIZES]
+    line = f"sizes: {shorter.min():,} pixels on the shorter side"
+    if shorter.min() < shorter.max():
+        line = (
+            f"sizes: {shorter.min():,} to {shorter.max():,} pixels on the shorter side, median "
+            f"{int(np.median(shorter)):,}"
+        )
+    few = [f"{count:,} below {size}" for count, size in below if count]
+    return line + (f"; {', '.join(few)}" if few else "")
 
 
 def arrays_digest(pixels: np.ndarray, labels: np.ndarray | None) -> str:

@@ -117,6 +117,8 @@ class RecordDataset:
     features: the features of an example, of which `image_key` and `label_key` (None without labels)
     are used. location: the folder, for messages. threads: the number that should read at a time.
     hold: a lock that keeps the files from being removed while they are read, if they need one.
+    enlarge: whether smaller images are enlarged. places: int (n,), the places in the files of the
+    examples, in their order; None for the first n.
     """
 
     info: DatasetInfo
@@ -127,39 +129,69 @@ class RecordDataset:
     location: str
     threads: int
     hold: IO | None = None
+    enlarge: bool = False
+    places: np.ndarray | None = None
+
+    def restricted_to(self, ids: np.ndarray) -> "RecordDataset":
+        """Return the set of these examples alone, int (n,), in this order."""
+        places = ids if self.places is None else self.places[ids]
+        info = dataclasses.replace(self.info, num_examples=len(ids))
+        return dataclasses.replace(self, info=info, places=places)
+
+    def shorter_sides(self, ids: np.ndarray) -> list[int]:
+        """Return the width or height, whichever is less, of images by id, without decoding them.
+
+        Raises UserError for an image that is none.
+        """
+        return [
+            decode.shorter_side(image, source) if isinstance(image, bytes) else min(image.shape[:2])
+            for image, _, source in self._examples(ids)
+        ]
 
     def read(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return examples by id, see `Dataset.read`."""
-        with foreign.reading(self._name, "set of images"):
-            records = self.read_records(ids.tolist())
-        # TFDS parses the record, and `decode` decodes the image in it.
-        encoded = _keep_encoded(self.features)
-        examples = [self._decode(*pair, encoded) for pair in zip(ids, records, strict=True)]
+        examples = [
+            (self._pixels(image, source), self._checked(label, source))
+            for image, label, source in self._examples(ids)
+        ]
         pixels, labels = zip(*examples, strict=True)
         return np.stack(pixels), np.array(labels, np.int32)
+
+    def _examples(self, ids: np.ndarray) -> Iterator[tuple[bytes | np.ndarray, int, str]]:
+        """Yield the image of each example as it is stored, its label, and its name."""
+        places = (ids if self.places is None else self.places[ids]).tolist()
+        with foreign.reading(self._name, "set of images"):
+            records = self.read_records(places)
+        # TFDS parses the record, and `decode` decodes the image in it.
+        encoded = _keep_encoded(self.features)
+        for place, record in zip(places, records, strict=True):
+            yield self._parsed(place, record, encoded)
 
     @property
     def _name(self) -> str:
         return f"{self.info.name} in {self.location}"
 
-    def _decode(
-        self, id_: int, record: bytes, decoders: Mapping[str, Any]
-    ) -> tuple[np.ndarray, int]:
-        source = f"example {id_} of {self._name}"
+    def _parsed(
+        self, place: int, record: bytes, decoders: Mapping[str, Any]
+    ) -> tuple[bytes | np.ndarray, int, str]:
+        source = f"example {place} of {self._name}"
         with foreign.reading(source, "example of such a set"):
             example: Any = self.features.deserialize_example_np(record, decoders=decoders)
             image = example[self.image_key]
             label = 0 if self.label_key is None else int(example[self.label_key])
             # A person can find a file by its name, but not an example by its number.
             if FILE in example:
-                source = f"example {id_} ({os.fsdecode(example[FILE])}) of {self._name}"
+                source = f"example {place} ({os.fsdecode(example[FILE])}) of {self._name}"
+        return image, label, source
+
+    def _checked(self, label: int, source: str) -> int:
         # A label out of range would silently take the embedding of another class on a device.
         if not 0 <= label < max(self.info.num_classes, 1):
             raise UserError(
                 f"{shown(source, 300)} has the label {label}, and the set has "
                 f"{self.info.num_classes} classes"
             )
-        return self._pixels(image, source), label
+        return label
 
     def _pixels(self, image: bytes | np.ndarray, source: str) -> np.ndarray:
         channels = self.info.channels
@@ -168,7 +200,7 @@ class RecordDataset:
             pixels = decode.decode(image, channels, source)
         else:
             pixels = decode.convert_channels(image, channels)
-        return decode.fit(pixels, self.info.image_size, source)
+        return decode.fit(pixels, self.info.image_size, source, enlarge=self.enlarge)
 
 
 def _keep_encoded(features: tfds.features.FeaturesDict) -> Mapping[str, Any]:

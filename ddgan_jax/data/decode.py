@@ -11,7 +11,7 @@ from ddgan_jax.files import foreign
 # Some of Pillow's other readers start helper programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 # The endings of these formats, in small letters.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp")
 # The same formats, for messages.
 KINDS = "PNG, JPEG, WebP, BMP or GIF image"
 # Pillow's names of images by their number of channels.
@@ -48,6 +48,15 @@ def decode(encoded: bytes, channels: int | None, source: str = "the image") -> n
         return pixels.reshape(*pixels.shape[:2], channels)
 
 
+def shorter_side(encoded: bytes, source: str = "the image") -> int:
+    """Return the width or height of an image file, whichever is less, from its head.
+
+    Raises UserError for a file that is no image. source: see `decode`.
+    """
+    with foreign.reading(source, KINDS), _opened(encoded) as image:
+        return min(image.size)
+
+
 def _opened(encoded: bytes) -> Image.Image:
     try:
         # The formats are named, since some of Pillow's readers start other programs.
@@ -65,23 +74,27 @@ def convert_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     return converted.reshape(*converted.shape[:2], channels)
 
 
-def fit(pixels: np.ndarray, size: int, source: str = "the image") -> np.ndarray:
-    """Shrink the shorter side to `size` (bilinear, antialiased) and crop the centre square.
+def fit(
+    pixels: np.ndarray, size: int, source: str = "the image", *, enlarge: bool = False
+) -> np.ndarray:
+    """Resize the shorter side to `size` (bilinear, antialiased) and crop the centre square.
 
     pixels: uint8 (H, W, 1 or 3). Returns uint8 (size, size, 1 or 3), `pixels` itself if it has
     that size. The longer side is rounded down. The crop's offset is rounded to the nearest number,
     and to the even one when it lies halfway. Published results rest on torchvision's Resize and
-    CenterCrop, which do the same. source: how messages call the image. Raises UserError if the
-    shorter side is less than `size`.
+    CenterCrop, which do the same. source: how messages call the image. enlarge: also enlarge
+    smaller images, by the same filter, which invents no values beyond those of the neighbours as a
+    bicubic one would; without it UserError is raised if the shorter side is less than `size`.
     """
     height, width, channels = pixels.shape
     if (height, width) == (size, size):
         return pixels
-    if min(height, width) < size:
+    # Enlarging teaches a network the blur of the interpolation, so that it must be asked for.
+    if min(height, width) < size and not enlarge:
         raise UserError(
-            f"{shown(source, 300)} has {width}x{height} pixels, less than data.image_size = {size}"
+            f"{shown(source, 300)} has {width}x{height} pixels, less than data.image_size={size}: "
+            "data.resize='up' enlarges such images, 'skip' leaves them out"
         )
-    # Enlarging would teach a network the blur of the interpolation, hence the error above.
     short = min(height, width)
     new_width, new_height = int(size * width / short), int(size * height / short)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)

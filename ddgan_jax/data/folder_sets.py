@@ -9,14 +9,17 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+import numpy as np
 
 from ddgan_jax.data import builders, image_folders, prepared
 from ddgan_jax.data.builders import ImageSet
 from ddgan_jax.data.datasets import FILE
-from ddgan_jax.data.image_folders import ImageFolder
+from ddgan_jax.data.image_folders import Form, ImageFolder
 from ddgan_jax.data.image_layouts import Layout, layout_of
 from ddgan_jax.errors import shown
 from ddgan_jax.files import atomic, paths
@@ -40,9 +43,9 @@ def builder_of(
     """
     folder = image_folders.open_folder(path)
     layout = layout_of(folder)
-    for line in _description(folder, layout):
+    for line in description(layout, folder.skipped):
         report(line)
-    return _builder(folder, layout, data_dir, name)
+    return _builder(folder, layout, data_dir, name, report)
 
 
 class Copy(NamedTuple):
@@ -70,18 +73,20 @@ def open_copy(path: str | os.PathLike, data_dir: Path) -> Copy:
     hold = _held(data_dir / name)
     place = data_dir / name / str(ImageSet.VERSION)
     if not prepared.is_prepared(place):
-        builders.write(_builder(folder, layout_of(folder), data_dir, name))
+        builders.write(_builder(folder, layout_of(folder), data_dir, name, lambda line: None))
     _remove_older(data_dir, family, name)
     return Copy(place, hold)
 
 
-def _builder(folder: ImageFolder, layout: Layout, data_dir: Path, name: str) -> ImageSet:
+def _builder(
+    folder: ImageFolder,
+    layout: Layout,
+    data_dir: Path,
+    name: str,
+    report: Callable[[str], None],
+) -> ImageSet:
     forms = dict(zip(folder.names, image_folders.check_all(folder), strict=True))
-    digest = hashlib.sha256()
-    # Of names, labels and contents: a run resumes only on the same images in the same classes.
-    for split, images in sorted(layout.splits.items()):
-        for file, label in images:
-            digest.update(repr((split, file, label)).encode() + forms[file].sha256)
+    metadata = checked(layout, forms, report)
     return ImageSet(
         name,
         f"The images below {os.fsencode(folder.root).decode(errors='replace')}.",
@@ -89,8 +94,22 @@ def _builder(folder: ImageFolder, layout: Layout, data_dir: Path, name: str) -> 
         layout.classes,
         {split: _examples(folder, images) for split, images in layout.splits.items()},
         data_dir,
-        digest.hexdigest(),
+        metadata,
     )
+
+
+def checked(
+    layout: Layout, forms: Mapping[str, Form], report: Callable[[str], None]
+) -> prepared.Metadata:
+    """Return the facts to store about the images of a layout; a line to `report` gives sizes."""
+    digest, sides = hashlib.sha256(), []
+    # Of names, labels and contents: a run resumes only on the same images in the same classes.
+    for split, images in sorted(layout.splits.items()):
+        for file, label in images:
+            digest.update(repr((split, file, label)).encode() + forms[file].sha256)
+            sides.append(min(forms[file].shape[:2]))
+    report(builders.sizes(sides))
+    return prepared.Metadata(digest.hexdigest(), min(sides), int(np.median(sides)))
 
 
 def _examples(folder: ImageFolder, images: Any) -> Iterator[tuple[bytes, dict[str, Any]]]:
@@ -101,11 +120,11 @@ def _examples(folder: ImageFolder, images: Any) -> Iterator[tuple[bytes, dict[st
         yield key, example if label is None else example | {"label": label}
 
 
-def _description(folder: ImageFolder, layout: Layout) -> Iterator[str]:
-    """Yield lines about what was found and what was left out."""
+def description(layout: Layout, left_out: Counter[str]) -> Iterator[str]:
+    """Yield lines about what was found and what was left out, beside what the layout leaves out."""
     yield builders.counted({split: len(images) for split, images in layout.splits.items()})
     if isinstance(layout.classes, int):
-        yield f"classes: {layout.classes:,}, from {image_folders.INDEX}"
+        yield f"classes: {layout.classes:,}, without names"
     elif layout.classes:
         counts = layout.class_counts().values()
         pairs = list(zip(layout.classes, map(sum, zip(*counts, strict=True)), strict=True))
@@ -114,7 +133,7 @@ def _description(folder: ImageFolder, layout: Layout) -> Iterator[str]:
         yield f"classes: {len(pairs):,}, {named}{more}"
     else:
         yield "classes: none"
-    skipped = folder.skipped + layout.skipped
+    skipped = left_out + layout.skipped
     if skipped:
         yield f"left out: {image_folders.summary(skipped)}"
 

@@ -8,23 +8,28 @@ place, without extracting it. `image_layouts` says which split and class an imag
 import dataclasses
 import errno
 import hashlib
+import itertools
 import os
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent import futures
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, TypeVar
 
-from ddgan_jax.data import decode
+from ddgan_jax.data import decode, image_metadata
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign, paths
+
+T = TypeVar("T")
 
 # Bytes of one image file.
 LARGEST_FILE = 2**28
 # Files that a message names.
 MOST_NAMED = 10
+# Characters of a name's ending that messages show.
+LONGEST_SUFFIX = 10
 # The labels of a StyleGAN or EDM set, beside its images.
 INDEX = "dataset.json"
 # Images that are decoded at a time when all are looked at.
@@ -47,8 +52,9 @@ class ImageFolder:
 
     root: the folder or the file. names: paths inside it, with slashes, sorted. skipped: the number
     of files that were left out, by reason. read: returns the bytes of a file by name, or raises
-    UserError. index: the name of `dataset.json`, None if there is none. status: size and time of
-    change of each image, by which a changed folder is recognised.
+    UserError. index: the name of `dataset.json`, None if there is none. metadata: the names of
+    `metadata.csv` and the like, see `image_metadata`. status: size and time of change of each of
+    all these files, by which a changed folder is recognised.
     """
 
     root: Path
@@ -56,6 +62,7 @@ class ImageFolder:
     skipped: Counter[str]
     read: Callable[[str], bytes]
     index: str | None
+    metadata: tuple[str, ...]
     status: tuple[tuple[int, int], ...]
 
     def source(self, name: str) -> str:
@@ -95,17 +102,21 @@ def open_folder(path: str | os.PathLike, what: str = "images") -> ImageFolder:
     found.sort()
     # Only beside the images at the top is the index one of the whole set.
     index = next((f.name for f in found if f.name == INDEX), None)
+    status = tuple((f.size, f.changed) for f in found)
+    metadata = tuple(f.name for f in found if _is_metadata(f.name))
     found = [f for f in found if _is_image(f.name)]
     if not found:
         left_out = f" ({summary(skipped)})" if skipped else ""
         raise UserError(f"no image (PNG, JPEG, WebP, BMP, GIF) below {shown(root, 300)}{left_out}")
-    status = tuple((f.size, f.changed) for f in found)
-    return ImageFolder(root, tuple(f.name for f in found), skipped, read, index, status)
+    names = tuple(f.name for f in found)
+    return ImageFolder(root, names, skipped, read, index, metadata, status)
 
 
 def summary(counts: Counter[str]) -> str:
     """Return counts by reason, for a message: "3 (hidden), 1 (a broken link)"."""
-    return ", ".join(f"{count:,} ({why})" for why, count in sorted(counts.items()))
+    named = [f"{count:,} ({shown(why)})" for why, count in sorted(counts.items())[:MOST_NAMED]]
+    more = sum(counts.values()) - sum(n for _, n in sorted(counts.items())[:MOST_NAMED])
+    return ", ".join(named) + (f", {more:,} more" if more else "")
 
 
 class Form(NamedTuple):
@@ -116,30 +127,39 @@ class Form(NamedTuple):
 
 
 def check_all(folder: ImageFolder) -> list[Form]:
+    """Decode all images and return the form of each. Raises UserError as `forms_of` does."""
+    return forms_of(folder.names, lambda name: (folder.read(name), folder.source(name)))
+
+
+def forms_of(
+    images: Iterable[T], read: Callable[[T], tuple[bytes, str]], at_a_time: int = CHUNK
+) -> list[Form]:
     """Decode all images and return the form of each.
 
-    Raises one UserError that names those that cannot be decoded, the first ten and their number.
+    images: what `read` takes; it returns the bytes of a file and its name in messages. at_a_time:
+    the number of `images` that are taken at once. Raises one UserError that names images that
+    cannot be decoded, the first ten and their number.
     """
 
-    def look(name: str) -> Form | str:
+    def look(image: T) -> Form | str:
         try:
-            content = folder.read(name)
-            shape = decode.decode(content, None, folder.source(name)).shape
+            content, source = read(image)
+            shape = decode.decode(content, None, source).shape
             return Form(shape, hashlib.sha256(content).digest())
         except UserError as error:
             return reason(error)
 
     # In chunks, since a pool takes all tasks at once and a set may have millions of images.
-    forms, broken = [], []
+    forms, broken, left = [], [], iter(images)
     with futures.ThreadPoolExecutor(THREADS) as threads:
-        for start in range(0, len(folder.names), CHUNK):
-            for form in threads.map(look, folder.names[start : start + CHUNK]):
+        while chunk := list(itertools.islice(left, at_a_time)):
+            for form in threads.map(look, chunk):
                 (broken if isinstance(form, str) else forms).append(form)
     if broken:
         named = "; ".join(broken[:MOST_NAMED])
         more = f"; and {len(broken) - MOST_NAMED:,} more" if len(broken) > MOST_NAMED else ""
         raise UserError(
-            f"{len(broken):,} of {len(folder.names):,} images cannot be used: {named}{more}"
+            f"{len(broken):,} of {len(broken) + len(forms):,} images cannot be used: {named}{more}"
         )
     return forms
 
@@ -224,12 +244,25 @@ def _reader_of_files(root: Path) -> Callable[[str], bytes]:
 
 def _take(entry: _Found, found: list[_Found], skipped: Counter[str]) -> None:
     """Put a regular file among the images or the index, or count why it is neither."""
-    if not _is_image(entry.name) and entry.name != INDEX:
-        skipped[NO_IMAGE] += 1
+    is_table = entry.name == INDEX or _is_metadata(entry.name)
+    if not _is_image(entry.name) and not is_table:
+        skipped[_no_image(entry.name)] += 1
     elif entry.size > LARGEST_FILE:
         skipped[TOO_LARGE] += 1
     else:
         found.append(entry)
+
+
+def _no_image(name: str) -> str:
+    """Return why a file is left out, with its kind: "not named as an image: .heic"."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return f"{NO_IMAGE}: {suffix}" if len(suffix) <= LONGEST_SUFFIX and suffix else NO_IMAGE
+
+
+def _is_metadata(name: str) -> bool:
+    # At the top, or in the folder of a split.
+    *folders, last = name.split("/")
+    return last in image_metadata.NAMES and len(folders) <= 1
 
 
 def _is_image(name: str) -> bool:

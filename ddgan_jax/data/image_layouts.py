@@ -2,10 +2,13 @@
 
 - `dataset.json` beside the images, as StyleGAN's and EDM's tools write it, holds their labels. Sets
   of that form without it, `00000/img00000000.png`, have none: their folders are only shards.
+- `metadata.csv` or `metadata.jsonl` there or in the folders of splits, as Hugging Face's sets have
+  them, hold the labels if they have a column for them.
 - Folders `train`, `val`, `valid`, `validation` and `test` are splits.
 - Otherwise, and inside of splits, the first level of folders are the classes.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +17,7 @@ from typing import Annotated, NamedTuple
 import msgspec
 import numpy as np
 
+from ddgan_jax.data import image_metadata
 from ddgan_jax.data.array_files import LARGEST_LABEL, num_classes
 from ddgan_jax.data.image_folders import INDEX, ImageFolder
 from ddgan_jax.errors import UserError, shown
@@ -76,6 +80,9 @@ def layout_of(folder: ImageFolder) -> Layout:
         if index.labels is not msgspec.UNSET:
             return _indexed(folder, index.labels)
     splits, skipped = _split(folder.names)
+    files = {name: folder.read(name) for name in folder.metadata}
+    if labels := image_metadata.read_labels(files, os.fspath(folder.root)):
+        return _by_metadata(folder, labels, splits, skipped)
     in_folders = [rest for images in splits.values() for _, rest in images if "/" in rest]
     # Also where no image lies in a folder.
     if all(map(_in_shard, in_folders)):
@@ -88,21 +95,44 @@ def _indexed(folder: ImageFolder, labels: list[tuple[str, int]] | None) -> Layou
     if not labels:
         return Layout({TRAIN: [(name, None) for name in folder.names]}, None, Counter())
     source, by_name = folder.source(INDEX), dict(labels)
-    # A wrong label is silent in training, so that anything but one label for each image is refused.
     if len(by_name) < len(labels):
         raise UserError(f"{shown(source, 300)} gives an image two labels")
-    if unknown := sorted(by_name.keys() - set(folder.names)):
+    _check_complete(source, by_name, folder.names)
+    classes = num_classes(np.array(list(by_name.values()), np.int64), source)
+    return Layout({TRAIN: [(n, by_name[n]) for n in folder.names]}, classes, Counter())
+
+
+def _by_metadata(
+    folder: ImageFolder, labels: Mapping[str, str | int], splits: "_Rests", skipped: Counter[str]
+) -> Layout:
+    source = f"{folder.root}/{folder.metadata[0]}"
+    _check_complete(source, labels, [name for images in splits.values() for name, _ in images])
+    named = {split: [name for name, _ in images] for split, images in splits.items()}
+    trained_on = named.get(TRAIN) or [name for names in named.values() for name in names]
+    classes, numbers = image_metadata.numbered([labels[name] for name in trained_on], source)
+    if not isinstance(classes, int):
+        check_names(os.fspath(folder.root), classes)
+    number = {str(labels[name]): k for name, k in zip(trained_on, numbers, strict=True)}
+    found = {
+        split: [(n, number[str(labels[n])]) for n in names if str(labels[n]) in number]
+        for split, names in named.items()
+    }
+    skipped[UNTRAINED] += sum(map(len, named.values())) - sum(map(len, found.values()))
+    return Layout({s: images for s, images in found.items() if images}, classes, +skipped)
+
+
+def _check_complete(source: str, labels: Mapping[str, object], names: Sequence[str]) -> None:
+    """Raise UserError unless exactly the images have labels: training would not notice."""
+    if unknown := sorted(labels.keys() - set(names)):
         raise UserError(
             f"{shown(source, 300)} gives labels to {len(unknown):,} files that are no images of "
             f"the set, such as {shown(unknown[0])}"
         )
-    if missing := [name for name in folder.names if name not in by_name]:
+    if missing := [name for name in names if name not in labels]:
         raise UserError(
-            f"{shown(source, 300)} gives no label to {len(missing):,} of the {len(folder.names):,} "
+            f"{shown(source, 300)} gives no label to {len(missing):,} of the {len(names):,} "
             f"images, such as {shown(missing[0])}"
         )
-    classes = num_classes(np.array(list(by_name.values()), np.int64), source)
-    return Layout({TRAIN: [(n, by_name[n]) for n in folder.names]}, classes, Counter())
 
 
 # Of each split: names, and the rest of the names below the split's folder.
@@ -154,7 +184,7 @@ def _by_folder(folder: ImageFolder, splits: _Rests, skipped: Counter[str]) -> La
     # Classes come from the images to train on, since a network cannot draw a class it never saw.
     trained_on = inside.get(TRAIN) or [image for images in inside.values() for image in images]
     classes = sorted({rest.split("/")[0] for _, rest in trained_on})
-    _check_names(folder, classes)
+    check_names(os.fspath(folder.root), classes)
     number = {name: k for k, name in enumerate(classes)}
     numbered = {
         split: [(name, number.get(rest.split("/")[0])) for name, rest in images]
@@ -169,11 +199,11 @@ def _by_folder(folder: ImageFolder, splits: _Rests, skipped: Counter[str]) -> La
     return Layout({s: images for s, images in kept.items() if images}, classes, +skipped)
 
 
-def _check_names(folder: ImageFolder, classes: Iterable[str]) -> None:
+def check_names(root: str, classes: Iterable[str]) -> None:
     """Raise UserError for a name that TFDS, which keeps one a line, would not give back."""
     for name in classes:
         if not name.isprintable() or name != name.strip():
             raise UserError(
-                f"the folder '{shown(name)}' in {shown(folder.root, 300)} cannot name a class: "
-                "rename it with printable characters and no space at an end"
+                f"'{shown(name)}' in {shown(root, 300)} cannot name a class: rename it with "
+                "printable characters and no space at an end"
             )

@@ -17,6 +17,8 @@ STACK = 1
 HELD_OUT_ORDER = 2
 # The order of the real images that generated ones are compared with.
 REFERENCE_ORDER = 3
+# The order from which a split gives the examples that no run trains on.
+HOLDOUT_ORDER = 4
 
 
 @functools.lru_cache(maxsize=8)

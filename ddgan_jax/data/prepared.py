@@ -63,8 +63,19 @@ class _Info(msgspec.Struct, rename="camel"):
     config_name: str = ""
 
 
-class _Metadata(msgspec.Struct):
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")] = ""
+_Side = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+
+
+class Metadata(msgspec.Struct, omit_defaults=True):
+    """Facts about a set that were stored when it was written.
+
+    sha256: the digest of its examples, "" if it is not known. smallest_side, median_side: of the
+    widths or heights of the images, whichever is less, in pixels; 0 if they are not known.
+    """
+
+    sha256: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")] = ""
+    smallest_side: _Side = 0
+    median_side: _Side = 0
 
 
 def is_prepared(folder: Path) -> bool:
@@ -95,11 +106,11 @@ def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
         ) from error
 
 
-def digest(folder: str | os.PathLike) -> str:
-    """Return the SHA-256 of a set's examples that was stored when it was written, else ""."""
+def metadata(folder: str | os.PathLike) -> Metadata:
+    """Return the facts that were stored with a set. Raises UserError if they are damaged."""
     path = Path(folder) / METADATA
     with foreign.reading(path, WHAT):
-        return foreign.read_json(path, _Metadata).sha256 if path.is_file() else ""
+        return foreign.read_json(path, Metadata) if path.is_file() else Metadata()
 
 
 def check_shards(folder: Path, shards: list[Any]) -> None:

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from ml_collections import ConfigDict
 
-from ddgan_jax.data import builders, catalog, folder_sets, mixture, prepared
+from ddgan_jax.data import builders, catalog, folder_sets, mixture, prepared, selection
 from ddgan_jax.data.datasets import (
     ArrayDataset,
     Dataset,
@@ -21,18 +21,25 @@ from ddgan_jax.data.datasets import (
 from ddgan_jax.data.order import STACK, permutation
 from ddgan_jax.errors import UserError, reason
 
+Report = Callable[[str], None]
 
-def open_dataset(config: ConfigDict) -> Dataset:
+
+def _say_nothing(line: str) -> None:
+    del line
+
+
+def open_dataset(config: ConfigDict, *, report: Report = _say_nothing) -> Dataset:
     """Open the set that `config.data` describes, and read its first example.
 
     A set whose pixels fit `data.memory_limit_mib` is decoded into memory, others while training.
-    `digits` and `folder` are written to the data folder on their first use.
+    `digits` and `folder` are written to the data folder on their first use. report: takes a line
+    about images that `data.resize` leaves out.
 
     Raises:
       UserError: no such set, not prepared, not readable, or images or classes that do not fit the
         config.
     """
-    dataset = _open(config.data)
+    dataset = _open(config.data, report)
     # A network for another number of classes would train without an error.
     wanted, there = config.data.num_classes, dataset.info.num_classes
     # With 0 the labels of a set are not used.
@@ -42,13 +49,13 @@ def open_dataset(config: ConfigDict) -> Dataset:
     return dataset
 
 
-def _open(data: ConfigDict) -> Dataset:
+def _open(data: ConfigDict, report: Report) -> Dataset:
     if data.name == "stacked_mnist":
-        return _stacked_mnist(data)
+        return _stacked_mnist(data, report)
     if data.name in mixture.SETS:
         return _mixture(data)
     builder, hold = _find(data)
-    records = _open_records(builder, data, data.image_size, data.channels, hold)
+    records = _open_records(builder, data, data.image_size, data.channels, report, hold)
     # A set that cannot be read fails here, and not after minutes of compilation.
     records.read(np.array([0]))
     # Pixels are bytes. Decoding once and reading from memory is far faster than any decoder.
@@ -63,9 +70,10 @@ def _mixture(data: ConfigDict) -> ArrayDataset:
     return ArrayDataset(info, mixture.to_set(data.name, points), labels)
 
 
-def _stacked_mnist(data: ConfigDict) -> StackedDataset:
+def _stacked_mnist(data: ConfigDict, report: Report) -> StackedDataset:
     """Return triples of MNIST digits, padded from 28 to 32 pixels with zeros, twice as many.
 
+    Digits and not triples are held out, so that no training sees a digit of the other part.
     Each channel goes through all digits in a random order, then in another one. The orders have the
     seed 0 whatever the run's seed, so that the set is the same in every run.
     """
@@ -74,7 +82,7 @@ def _stacked_mnist(data: ConfigDict) -> StackedDataset:
     # The limit on examples counts triples, and not the digits that they are made of.
     mnist = data.copy_and_resolve_references()
     mnist.name, mnist.max_examples = "mnist", 0
-    digits = load_into_memory(_open_records(_find(mnist)[0], mnist, image_size=28, channels=1))
+    digits = load_into_memory(_open_records(_find(mnist)[0], mnist, 28, 1, report))
     count = digits.info.num_examples
     members = [
         np.concatenate([permutation(0, (STACK, channel, half), count) for half in range(2)])
@@ -118,26 +126,28 @@ def _open_records(
     data: ConfigDict,
     image_size: int,
     channels: int,
+    report: Report,
     hold: IO | None = None,
 ) -> RecordDataset:
     # The features say which entries of an example are the image and the label.
     features = catalog.features_of(builder)
     image_key, label_key = _keys(data.name, features)
-    folder = Path(builder.data_dir)
+    folder, split = Path(builder.data_dir), selection.whole_split(data.split)
     try:
         # A decorator of TFDS hides the arguments from type checkers.
         read_split: Any = builder.as_data_source
-        source = read_split(data.split, file_format="array_record")
+        source = read_split(split, file_format="array_record")
         count = _limited(len(source), data.max_examples)
     except (KeyError, NotImplementedError, ValueError) as error:
         raise UserError(_not_readable(builder, data, error)) from error
     # A mocked set of a test has no files.
     if prepared.is_prepared(folder):
-        prepared.check_shards(folder, builder.info.splits[data.split].file_instructions)
+        prepared.check_shards(folder, builder.info.splits[split].file_instructions)
     label: Any = None if label_key is None else features[label_key]
     classes = 0 if label is None else label.num_classes
-    return RecordDataset(
-        DatasetInfo(data.name, count, image_size, channels, classes or 0, prepared.digest(folder)),
+    metadata = prepared.metadata(folder)
+    records = RecordDataset(
+        DatasetInfo(data.name, count, image_size, channels, classes or 0, metadata.sha256),
         _reader(source.data_source),
         features,
         image_key,
@@ -145,7 +155,14 @@ def _open_records(
         str(folder),
         data.decode_threads,
         hold,
+        enlarge=data.resize == "up",
     )
+    # Of most sets in arrays the features tell the one size that all images have.
+    shape: Any = features[image_key].shape
+    sides = (shape or (None, None))[:2]
+    size = 0 if None in sides else min(sides)
+    smallest = metadata.smallest_side
+    return selection.choose(records, data, size=size, smallest=smallest, report=report)
 
 
 def _reader(records: Any) -> Callable[[list[int]], Sequence[Any]]:

@@ -27,6 +27,7 @@ from ddgan_jax import data, randomness
 from ddgan_jax.config.files import from_dict
 from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
 from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
+from ddgan_jax.data.selection import whole_split
 from ddgan_jax.errors import NotFiniteError, UserError, shown
 from ddgan_jax.evaluation import cache
 from ddgan_jax.evaluation.batching import call_in_batches
@@ -136,7 +137,7 @@ def of_stacked_digits(config: ConfigDict, report: Report) -> Trained:
     """
     # All digits: a run on few examples is judged by the same classifier as one on all of them.
     whole = from_dict(config.to_dict())
-    whole.data.max_examples = 0
+    whole.data.update(max_examples=0, holdout=0.0, split=whole_split(whole.data.split))
     stacked = data.open_dataset(whole)
     if not isinstance(stacked, StackedDataset):
         raise UserError(f"modes are counted on stacked_mnist, not on {config.data.name}")

@@ -17,6 +17,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax import data
+from ddgan_jax.config.files import from_dict
+from ddgan_jax.data.selection import whole_split
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import images_to_score, reference, results
 from ddgan_jax.evaluation.features import FeatureNetwork, provenance
@@ -112,16 +114,17 @@ def _open_source(
 def evaluate(source: Source, options: Options, *, report: Callable[[str], None]) -> dict[str, Any]:
     """Return the result, as in the module's docstring. report: Takes lines of progress."""
     # Opened at most once, and only if something needs it: the metrics of given images may not.
-    open_dataset = functools.cache(lambda: data.open_dataset(_needed(source.data)))
+    open_split = functools.cache(functools.partial(_open_split, source))
     scorer = open_scorer(
         options.metrics,
         source.count,
         features=options.features,
         protocol=options.protocol,
         inception_file=options.inception,
-        dataset=open_dataset,
+        # A classifier learns from what the model has learnt from, and never from what is held out.
+        dataset=lambda: open_split(whole_split(_needed(source.data).data.split)),
         config=lambda: _needed(source.data),
-        reference=functools.partial(_reference, source, options, open_dataset, report),
+        reference=functools.partial(_reference, source, options, open_split, report),
         report=report,
     )
     # Before the scoring, since its network and its statistics would compete for the devices.
@@ -170,10 +173,16 @@ def _needed(data_config: ConfigDict | None) -> ConfigDict:
     return data_config
 
 
+def _open_split(source: Source, split: str) -> data.Dataset:
+    config = from_dict(_needed(source.data).to_dict())
+    config.data.split = split
+    return data.open_dataset(config)
+
+
 def _reference(
     source: Source,
     options: Options,
-    open_dataset: Callable[[], data.Dataset],
+    open_split: Callable[[str], data.Dataset],
     report: Callable[[str], None],
     network: FeatureNetwork,
 ) -> SavedStatistics:
@@ -184,7 +193,9 @@ def _reference(
     else:
         split = _needed(source.data).data.split
         keep = max(source.count, FEWEST_KEPT) if with_vectors else 0
-        real = reference.from_cache(open_dataset(), network, split=split, keep=keep, report=report)
+        real = reference.from_cache(
+            open_split(split), network, split=split, keep=keep, report=report
+        )
     ours = provenance(network, source.name, reference.preprocessing(*source.shape))
     statistics.require_comparable(real.provenance, ours)
     # A file of statistics may keep fewer features than the metrics need; the cache never does.

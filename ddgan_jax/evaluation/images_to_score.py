@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from ddgan_jax import distributed
 from ddgan_jax.config import has_points
 from ddgan_jax.config.files import from_dict
+from ddgan_jax.data.selection import chosen_split
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import given, reference
 from ddgan_jax.evaluation.gather import Images
@@ -76,9 +77,9 @@ def samples_of(
     config = from_dict(model.config.to_dict())
     # Another set has splits and examples of its own.
     if dataset:
-        config.data.update(name=dataset, path="", split="train", max_examples=0)
-    for field, value in (("split", split), ("dir", data_dir)):
-        config.data[field] = value or config.data[field]
+        config.data.update(name=dataset, path="", split="train", max_examples=0, holdout=0.0)
+    config.data.split = chosen_split(split, config.data.split)
+    config.data.dir = data_dir or config.data.dir
     size = config.data.image_size
     # Results of an export have no run folder to lie in, nor have those of a run in a bucket.
     local = is_run and not is_bucket(folder)
@@ -118,7 +119,11 @@ def images_of(
         # since resizing would change what is scored.
         size, _, channels = images.shape
         config = reference.data_config(
-            dataset, split=split or "train", data_dir=data_dir, image_size=size, channels=channels
+            dataset,
+            split=chosen_split(split, "train"),
+            data_dir=data_dir,
+            image_size=size,
+            channels=channels,
         )
     return Source(
         name=f"images of {path}",

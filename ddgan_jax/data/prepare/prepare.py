@@ -1,4 +1,4 @@
-"""Prepare a data set from an archive, a folder, arrays or TFDS's own source, as ArrayRecord."""
+"""Prepare a data set as ArrayRecord: from an archive, a folder, arrays, Parquet, or by TFDS."""
 
 import importlib.util
 import os
@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from ddgan_jax.data import array_files, builders, catalog, folder_sets, published
 from ddgan_jax.data.prepare import archives
+from ddgan_jax.data.prepared import Metadata
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import locks, paths
 
@@ -29,6 +30,7 @@ def prepare(
     archive: PathLike | None = None,
     images: PathLike | None = None,
     arrays: PathLike | None = None,
+    parquet: PathLike | None = None,
     download: bool = False,
     allow_unpublished: bool = False,
     report: Report = print,
@@ -38,13 +40,14 @@ def prepare(
 
     Args:
       dataset: Its name. cifar10 and mnist come from `archive`, `arrays` or `download`, and TFDS
-        itself reads them by these names. `images` and `arrays` make a set of any other name. Every
-        other TFDS name is prepared by TFDS, which takes TensorFlow.
+        itself reads them by these names. `images`, `arrays` and `parquet` make a set of any other
+        name. Every other TFDS name is prepared by TFDS, which takes TensorFlow.
       data_dir: The folder of prepared sets; "" for $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       archive: The published archive of cifar10 or mnist, see `archives.read`.
       images: A folder or zip file of images, see `image_folders` and `image_layouts`.
       arrays: An .npz or .npy file of uint8 images (n, h, w, c) or (n, h, w), c 1 or 3, and perhaps
         labels, see `array_files`. It becomes the split "train".
+      parquet: A Parquet or Arrow file, or a folder of them, see `tables`.
       download: Fetch the published archive of cifar10 or mnist; it stays in data_dir/downloads.
       allow_unpublished: Accept an `archive` that is not the published one.
       report: Takes lines that count images and classes, and what was left out.
@@ -55,7 +58,13 @@ def prepare(
     unchanged. Raises BusyError if another process prepares the same set.
     """
     folder = catalog.resolve_data_dir(data_dir)
-    origins = {"archive": archive, "images": images, "arrays": arrays, "download": download}
+    origins = {
+        "archive": archive,
+        "images": images,
+        "arrays": arrays,
+        "parquet": parquet,
+        "download": download,
+    }
     # Everything that can be refused without reading the input is refused first.
     _check_request(dataset, [name for name, value in origins.items() if value], allow_unpublished)
     # A prepared set is never written anew: runs may be reading it, or have begun on it.
@@ -68,6 +77,12 @@ def prepare(
     if images:
         _check_own_name(dataset)
         return _write(folder_sets.builder_of(images, folder, dataset, report), folder)
+    if parquet:
+        _check_own_name(dataset)
+        # Arrow takes a second to import, which other sets need not wait for.
+        from ddgan_jax.data import table_sets
+
+        return _write(table_sets.builder_of(parquet, folder, dataset, report), folder)
     if dataset == "digits":
         return builders.write_digits(folder)
     if dataset in published.PUBLISHED:
@@ -142,12 +157,13 @@ def _from_arrays(name: str, folder: Path, file: PathLike, report: Report) -> Pat
         classes = array_files.num_classes(labels, shown(file, 300))
     report(builders.counted({"train": len(pixels)}))
     report("classes: none" if classes is None else f"classes: {classes:,}")
+    report(builders.sizes([min(pixels.shape[1:3])]))
     examples = {"train": builders.array_examples(pixels, labels)}
     description = f"The arrays of {shown(Path(paths.user_path(file, 'arrays')).name)}."
     # A resumed run compares this digest, and so notices a set that was made from other arrays.
-    digest = builders.arrays_digest(pixels, labels)
+    metadata = Metadata(builders.arrays_digest(pixels, labels))
     builder = builders.ImageSet(
-        name, description, pixels.shape[1:], classes, examples, folder, digest
+        name, description, pixels.shape[1:], classes, examples, folder, metadata
     )
     return _write(builder, folder)
 

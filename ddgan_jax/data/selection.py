@@ -1,0 +1,125 @@
+"""Choose the examples of a split that are read: those large enough, held out or not.
+
+`data.split = "train"` with `data.holdout = 0.1` reads nine tenths of the split, and
+`"train:holdout"` reads the rest. Which examples are held out depends on the size of the split and
+on the share alone, and not on the seed of a run; those of a smaller share are among those of
+a larger one.
+"""
+
+import contextlib
+import math
+from collections.abc import Callable
+
+import grain
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from ddgan_jax.data.datasets import CHUNK, RecordDataset, own_words
+from ddgan_jax.data.order import HOLDOUT_ORDER, permutation
+from ddgan_jax.errors import UserError, shown
+
+# What `ddgan evaluate --split` calls the part that is held out.
+HOLDOUT = "holdout"
+_SUFFIX = f":{HOLDOUT}"
+
+
+def whole_split(split: str) -> str:
+    """Return the split that a part belongs to: "train" for "train" and for "train:holdout"."""
+    return split.removesuffix(_SUFFIX)
+
+
+def chosen_split(asked: str, trained_on: str) -> str:
+    """Return the split to read: "holdout" is the part that the split of the training leaves out.
+
+    asked: what a user names, "" for the split of the training.
+    """
+    return whole_split(trained_on) + _SUFFIX if asked == HOLDOUT else asked or trained_on
+
+
+def choose(
+    records: RecordDataset,
+    data: ConfigDict,
+    *,
+    size: int,
+    smallest: int,
+    report: Callable[[str], None],
+) -> RecordDataset:
+    """Return the set with the examples that `data.resize`, `.holdout` and `.split` leave.
+
+    size: the width or height of all images, whichever is less, in pixels, 0 if they differ.
+    smallest: the least of them, 0 if it is not known. report: takes a line about images that are
+    left out. Raises UserError if nothing is left, and for images that are too small where
+    `data.resize` refuses them.
+    """
+    places = _large_enough(records, data, size, smallest or size, report)
+    places = places[_part(len(places), data)]
+    # A set that is read whole needs no list, which could have many millions of entries.
+    whole = len(places) == records.info.num_examples
+    return records if whole else records.restricted_to(places)
+
+
+def _large_enough(
+    records: RecordDataset,
+    data: ConfigDict,
+    size: int,
+    smallest: int,
+    report: Callable[[str], None],
+) -> np.ndarray:
+    """Return the places of images that `data.resize` lets pass."""
+    wanted, everything = records.info.image_size, np.arange(records.info.num_examples)
+    # Looking at all images takes long. Where nothing is known of a set and small images are
+    # refused, the one that is met first is refused when it is read.
+    if data.resize == "up" or smallest >= wanted or (data.resize == "refuse" and not smallest):
+        return everything
+    sides = np.full(len(everything), size) if size else _shorter_sides(records)
+    large = everything[sides >= wanted]
+    small = len(everything) - len(large)
+    count = f"{small:,} of {len(everything):,} images of {records.info.name}"
+    because = f"smaller than data.image_size={wanted} (the smallest has {sides.min()} pixels)"
+    if not len(large):
+        raise UserError(f"{count} are {because}: data.resize='up' enlarges them")
+    if small and data.resize == "refuse":
+        raise UserError(
+            f"{count} are {because}: data.resize='up' enlarges them, 'skip' leaves them out"
+        )
+    if small:
+        report(f"left out {count}: {because}")
+    return large
+
+
+def _shorter_sides(records: RecordDataset) -> np.ndarray:
+    """Return the width or height of every image, whichever is less; reads no more than heads."""
+    count = records.info.num_examples
+    sides = np.empty(count, np.int64)
+
+    def look(start: int) -> int:
+        ids = np.arange(start, min(start + CHUNK, count))
+        sides[ids] = records.shorter_sides(ids)
+        return len(ids)
+
+    heads = grain.MapDataset.range(0, count, CHUNK).map(look)
+    options = grain.ReadOptions(num_threads=records.threads, prefetch_buffer_size=records.threads)
+    bar = tqdm(total=count, desc=f"sizes of {records.info.name}", unit="img", delay=2, disable=None)
+    with own_words(), bar, contextlib.closing(iter(heads.to_iter_dataset(options))) as done:
+        for number in done:
+            bar.update(number)
+    return sides
+
+
+def _part(count: int, data: ConfigDict) -> np.ndarray:
+    """Return the places, of `count`, of the part that `data.split` names, in their order."""
+    wanted = data.split.endswith(_SUFFIX)
+    if not data.holdout:
+        if wanted:
+            raise UserError(
+                f"data.split={shown(data.split)!r} needs data.holdout > 0, the share that the "
+                "training leaves out"
+            )
+        return np.arange(count)
+    number = math.ceil(data.holdout * count) if data.holdout < 1 else int(data.holdout)
+    if number >= count:
+        raise UserError(f"data.holdout={data.holdout:g} leaves nothing of {count:,} to train on")
+    held_out = np.zeros(count, bool)
+    held_out[permutation(0, (HOLDOUT_ORDER,), count)[:number]] = True
+    return np.flatnonzero(held_out == wanted)
