@@ -204,7 +204,10 @@ def test_foreign_texts_are_words_in_the_card(whole, tmp_path):
     """No HTML, no links, no further rows, nothing in the front matter, nothing for a terminal."""
     card = (whole / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
-    assert front == "library_name: ddgan-jax\ntags: [diffusion, gan, ddgan, jax]\n"
+    assert front == (
+        "library_name: ddgan-jax\npipeline_tag: unconditional-image-generation\n"
+        "tags:\n- diffusion\n- gan\n- ddgan\n- jax\nmetrics:\n- fid\n"
+    )
     rows = [line for line in body.splitlines() if line.startswith("|")]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows) and len(rows) == 10
     words = "\n".join(rows)
@@ -368,7 +371,7 @@ def test_model_that_cannot_be_drawn_is_exported_without_pictures(tmp_path, capsy
 
 
 @pytest.mark.parametrize("command", ["export", "sample", "sample grid", "import nvlabs"])
-def test_second_writer_is_told(whole, tmp_path, command, monkeypatch):
+def test_second_writer_is_told(whole, tmp_path, command, monkeypatch, capsys):
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     out = tmp_path / ("grid.png" if command == "sample grid" else "out")
     golden = ROOT / "tests" / "golden" / "netG_tiny.pth"
@@ -378,15 +381,11 @@ def test_second_writer_is_told(whole, tmp_path, command, monkeypatch):
         "sample grid": ["sample", f"--export={whole}"],
         "import nvlabs": ["import", "nvlabs", f"--checkpoint={golden}", "--args=cifar10"],
     }[command]
+    # A lock belongs to an open file, so that two openings in one process exclude each other, too.
     with locks.only_writer(out):
-        holder = subprocess.run(
-            [sys.executable, "-m", "ddgan_jax", *argv, f"--out={out}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-        )
-    assert holder.returncode == 75, holder.stderr
-    assert "another process is writing" in holder.stderr and holder.stderr.count("\n") == 1
+        assert cli.main([*argv, f"--out={out}"]) == 75
+    errors = capsys.readouterr().err
+    assert "another process is writing" in errors and errors.count("\n") == 1
     assert not out.exists()
 
 

@@ -11,6 +11,7 @@ the tables at the end of this file.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from ddgan_jax import randomness
 from ddgan_jax.models import discriminators, mlp, ncsnpp, unet
@@ -132,10 +133,17 @@ def init_params(config: ConfigDict, key: jax.Array) -> tuple[Params, Params]:
     return g_params["params"], d_params["params"]
 
 
-@randomness.reproducible()
 def abstract_params(config: ConfigDict) -> tuple[Params, Params]:
     """Return the shapes and dtypes of `init_params`. Computes nothing and needs no device."""
-    return jax.eval_shape(lambda: init_params(config, randomness.run_key(0)))
+    # The dictionaries are the caller's own, and the leaves cannot be changed.
+    return jax.tree.map(lambda leaf: leaf, _abstract_params(FrozenConfigDict(config)))
+
+
+# Tracing takes a quarter of a second, and a program often asks for one config's again.
+@functools.lru_cache(maxsize=8)
+@randomness.reproducible()
+def _abstract_params(config: FrozenConfigDict) -> tuple[Params, Params]:
+    return jax.eval_shape(lambda: init_params(ConfigDict(config), randomness.run_key(0)))
 
 
 def latent_shape(config: ConfigDict) -> tuple[int, ...]:
