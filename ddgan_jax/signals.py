@@ -18,13 +18,18 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from ddgan_jax import progress
+
 # The exit code EX_TEMPFAIL of sysexits.h: stopped early, and the same command continues.
 RUN_AGAIN = 75
 # The exit code that shells report after Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
+# Seconds that an end waits for whoever is writing to the terminal, perhaps in vain.
+_PATIENCE = 0.5
 WATCHED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
-Ask = Callable[[int], None]
+# Takes a signal's number, and returns what is finished before the process ends, for the message.
+Ask = Callable[[int], str]
 
 
 class _Listener:
@@ -36,8 +41,6 @@ class _Listener:
         self.consequence = "stopped"
         # It is called for the first signal instead of ending the process.
         self.ask: Ask | None = None
-        # For messages: the work that is finished after that signal.
-        self.doing = ""
         # The descriptors of standard output and error, as far as they are terminals.
         self.terminals: list[int] = []
 
@@ -50,17 +53,17 @@ class _Listener:
         if ask is None:
             self._end(number)
         again = "; once more ends at once" if number == signal.SIGINT else ""
-        self._say(f"{_name(number)} noticed: {self.doing}{again}")
-        ask(number)
+        self._say(f"{_name(number)} noticed: {ask(number)}{again}")
 
     def _end(self, number: int) -> NoReturn:
+        progress.end(timeout=_PATIENCE)
         word = "interrupted" if number == signal.SIGINT else f"ended by {_name(number)}"
         self._say(f"{word}; {self.consequence}")
         # The main thread may hold the stream's lock while it waits for a reader. A flush would then
-        # wait for ever, so it gets a thread of its own and half a second.
+        # wait for ever, so it gets a thread of its own and a short time.
         flush = threading.Thread(target=_flush, daemon=True)
         flush.start()
-        flush.join(0.5)
+        flush.join(_PATIENCE)
         if atomic := sys.modules.get("ddgan_jax.files.atomic"):
             atomic.remove_unfinished()
         # An orderly exit would wait for the main thread, which may be in the compiler for minutes.
@@ -68,9 +71,9 @@ class _Listener:
 
     def _say(self, text: str) -> None:
         # The main thread may be writing to sys.stderr just now, so this writes to the descriptor.
-        # On a terminal there may be a progress bar in the line.
-        start = "\r\n" if 2 in self.terminals else ""
-        with contextlib.suppress(OSError):
+        with progress.away(timeout=_PATIENCE) as at_the_start, contextlib.suppress(OSError):
+            # A terminal shows ^C, perhaps behind a line that a library has begun.
+            start = "\r\n" if 2 in self.terminals and not at_the_start else ""
             os.write(2, f"{start}{self.program}: {text}\n".encode(errors="backslashreplace"))
 
     def _leave_terminals(self) -> None:
@@ -126,13 +129,12 @@ def describe(program: str, consequence: str) -> None:
 
 
 @contextlib.contextmanager
-def ask_first(ask: Ask, doing: str) -> Iterator[None]:
+def ask_first(ask: Ask) -> Iterator[None]:
     """Call ask(number) for the first signal inside the context instead of ending the process.
 
-    A second signal ends it. doing: the work that will be finished, for the message about the first
-    signal. This has no effect unless `listen` was called.
+    A second signal ends it. This has no effect unless `listen` was called.
     """
-    _listener.doing, _listener.ask = doing, ask
+    _listener.ask = ask
     try:
         yield
     finally:

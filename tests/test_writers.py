@@ -412,7 +412,7 @@ def test_progress(tmp_path, monkeypatch, capsys):
     interrupt(Drawing(fails_after=3).job(), tmp_path / "x")
     capsys.readouterr()
     clock = itertools.count()
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(progress, "clock", lambda: next(clock))
     writers.write(Drawing().job(), tmp_path / "x")
     start, *lines = capsys.readouterr().err.splitlines()
     assert start == "12 of 23 images are there"

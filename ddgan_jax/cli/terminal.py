@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Any
 
+from ddgan_jax import progress
 from ddgan_jax.errors import printable
 
 # tqdm prints this to reach an upper one of several progress bars.
@@ -37,7 +38,12 @@ class PrintableStream:
             start = text[: len(text) - len(text.lstrip("\r"))]
             end = text[len(start) + len(middle) :]
             text = start + printable(middle).replace("\r", "\\r") + end
-        self._try(self._stream.write, text)
+        # The line of a piece of work that goes on leaves the terminal for this moment.
+        if text and self._stream.isatty():
+            with progress.away(ends=text[-1]):
+                self._try(self._stream.write, text)
+        else:
+            self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:

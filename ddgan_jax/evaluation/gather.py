@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
-from tqdm import tqdm
 
 from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.evaluation.features import FeatureNetwork, Features
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import FeatureStatistics
+from ddgan_jax.progress import Display
 
 Images = UInt8[np.ndarray, "n h w c"]
 Label = Callable[[Images], Int[np.ndarray, " n"]]
@@ -41,6 +41,7 @@ def gather(
     keep: int,
     logits: bool = False,
     label: Label | None = None,
+    title: str = "evaluating",
 ) -> Gathered:
     """Extract the features of images that come in chunks of any size, at least one image in all.
 
@@ -50,18 +51,19 @@ def gather(
     Args:
       chunks: The images.
       network: Extracts the features.
-      total: Number of images, for the progress bar on a terminal.
+      total: Number of images, for the progress on a terminal.
       keep: Number of feature vectors to keep beside the statistics.
       logits: Keep the class scores too, of a network that has them.
       label: Labels images; the labels are kept.
+      title: Says on a terminal what is done.
 
     Raises NotFiniteError for features that are not finite.
     """
     stats: FeatureStatistics | None = None
     vectors, scores, labels = [], [], []
-    # The bar appears after two seconds, and only on a terminal.
-    with tqdm(total=total, desc="features", unit="img", delay=2, disable=None) as bar:
-        for batch in in_batches(chunks, network.batch_size):
+    # The first batch may wait for the compiler.
+    with Display(total, title=title, unit="images", phase=title) as display:
+        for batch in display.counted(in_batches(chunks, network.batch_size)):
             found = network.extract(batch)
             _check_finite(found, network)
             # The width of the features shows with the first batch.
@@ -74,7 +76,6 @@ def gather(
                 scores.append(found.logits)
             if label is not None:
                 labels.append(label(batch))
-            bar.update(len(batch))
     if stats is None:
         raise ValueError("there are no images")
     return Gathered(

@@ -52,7 +52,7 @@ def of_dataset(
     # A result must not claim the whole set for statistics of a part of it.
     part = f", {len(ids)} of them" if len(ids) < len(order) else ""
     chunks = _read(dataset, ids, network.batch_size)
-    gathered = gather(chunks, network, total=len(ids), keep=keep)
+    gathered = gather(chunks, network, total=len(ids), keep=keep, title="real images")
     return gathered, _provenance(dataset, network, f"{split}{part}")
 
 

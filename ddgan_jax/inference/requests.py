@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import images, pixels
+from ddgan_jax import images, pixels, progress
 from ddgan_jax.config import has_points
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
@@ -58,7 +58,8 @@ def sample_command(
     these images, or if `out` cannot be written; BusyError if another process is writing it.
     """
     place = place_of(out)
-    model = load.open_model(workdir, export_dir, step).in_steps(num_steps)
+    with progress.phase("reading the model"):
+        model = load.open_model(workdir, export_dir, step).in_steps(num_steps)
     # Before the job is made: a model that cannot draw has no use for options.
     model.check_drawable()
     job = make_job(model, seeds, options)
@@ -114,7 +115,9 @@ def _write_picture(job: writers.Job, path: epath.Path, columns: int | None) -> N
             "name a folder or an .npz"
         )
     with locks.only_writer(path):
-        drawn = drawing.concatenate(job.draw(np.arange(job.num_images)))
+        with writers.progress_of(0, job.num_images) as display:
+            chunks = display.counted(job.draw(np.arange(job.num_images)))
+            drawn = drawing.concatenate(chunks)
         grid = images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns)
         images.write_png(path, grid)
 

@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,7 +28,7 @@ from ddgan_jax.files.paths import entries
 from ddgan_jax.inference import formats
 from ddgan_jax.inference.parts import list_parts, read_parts, write_part
 from ddgan_jax.inference.places import Place, place_of
-from ddgan_jax.progress import with_progress
+from ddgan_jax.progress import Display
 
 JOB = ".job.json"
 # Bytes of the description of a job.
@@ -98,9 +99,19 @@ def _draw_parts(job: Job, parts: epath.Path) -> None:
     there = list_parts(parts)
     done = there[-1].last if there else 0
     positions = np.arange(done, job.num_images)
-    for chunk in with_progress(job.draw(positions), done, job.num_images):
-        write_part(parts, done, chunk)
-        done += len(chunk)
+    with progress_of(done, job.num_images) as display:
+        for chunk in display.counted(job.draw(positions)):
+            write_part(parts, done, chunk)
+            done += len(chunk)
+
+
+def progress_of(done: int, total: int) -> Display:
+    """Return the display of images that are drawn, of which some may be there already."""
+    if done:
+        print(f"{done:,} of {total:,} images are there", file=sys.stderr)
+    # The first chunk waits for the compiler.
+    phase = "compiling the sampler"
+    return Display(total, done, title="drawing", unit="images", logs=True, phase=phase)
 
 
 # ------------------------------------------------------------------------------------ a folder
@@ -111,12 +122,11 @@ def _write_folder(job: Job, out: epath.Path) -> None:
         names = [f"{name}.png" for name in job.names()]
         missing = _missing(out, names)
         remaining = iter(missing)
-        for chunk in with_progress(
-            job.draw(missing), job.num_images - len(missing), job.num_images
-        ):
-            # The chunk stands first: zip then stops at its end before it takes a position.
-            for image, position in zip(chunk, remaining, strict=False):
-                write_atomically(out / names[position], formats.to_png(image))
+        with progress_of(job.num_images - len(missing), job.num_images) as display:
+            for chunk in display.counted(job.draw(missing)):
+                # The chunk stands first: zip then stops at its end before it takes a position.
+                for image, position in zip(chunk, remaining, strict=False):
+                    write_atomically(out / names[position], formats.to_png(image))
         # Somebody may have taken images away while others were drawn.
         if left := len(_missing(out, names)):
             raise UserError(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from contextlib import AbstractContextManager, nullcontext
 
 import jax
@@ -29,8 +30,11 @@ class StopRequest:
             self.signal_number = self.signal_number or signal.SIGTERM
         return self.signal_number is not None
 
-    def accepted(self) -> AbstractContextManager:
-        """Return the context in which a request waits until the step is saved."""
+    def accepted(self, step: int, num_steps: int) -> AbstractContextManager:
+        """Return the context in which a request waits until the step is saved.
+
+        step: the one that was done last. num_steps: at which the run ends.
+        """
         return nullcontext()
 
     def leave(self) -> None:
@@ -49,17 +53,35 @@ class SignalledStop(StopRequest):
     signal is therefore passed on as SIGTERM.
     """
 
-    def accepted(self) -> AbstractContextManager:
+    def __init__(self) -> None:
+        """Begin without a request."""
+        # A request comes from the thread that handles signals, between two steps of the main one.
+        self._lock = threading.Lock()
+        # Steps after which `at` was called, and those of the whole run.
+        self._step, self._num_steps = 0, 0
+
+    def at(self, step: int) -> bool:
+        """Return whether to stop after `step`, as `StopRequest.at` does."""
+        with self._lock:
+            self._step = step
+            return super().at(step)
+
+    def accepted(self, step: int, num_steps: int) -> AbstractContextManager:
         """Return the context in which the first signal is a request; a second one ends at once."""
+        self._step, self._num_steps = step - 1, num_steps
         # JAX has replaced the handler of SIGTERM if it joined a job, even of a single process.
         if jax.process_count() == 1:
             signals.reclaim()
-        return signals.ask_first(self._ask, "finishing this step and saving a checkpoint")
+        return signals.ask_first(self._ask)
 
-    def _ask(self, number: int) -> None:
+    def _ask(self, number: int) -> str:
         if jax.process_count() > 1:
             if number != signal.SIGTERM:
                 os.kill(os.getpid(), signal.SIGTERM)
             # `at` hears of it from JAX, so that all processes end alike, whichever got the signal.
-            return
-        self.signal_number = number
+            return "all processes finish the same step, then a checkpoint"
+        with self._lock:
+            self.signal_number = number
+            if self._step < self._num_steps:
+                return f"finishing step {self._step + 1}, then a checkpoint"
+            return "the run is at its end, and its last checkpoint is being written"
