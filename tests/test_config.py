@@ -1,5 +1,6 @@
 """Config files and JSON: what ships, what survives, what a user is told of a broken file."""
 
+import copy
 import os
 import re
 from pathlib import Path
@@ -66,6 +67,24 @@ def test_published_schedules(name, steps, batch_size):
     assert (config.train.num_steps, config.train.batch_size) == (steps, batch_size)
     epoch = config.optimizer.decay_interval_steps
     assert config.optimizer.decay_steps == config.train.num_steps - epoch
+
+
+def test_the_cosine_of_a_folder_is_as_long_as_its_training():
+    """Also when the command line sets the length, which happens after the file has run."""
+    for argument, size in {"32": 32, "64": 64, "128": 128, "tiny": 32}.items():
+        config = load_config(f"{CONFIGS / 'folder_ddgan.py'}:{argument}")
+        assert config.data.image_size == size
+        config.train.num_steps = 123
+        assert config.optimizer.decay_steps == 123
+        for later in (from_json(to_json(config)), copy.deepcopy(config)):
+            assert (later.train.num_steps, later.optimizer.decay_steps) == (123, 123)
+            checks.validate(later)
+        config.optimizer.decay_steps = 100
+        assert (config.train.num_steps, config.optimizer.decay_steps) == (123, 100)
+    # A run that goes on has the numbers, so that a longer training keeps its cosine.
+    resumed = from_json(to_json(config))
+    resumed.train.num_steps = 200
+    assert resumed.optimizer.decay_steps == 100
 
 
 FIELDS = [

@@ -293,10 +293,16 @@ REFUSALS = [
     ),
     (
         dict(data__num_classes=10),
-        "data.num_classes=10: generator.name='ncsnpp' cannot be told the class; use unet, or "
-        "data.num_classes=0",
+        "data.num_classes=10: generator.name='ncsnpp' cannot be told the class; take "
+        "data.num_classes=0, or a SIDDM config, such as cifar10_siddm",
     ),
     (dict(data__num_classes=-1), "data.num_classes=-1 must not be negative"),
+    (
+        dict(generator__name="unet"),
+        "generator.name='unet' has other fields than 'ncsnpp', the network of this config: a name "
+        "cannot exchange networks; take another config, or write one",
+    ),
+    (dict(discriminator__name="unet"), "discriminator.name='unet' has other fields than 'small'"),
     (
         dict(data__num_classes=10, generator="unet"),
         "data.num_classes=10: discriminator.name='small' cannot be told the class",
@@ -407,7 +413,7 @@ POINT_REFUSALS = [
     (dict(data__channels=1), "data.name='mog25' needs data.image_size=1 and data.channels=2"),
     (
         dict(data__num_classes=25),
-        "data.num_classes=25: generator.name='mlp' cannot be told the class; use unet, or",
+        "data.num_classes=25: generator.name='mlp' cannot be told the class",
     ),
     (
         dict(data__name="digits", data__channels=1, data__image_size=32),

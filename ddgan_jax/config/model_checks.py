@@ -54,10 +54,25 @@ def check_fields(config: Any, *, complete: bool = True) -> Mapping[str, Section]
     # The name of a network decides which fields its group has.
     for role in NETWORKS:
         sections[role] = network_fields(role, config.get(role, {}))
+        if complete:
+            _check_not_exchanged(config, role)
     for name, section in sections.items():
         if name in config:
             check_group(f"{name}.", config[name], section, complete=complete)
     return sections
+
+
+def _check_not_exchanged(config: Any, role: str) -> None:
+    """Refuse a group of fields whose `name` alone is that of another network."""
+    fields, name = set(config[role]), config[role]["name"]
+    if fields == set(NETWORKS[role][name]):
+        return
+    for other, section in NETWORKS[role].items():
+        if fields == set(section):
+            raise UserError(
+                f"{role}.name={name!r} has other fields than {other!r}, the network of this "
+                "config: a name cannot exchange networks; take another config, or write one"
+            )
 
 
 def check_time_embedding(config: ConfigDict) -> None:
@@ -191,7 +206,7 @@ def _head_rules(config: ConfigDict) -> Rules:
             # random.
             config.data.num_classes and config[role].name not in WITH_CLASSES,
             f"data.num_classes={config.data.num_classes}: {role}.name={config[role].name!r} cannot "
-            f"be told the class; use {' or '.join(WITH_CLASSES)}, or data.num_classes=0",
+            "be told the class; take data.num_classes=0, or a SIDDM config, such as cifar10_siddm",
         )
 
 
