@@ -88,8 +88,8 @@ def run(tmp_path):
         for step in (first + 10, first + 20):
             speed = {"images_per_second": rng.uniform(200, 300)} if step > first + 10 else {}
             losses = {name: rng.normal() for name in ("d_loss_real", "g_loss", "d_gradient_norm")}
-            files.append_metrics(step, losses | speed)
-    files.append_metrics(40, {"eval/fid_5000": 12.345})
+            files.append_metrics(MetricsLine(step, 1.7e9 + step, losses | speed))
+    files.append_metrics(MetricsLine(40, 1.7e9 + 40, {"eval/fid_5000": 12.345}))
     for step in (20, 40):
         write_png(folder / "samples" / f"step_{step}.png", np.full((600, 600, 1), step, np.uint8))
     write_png(folder / "samples" / "trajectory_40.png", np.zeros((80, 20, 1), np.uint8))

@@ -186,7 +186,7 @@ def test_metrics_read_back_from_both_kinds_of_files(tmp_path):
         (event.step, value) for event in read_events(tmp_path) for value in event.summary.value
     ]
     curves = [(step, value.tag, value.simple_value) for step, value in values]
-    assert curves[:2] == [(100, "d_loss", 0.25), (100, "g_loss", 3.0)]
+    assert curves[:2] == [(100, "d_loss", 0.25), (100, "loss/g_loss", 3.0)]
     assert curves[2] == (200, "d_loss", 0.125)
     step, picture = values[-1]
     assert (step, picture.tag) == (200, "samples")

@@ -29,7 +29,7 @@ from ddgan_jax.files.paths import is_bucket
 T = TypeVar("T")
 
 LARGEST_JSON = 64 * 2**20  # bytes of a whole JSON file
-LARGEST_LINE = 2**20  # bytes of a line of a log
+LARGEST_LINE = 2**20  # bytes of a line of a log, or of a small file that nothing hangs on
 DEEPEST = 50  # levels of nesting
 # Lines of a log that are named as skipped.
 MOST_NAMED = 3
@@ -154,6 +154,23 @@ def decode_json(
 def read_json(path: str | os.PathLike, kind: Callable[..., T] | Any = dict[str, Any]) -> T:
     """Decode a JSON file; see `decode_json`. Raises UserError also if it is missing."""
     return decode_json(read_bytes(path, "JSON file", most=LARGEST_JSON), kind, source=path)
+
+
+def read_if_whole(
+    path: str | os.PathLike, kind: Callable[..., T] | Any, *, report: Callable[[str], None]
+) -> T | None:
+    """Decode a small JSON file without which the work goes on; see `decode_json`.
+
+    Returns None if it is missing, and if it is damaged, which one line to `report` then tells.
+    """
+    path = epath.Path(path)
+    try:
+        if path.exists():
+            content = read_bytes(path, "JSON file", most=LARGEST_LINE)
+            return decode_json(content, kind, source=path)
+    except (UserError, OSError) as error:
+        report(f"went on without {path.name}: {reason(error)}")
+    return None
 
 
 def convert(value: Any, kind: Callable[..., T] | Any, *, source: str | os.PathLike) -> T:

@@ -8,7 +8,7 @@ that a kill may lose what seemed to be written. Here a full disk is an OSError w
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,17 +26,19 @@ Summary: Any = summary_pb2.Summary  # pyright: ignore[reportAttributeAccessIssue
 class EventFile:
     """A new event file in a folder. Every method raises OSError if it cannot write."""
 
-    def __init__(self, folder: str | os.PathLike, first_step: int):
+    def __init__(self, folder: str | os.PathLike, first_step: int | None = None):
         """Create the file in `folder`, which exists.
 
         first_step: the first step that this file may hold. TensorBoard hides the events of that
-        step and later ones in older files: a resumed run does those steps again.
+        step and later ones in older files: a resumed run does those steps again. None: the file
+        goes on where the one before ended.
         """
         # The name that tensorboardX chooses counts in seconds. A quick restart must not write over
         # the file before.
         self._events = EventsWriter(os.path.join(folder, "events"), f".{time.time_ns()}")
-        start = SessionLog(status=SessionLog.START)
-        self._events.write_event(Event(step=first_step, wall_time=time.time(), session_log=start))
+        if first_step is not None:
+            log = SessionLog(status=SessionLog.START)
+            self._events.write_event(Event(step=first_step, wall_time=time.time(), session_log=log))
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Add a point to each curve."""
@@ -45,6 +47,14 @@ class EventFile:
     def write_image(self, step: int, name: str, image: UInt8[np.ndarray, "h w c"]) -> None:
         """Add an image with 1 or 3 channels."""
         self._write(step, [summary.image(name, image, dataformats="HWC")])
+
+    def write_text(self, name: str, markdown: str) -> None:
+        """Add a text that stands for the whole run."""
+        self._write(0, [summary.text(name, markdown)])
+
+    def write_hparams(self, fields: Mapping[str, Any], metrics: Sequence[str]) -> None:
+        """Add a row to the table of hyper-parameters. metrics: tags of scalars to show in it."""
+        self._write(0, summary.hparams(fields, dict.fromkeys(metrics)))
 
     def flush(self) -> None:
         """Wait until everything that was added is on the disk."""

@@ -15,10 +15,12 @@ import optax
 from jaxtyping import Array, Float, UInt8
 from ml_collections import ConfigDict
 
-from ddgan_jax import distributed, images, pixels
+from ddgan_jax import data, distributed, images, pixels
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import run_config
+from ddgan_jax.config.files import from_dict
 from ddgan_jax.data.datasets import Dataset
+from ddgan_jax.data.selection import chosen_split
 from ddgan_jax.errors import NotFiniteError
 from ddgan_jax.evaluation import reference
 from ddgan_jax.evaluation.features import FeatureNetwork
@@ -57,8 +59,13 @@ def make_scores(
     def real(network: FeatureNetwork) -> SavedStatistics:
         # Most metrics need mean and covariance alone; some compare single images.
         keep = count if names.reads(metrics, "vectors") else 0
-        split = config.data.split
-        return reference.from_cache(dataset, network, split=split, keep=keep, report=message)
+        asked = from_dict(config.to_dict())
+        asked.data.split = chosen_split(wanted.split, config.data.split)
+        same = asked.data.split == config.data.split
+        images = dataset if same else data.open_dataset(asked, report=message)
+        return reference.from_cache(
+            images, network, split=asked.data.split, keep=keep, report=message
+        )
 
     scorer = open_scorer(
         metrics,
@@ -136,6 +143,15 @@ def make_step_picture(
     return picture
 
 
+def best_name(config: ConfigDict) -> str:
+    """Return the name in the logs of the score that chooses the best checkpoint, "" without."""
+    wanted = config.eval
+    if not (wanted.every_steps and wanted.best):
+        return ""
+    full_names = names.value_names(wanted.metrics.split(","), wanted.features, wanted.num_samples)
+    return f"{PREFIX}{full_names[wanted.best]}"
+
+
 class Best(AbstractContextManager):
     """Keeps the checkpoint with the best score so far, or nothing if config.eval asks for none.
 
@@ -146,12 +162,9 @@ class Best(AbstractContextManager):
         """Find the checkpoint that a resumed run has kept, and its score in the run's metrics."""
         self.folder, self._config = run.best, config
         self._checkpoints: Checkpoints | None = None
-        wanted = config.eval
-        if not (wanted.every_steps and wanted.best):
+        self._name = best_name(config)
+        if not self._name:
             return
-        metrics = wanted.metrics.split(",")
-        full_names = names.value_names(metrics, wanted.features, wanted.num_samples)
-        self._name = f"{PREFIX}{full_names[wanted.best]}"
         self._checkpoints = Checkpoints(self.folder.checkpoints, keep_latest=1, keep_every_steps=0)
         kept = self._checkpoints.latest_step()
         # The score to beat belongs to the checkpoint that is there. A later line may have a better

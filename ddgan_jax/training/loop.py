@@ -15,15 +15,16 @@ from contextlib import ExitStack, closing
 import jax
 from ml_collections import ConfigDict
 
-from ddgan_jax import build, data, distributed, randomness
+from ddgan_jax import build, data, distributed, progress, randomness
 from ddgan_jax.checkpoint import Checkpoints
 from ddgan_jax.config import run_config
 from ddgan_jax.config.checks import validate
 from ddgan_jax.files.paths import run_folder_path
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.state import Batch, Metrics, TrainState
-from ddgan_jax.training import health, hooks, hosts, machine, reporter
-from ddgan_jax.training.observer import Observer, due
+from ddgan_jax.training import health, hooks, hosts, machine, reporter, writers
+from ddgan_jax.training.observer import Observer
+from ddgan_jax.training.profile import Profile
 from ddgan_jax.training.stopping import StopRequest
 
 
@@ -34,18 +35,20 @@ def train(
     *,
     stop: StopRequest | None = None,
     allow_changed_data: bool = False,
+    profile: int = 0,
 ) -> TrainState:
     """Train until train.num_steps in the run folder `workdir`, or go on where it stopped.
 
     stop: asked after every step, by default never asked; nothing in the process is changed for it.
-    allow_changed_data: go on though the data set is not what it was when the run began. Returns the
-    final state. Raises UserError for everything a user can mend; KeyboardInterrupt or SystemExit,
-    with a checkpoint saved, if the process is asked to stop.
+    allow_changed_data: go on though the data set is not what it was when the run began. profile:
+    steps of the main process to trace with JAX's profiler. Returns the final state. Raises
+    UserError for everything a user can mend; KeyboardInterrupt or SystemExit, with a checkpoint
+    saved, if the process is asked to stop.
     """
     folder, stop = RunFolder(run_folder_path(workdir)), stop or StopRequest()
     devices = distributed.all_devices()
-    dataset, fingerprint = _check(config, folder, len(devices), allow_changed_data)
     num_steps, main = config.train.num_steps, distributed.is_main_process()
+    dataset, fingerprint = _check(config, folder, len(devices), allow_changed_data)
 
     with ExitStack() as stack:
         # Entered first and left last, because an exchange can also fail while the other contexts
@@ -58,23 +61,19 @@ def train(
 
         # --------------------------------------------------------------- state
         key = randomness.run_key(config.train.seed)
-        create_state = functools.partial(build.initial_state, config, key)
-        layout = distributed.abstract_state(
-            create_state, devices, sharded=config.train.shard_optimizer
-        )
         checkpoints = stack.enter_context(_checkpoints(config, folder))
         best = stack.enter_context(hooks.Best(folder, config))
-        restored = checkpoints.restore(layout, report=print)
-        first, state = restored or (0, distributed.create_state(create_state, layout))
+        first, state, layout = _first_state(config, key, devices, checkpoints)
         if main:
             health.check_space(folder.path, state)
             machine.record(folder, first, fingerprint)
 
         # --------------------------------------------------------------- steps
-        programs = _programs(config, devices, layout)
-        batches = stack.enter_context(closing(_batches(config, dataset, devices, first)))
         out = stack.enter_context(_reporter(config, folder, first))
-        observer = Observer(config, dataset, devices, out)
+        train_step = _train_step(config, devices, layout, out)
+        batches = stack.enter_context(closing(_batches(config, dataset, devices, first)))
+        trace = stack.enter_context(Profile(folder, first, profile if main else 0, out.message))
+        observer = Observer(config, dataset, devices, out, checkpoints, best)
         observer.start(first, state)
 
         # ---------------------------------------------------------------- loop
@@ -83,29 +82,21 @@ def train(
             # JAX returns before the devices are done, and the loop runs ahead of them until a
             # number is fetched.
             batch = distributed.place_batch(next(batches), config.train.mapping, devices)
-            state, metrics = programs[build.r1_is_due(config, step)](state, batch, key)
+            state, metrics = train_step(step, state, batch, key)
             step += 1
-            out.step(step)
+            out.step(step, metrics)
             if step == first + 1:
                 # Before the first step is done a stop has nothing to save.
                 jax.block_until_ready(metrics)
-                stack.enter_context(stop.accepted())
+                stack.enter_context(stop.accepted(step, num_steps))
+            trace.after(step, metrics)
             stopping = stop.at(step)
-            now = due(config, step, stopping=stopping)
-            scores = observer.after(step, state, metrics, now)
-            if now.evaluate and best.save_if_better(step, scores, state):
-                out.message(f"step {step} is the best so far, kept in {best.folder.path}")
-            if now.save:
-                # The best checkpoint is whole before a newer one lets the run resume from there.
-                best.wait()
-                checkpoints.save(step, state, config.to_dict())
+            observer.after_step(step, state, metrics, stopping=stopping)
             if stopping:
                 break
 
         # ----------------------------------------------------------------- end
-        checkpoints.wait()
-        # A run calls itself done after its last checkpoint has been read back.
-        checkpoints.check_drawable(step)
+        observer.end(step)
         if step < num_steps:
             out.message(f"stopped at step {step}, checkpoint saved")
             stop.leave()
@@ -121,9 +112,11 @@ def _check(
     Nothing is written, and nothing is compiled, before this has passed.
     """
     validate(config, num_devices, resumed=folder.config.exists())
+    writers.check_packages(writers.names(config.log.writers))
     run_config.check_same_run(folder, config, report=reporter.warn)
-    dataset = data.open_dataset(config)
-    fingerprint = data.fingerprint(dataset)
+    with progress.phase("reading data", active=distributed.is_main_process()):
+        dataset = data.open_dataset(config, report=reporter.warn)
+        fingerprint = data.fingerprint(dataset)
     machine.check_same_data(folder, fingerprint, allow_changed=allow_changed_data)
     return dataset, fingerprint
 
@@ -136,18 +129,48 @@ def _checkpoints(config: ConfigDict, folder: RunFolder) -> Checkpoints:
     )
 
 
-def _programs(
-    config: ConfigDict, devices: distributed.Devices, layout: TrainState
-) -> dict[bool, Callable[..., tuple[TrainState, Metrics]]]:
-    """Return the step over all devices, with the R1 penalty and without.
+def _first_state(
+    config: ConfigDict, key: jax.Array, devices: distributed.Devices, checkpoints: Checkpoints
+) -> tuple[int, TrainState, TrainState]:
+    """Return the steps done, the state after them, and its shapes: restored, or new after 0."""
+    create_state = functools.partial(build.initial_state, config, key)
+    with progress.phase("making the networks", active=distributed.is_main_process()):
+        layout = distributed.abstract_state(
+            create_state, devices, sharded=config.train.shard_optimizer
+        )
+        restored = checkpoints.restore(layout, report=print)
+        first, state = restored or (0, distributed.create_state(create_state, layout))
+    return first, state, layout
 
-    Two programs without a branch; each is compiled when it is first called.
+
+def _train_step(
+    config: ConfigDict,
+    devices: distributed.Devices,
+    layout: TrainState,
+    out: reporter.Reporter,
+) -> Callable[[int, TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]:
+    """Return train_step(step, state, batch, key) over all devices. step: the steps done so far.
+
+    Behind it are two programs without a branch, with the R1 penalty and without; each is compiled
+    when it is first called, as `out` then tells.
     """
     abstract = layout if config.train.shard_optimizer else None
-    return {
+    programs = {
         r1: distributed.map_step(build.step(config, r1=r1), config.train.mapping, devices, abstract)
         for r1 in (True, False)
     }
+    compiled = set()
+
+    def train_step(
+        step: int, state: TrainState, batch: Batch, key: jax.Array
+    ) -> tuple[TrainState, Metrics]:
+        r1 = build.r1_is_due(config, step)
+        if r1 not in compiled:
+            compiled.add(r1)
+            out.phase(f"compiling step {len(compiled)} of {len(programs)}")
+        return programs[r1](state, batch, key)
+
+    return train_step
 
 
 def _batches(
@@ -171,6 +194,9 @@ def _reporter(config: ConfigDict, folder: RunFolder, steps_done: int) -> reporte
         num_steps=config.train.num_steps,
         batch_size=config.train.batch_size,
         active=distributed.is_main_process(),
+        wanted=writers.names(config.log.writers),
+        config=config.to_dict(),
+        scores=[name] if (name := hooks.best_name(config)) else [],
     )
 
 
