@@ -47,6 +47,7 @@ def _train(values: flags.FlagValues, config: ConfigDict) -> None:
         # A signal ends the run after the current step, with a checkpoint.
         stop=SignalledStop(),
         allow_changed_data=values.allow_changed_data,
+        profile=values.profile,
     )
 
 
@@ -87,6 +88,15 @@ COMMANDS = {
         flags=(
             Flag("workdir", "FOLDER", "run folder, made if it does not exist", required=True),
             *HOST_FLAGS,
+            Flag(
+                "profile",
+                "N",
+                "trace N steps with JAX's profiler, into FOLDER/profile",
+                0,
+                "integer",
+                at_least=0,
+                at_most=1000,
+            ),
             Flag(
                 "allow_changed_data",
                 "",
