@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import build, inspect_config, randomness
+from ddgan_jax import build, randomness
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import POINT_SETS, ConfigDict, has_points
 from ddgan_jax.config.checks import validate
@@ -22,6 +22,7 @@ from ddgan_jax.data import mixture
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments import mog25
+from ddgan_jax.inspection import costs
 
 FLAGS = (
     Flag("seeds", "N", "runs side by side", 1, "integer"),
@@ -79,7 +80,7 @@ def make_program(config: ConfigDict, seeds: int, steps: int) -> measure.Program:
         call=call,
         images=steps * batch_size * seeds,
         flops_per_image={
-            "counted": inspect_config.train_step_flops(config, r1=config.objective.r1_gamma > 0)
+            "counted": costs.train_step_flops(config, r1=config.objective.r1_gamma > 0)
         },
         facts=compiled.facts,
     )

@@ -11,12 +11,13 @@ import jax
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import build, distributed, inspect_config, models, randomness
+from ddgan_jax import build, distributed, models, randomness
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
 from ddgan_jax.inference import drawing
+from ddgan_jax.inspection import costs
 
 FLAGS = (
     Flag(
@@ -65,7 +66,7 @@ def make_program(config: ConfigDict, images: int) -> measure.Program:
         lambda params, inputs: sampler(params, *inputs).x_t[-1], devices
     )
     compiled = measure.compile_program(mapped, params, inputs)
-    forward = inspect_config.network_flops(config)["generator"]
+    forward = costs.network_flops(config)["generator"]
     return measure.Program(
         call=lambda: compiled.call(params, inputs),
         images=images,

@@ -19,11 +19,12 @@ from jax.extend import core
 
 from benchmarks import command
 from benchmarks.measure import progress
-from ddgan_jax import build, distributed, inspect_config
+from ddgan_jax import build, distributed
 from ddgan_jax.cli.arguments import Flag, parse_flags
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.files import load_config, shipped_configs
 from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.inspection import costs, memory
 from ddgan_jax.state import num_parameters
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -38,9 +39,9 @@ Facts = dict[str, Any]
 def facts_of(config: ConfigDict) -> Facts:
     """Return the facts about a config for docs/scaling.md; see `activations` for memory."""
     state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
-    flops = {"without_r1": inspect_config.train_step_flops(config, r1=False)}
+    flops = {"without_r1": costs.train_step_flops(config, r1=False)}
     if config.objective.r1_gamma:
-        flops["with_r1"] = inspect_config.train_step_flops(config, r1=True)
+        flops["with_r1"] = costs.train_step_flops(config, r1=True)
         share = 1 / config.objective.r1_interval
         mean = share * flops["with_r1"] + (1 - share) * flops["without_r1"]
     else:
@@ -62,7 +63,7 @@ def reduced_bytes(config: ConfigDict) -> int:
     step = build.step(config, r1=False)
     state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
     # Four images a part are the fewest that form a group of the minibatch standard deviation.
-    batch = inspect_config.abstract_batch(config, 4 * config.train.microbatches)
+    batch = costs.abstract_batch(config, 4 * config.train.microbatches)
     # A named axis is enough to trace the reductions: no device of it is needed.
     traced = jax.make_jaxpr(step, axis_env=[(distributed.AXIS, 2)])(state, batch, jax.random.key(0))
     return sum(
@@ -83,7 +84,7 @@ def _equations(jaxpr: core.Jaxpr) -> Iterator[Any]:
 
 
 def activations(config: ConfigDict) -> dict[str, int]:
-    """Return `inspect_config.activation_bytes` by the resolutions that are rematerialised.
+    """Return `memory.activation_bytes` by the resolutions that are rematerialised.
 
     They are named as in "32,16"; "" for none, and for networks that cannot.
     """
@@ -107,7 +108,7 @@ def _variants(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
 
 def _activation_bytes(config: ConfigDict) -> int:
     state = jax.eval_shape(lambda: build.initial_state(config, jax.random.key(0)))
-    return inspect_config.activation_bytes(config, state)
+    return memory.activation_bytes(config, state)
 
 
 def size_of(tree: Any) -> int:

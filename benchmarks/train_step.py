@@ -18,11 +18,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, measure
-from ddgan_jax import build, distributed, inspect_config, randomness
+from ddgan_jax import build, distributed, randomness
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.checks import validate
 from ddgan_jax.errors import UserError
+from ddgan_jax.inspection import costs
 from ddgan_jax.state import Batch
 
 FLAGS = (
@@ -83,7 +84,7 @@ def make_programs(config: ConfigDict, choices: tuple[bool, ...]) -> dict[str, me
             images=images,
             weight=r1_share(config, r1) if len(choices) > 1 else 1.0,
             flops_per_image={
-                "counted": inspect_config.train_step_flops(config, r1=r1),
+                "counted": costs.train_step_flops(config, r1=r1),
                 # XLA counts the operations of one device.
                 "xla": program.flops and program.flops * len(devices) / images,
             },

@@ -20,11 +20,11 @@ from benchmarks import (
     tables,
     train_step,
 )
-from ddgan_jax import inspect_config
 from ddgan_jax.cli.arguments import parse_config
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
+from ddgan_jax.inspection import costs
 
 DIGITS = str(Path(__file__).parents[1] / "configs" / "digits_ddgan.py") + ":tiny"
 BENCHMARKS = {
@@ -195,7 +195,7 @@ def test_train_step_report(capsys):
     [(name, program)] = report["programs"].items()
     assert (name, program["weight"]) == ("without_r1", 1)
     flops = program["flops_per_image"]
-    assert flops["counted"] == inspect_config.train_step_flops(smallest_config(), r1=False)
+    assert flops["counted"] == costs.train_step_flops(smallest_config(), r1=False)
     # The compiler leaves out products with padding and adds what is elementwise; a wrong number
     # of devices or images would be a factor of 4 or more.
     assert 0.5 < flops["xla"] / flops["counted"] < 2
@@ -206,7 +206,7 @@ def test_sampler_report(capsys):
     report = run(capsys, "sampler", *argv, "--baseline=echo 1", "--baseline_images=1")
     assert (report["nfe"], report["batch_size"]) == (2, 8)
     [program] = report["programs"].values()
-    forward = inspect_config.network_flops(smallest_config())["generator"]
+    forward = costs.network_flops(smallest_config())["generator"]
     assert program["flops_per_image"]["counted"] == 2 * forward
     assert program["images_per_second"] * program["seconds_per_image"]["median"] == pytest.approx(
         1, rel=1e-3

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import ddgan_jax.inspection
 from ddgan_jax import cli
 from ddgan_jax.cli import arguments, help_pages, messages, program
 from ddgan_jax.cli.spelling import spell
@@ -118,12 +119,28 @@ def test_prepare_receives_its_flags(command_module):
     assert (positional, named) == (("cifar10",), options)
 
 
-def test_show_prints_the_text(monkeypatch, capsys):
-    stand_in = types.ModuleType("ddgan_jax.inspect_config")
-    stand_in.show = lambda config: f"data {config.data.name}"
-    monkeypatch.setitem(sys.modules, "ddgan_jax.inspect_config", stand_in)
-    assert cli.main(["show", f"--config={DIGITS}"]) == 0
-    assert capsys.readouterr().out == "data digits\n"
+def test_show_prints_parts_as_they_are_known(monkeypatch, capsys):
+    """What came before a mistake is on the screen already."""
+    stand_in = types.ModuleType("ddgan_jax.inspection.page")
+
+    def page(config, parts, columns):
+        yield f"data {config.data.name} {parts} {columns}"
+        raise UserError("no")
+
+    stand_in.page, stand_in.Parts = page, lambda **parts: parts
+    monkeypatch.setitem(sys.modules, "ddgan_jax.inspection.page", stand_in)
+    monkeypatch.setattr(ddgan_jax.inspection, "page", stand_in, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.main(["show", f"--config={DIGITS}", "--costs"]) == 2
+    parts = {"modules": False, "costs": True, "memory": False, "all_fields": False}
+    assert capsys.readouterr() == (f"data digits {parts} 60\n", "ddgan show: no\n")
+
+
+def test_configs_lists_those_that_ship(capsys):
+    assert cli.main(["configs"]) == 0
+    output = " ".join(capsys.readouterr().out.split())
+    for name, line in shipped_configs().items():
+        assert f"{name} {line}" in output
 
 
 # --------------------------------------------------------------------------------- help pages

@@ -30,6 +30,7 @@ CONFIG = [
 ARGUMENTS = {
     "train": [*CONFIG, "--workdir={}/run"],
     "show": CONFIG,
+    "configs": [],
     "sample": ["--workdir={}/run", "--seeds=0-3", "--out={}/grid.png"],
     "export": ["--workdir={}/run", "--out={}/export", "--seeds=0-3"],
     "prepare": ["--dataset=mine", "--arrays={}/images.npy", "--data_dir={}/data"],

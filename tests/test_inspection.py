@@ -1,6 +1,6 @@
 """FLOPs and memory from shapes alone."""
 
-import math
+import json
 import re
 from pathlib import Path
 
@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from jax import lax
 
-from ddgan_jax import build, inspect_config
+from ddgan_jax import build
 from ddgan_jax.config import base_config
-from ddgan_jax.config.files import leaves, load_config, to_json
+from ddgan_jax.config.files import from_json, leaves, load_config
 from ddgan_jax.errors import UserError
+from ddgan_jax.inspection import costs, memory, page
 from ddgan_jax.models.flops import count_flops
 from ddgan_jax.state import num_parameters
 
@@ -99,7 +100,7 @@ def test_published_networks(name, generator, discriminator):
     """Counts of the reference, where FIR filters are left out: here they are no convolutions."""
     config = load_config(str(CONFIGS / f"{name}_ddgan.py"))
     expected = {"generator": generator, "discriminator": discriminator}
-    assert inspect_config.network_flops(config) == expected
+    assert costs.network_flops(config) == expected
 
 
 @pytest.fixture(scope="module")
@@ -119,32 +120,49 @@ def test_train_step_flops(digits):
     forward pass: at most 1 + 2 + 2 forward passes more. First layers are differentiated once less.
     """
     config, _ = digits
-    forward = inspect_config.network_flops(config)
-    plain, with_r1 = (inspect_config.train_step_flops(config, r1=r1) for r1 in (False, True))
+    forward = costs.network_flops(config)
+    plain, with_r1 = (costs.train_step_flops(config, r1=r1) for r1 in (False, True))
     upper = 4 * forward["generator"] + 8 * forward["discriminator"]
     assert 0.9 * upper < plain <= upper
     assert 2 * forward["discriminator"] < with_r1 - plain < 5 * forward["discriminator"]
 
 
-def test_text(digits, monkeypatch):
-    """The config, a line for each module, and sums of what a line says."""
+def shown(config, columns=80, **parts):
+    return "\n".join(page.page(config, page.Parts(**parts), columns))
+
+
+def test_first_page(digits):
+    """Networks with their parameters, the words of a summary, and nothing wider than asked."""
     config, state = digits
-    monkeypatch.setattr(
-        inspect_config, "train_step_flops", lambda config, r1: 8.76e9 if r1 else 5.43e9
-    )
-    text = inspect_config.show(config)
-    assert to_json(config) in text
+    for columns in (40, 80, 100):
+        text = shown(config, columns)
+        assert max(map(len, text.splitlines())) <= columns
+    text = shown(config)
+    for role in page.ROLES:
+        count = f"{num_parameters(getattr(state, role).params):,} parameters"
+        assert re.search(rf"^{role} +{config[role].name}, {count}$", text, re.MULTILINE)
+    for words in ("DDGAN", "digits, split train", "8 x 8 pixels, gray", "2 steps of 8 images"):
+        assert words in text
+
+
+def test_siddm_is_called_so():
+    config = load_config("digits_siddm:tiny")
+    first = shown(config).splitlines()[0]
+    assert first.startswith("method") and "SIDDM" in first and config.data.num_classes == 10
+    assert "10 classes" in shown(config)
+
+
+def test_parts_that_are_asked_for(digits, monkeypatch):
+    """A line for each module, and sums of what a line says."""
+    config, state = digits
+    monkeypatch.setattr(costs, "train_step_flops", lambda config, r1: 8.76e9 if r1 else 5.43e9)
+    text = shown(config, modules=True, costs=True, memory=True)
     assert f"  {'train step':<28}{'5.43':>14}\n  {'train step with R1':<28}{'8.76':>14}\n" in text
-    for network, params in (
-        ("generator", state.generator.params),
-        ("discriminator", state.discriminator.params),
-    ):
-        count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-        assert f"{network}: {count:,} parameters" in text
-        for module, subtree in params.items():
+    for network in (state.generator, state.discriminator):
+        for module, subtree in network.params.items():
             arrays = len(jax.tree.leaves(subtree))
-            row = rf"\| {module} +\| {arrays} +\| {num_parameters(subtree):,} +\|"
-            assert re.search(row, text), row
+            row = rf"^  {module} +{arrays} +{num_parameters(subtree):,}$"
+            assert re.search(row, text, re.MULTILINE), row
     lines = {
         line[2:30].strip(): float(line[30:].replace(",", "")) for line in text.splitlines()[-3:]
     }
@@ -160,18 +178,36 @@ def test_text(digits, monkeypatch):
         lines["gradients of one network"], max(generator, discriminator), atol=0.06
     )
     assert lines["activations, for each image"] > 0
+    tree = json.loads(page.as_json(config, page.Parts(costs=True)))
+    assert tree["flops_per_image"]["train step"] == 5.43e9 and "bytes_per_device" not in tree
+    for role in page.ROLES:
+        network = tree["networks"][role]
+        assert sum(network["modules"].values()) == network["parameters"]
+    assert from_json(json.dumps(tree["config"])) == config
 
 
-def test_fields_that_were_changed_are_explained(digits, monkeypatch):
-    """Those alone, each with its value, its unit, its default and its sentence."""
+def test_fields_that_were_changed_are_explained(digits):
+    """Those alone, each with its value, its unit, its default and its sentence; or all."""
     config, _ = digits
-    monkeypatch.setattr(inspect_config, "train_step_flops", lambda config, r1: 0.0)
-    text = inspect_config.show(config)
-    assert "  train.batch_size = 8 images (default 256)\n      Images per step, over all" in text
-    assert "  generator.channel_multipliers = (1,) (default (1, 2, 2, 2))\n" in text
-    explained = set(re.findall(r"^  (\w+\.\w+) = ", text, re.MULTILINE))
+    text = shown(config)
+    sentence = "      Images per step, over all devices.\n"
+    assert f"  train.batch_size = 8 (images, base 256)\n{sentence}" in text
+    assert "  generator.channel_multipliers = (1,) (base (1, 2, 2, 2))\n" in text
+    explained, every = (
+        set(re.findall(r"^  (\w+\.\w+) = ", page, re.MULTILINE))
+        for page in (text, shown(config, all_fields=True))
+    )
     defaults = dict(leaves(base_config()))
     assert explained == {path for path, value in leaves(config) if value != defaults[path]}
+    assert explained == set(json.loads(page.as_json(config, page.Parts()))["changed"])
+    assert every == {path for path, _ in leaves(config)}
+
+
+def test_memory_of_a_device():
+    """A state that is divided, gradients, and activations for each image."""
+    needed = memory.Memory(state=100, divided=40, gradients=20, activations=3)
+    assert needed.of_device(images=5, devices=1) == 100 + 20 + 15
+    assert needed.of_device(images=5, devices=8) == 60 + 5 + 20 + 15
 
 
 def test_activations_grow_with_the_image(digits):
@@ -179,7 +215,7 @@ def test_activations_grow_with_the_image(digits):
     config, state = digits
     larger = config.copy_and_resolve_references()
     larger.data.image_size = 2 * config.data.image_size
-    small, large = (inspect_config.activation_bytes(c, state) for c in (config, larger))
+    small, large = (memory.activation_bytes(c, state) for c in (config, larger))
     assert 4 < large / small < 16
 
 
@@ -187,4 +223,4 @@ def test_config_that_cannot_be_trained_is_refused(digits):
     config = digits[0].copy_and_resolve_references()
     config.data.image_size = 12
     with pytest.raises(UserError, match="data.image_size=12"):
-        inspect_config.show(config)
+        shown(config)
