@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import AbstractContextManager
 from typing import TextIO, TypeVar
 
-from ddgan_jax.errors import printable
-
 T = TypeVar("T", bound=Sized)
 
 # Seconds, which only go forward: the time of day may be set back.
@@ -150,9 +148,9 @@ class _Line:
             if not self.displays or self._is_taken:
                 return
             display = self.displays[-1]
-            # The last column stays empty, where terminals begin the next line.
-            columns = _columns(display.stream) - 1
-            text = display.line(columns)
+            columns = _columns(display.stream)
+            # The last column stays empty, where some terminals begin the next line.
+            text = display.line(columns - 1)
             if text != self._shown:
                 # The cursor goes back to the beginning, so that ^C, which the terminal shows where
                 # the cursor is, makes no line too long.
@@ -183,15 +181,21 @@ class _Line:
         finally:
             self.lock.release()
 
-    def end(self, timeout: float) -> None:
-        """Take the line away for good, since the process ends."""
-        if self.lock.acquire(timeout=timeout):
-            self._erase()
-            self.displays.clear()
+    def end(self, timeout: float) -> bool:
+        """Take the line away for good, since the process ends; return whether it was there.
+
+        timeout: seconds after which this gives up.
+        """
+        # Nobody draws after this, since the lock is not given back.
+        if not self.lock.acquire(timeout=timeout):
+            return False
+        was_there = bool(self._shown)
+        self._erase()
+        return was_there
 
     def _erase(self) -> None:
         if self._shown:
-            blank = " " * min(len(self._shown), _columns(self._on) - 1)
+            blank = " " * min(len(self._shown), _columns(self._on))
             self._write(self._on, f"\r{blank}\r")
             self._shown = ""
 
@@ -418,4 +422,4 @@ def _fitted(fields: Mapping[str, str], first: tuple[str, ...], columns: int) -> 
 
 def _plain(text: str) -> str:
     """Return the text with a column for each character, and none that commands the terminal."""
-    return printable(text).encode("ascii", "backslashreplace").decode()
+    return "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in text)

@@ -53,12 +53,14 @@ class _Listener:
         if ask is None:
             self._end(number)
         again = "; once more ends at once" if number == signal.SIGINT else ""
-        self._say(f"{_name(number)} noticed: {ask(number)}{again}")
+        text = f"{_name(number)} noticed: {ask(number)}{again}"
+        with progress.away(timeout=_PATIENCE) as was_there:
+            self._say(text, was_there)
 
     def _end(self, number: int) -> NoReturn:
-        progress.end(timeout=_PATIENCE)
+        was_there = progress.end(timeout=_PATIENCE)
         word = "interrupted" if number == signal.SIGINT else f"ended by {_name(number)}"
-        self._say(f"{word}; {self.consequence}")
+        self._say(f"{word}; {self.consequence}", was_there)
         # The main thread may hold the stream's lock while it waits for a reader. A flush would then
         # wait for ever, so it gets a thread of its own and a short time.
         flush = threading.Thread(target=_flush, daemon=True)
@@ -69,11 +71,11 @@ class _Listener:
         # An orderly exit would wait for the main thread, which may be in the compiler for minutes.
         os._exit(INTERRUPTED if number == signal.SIGINT else RUN_AGAIN)
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, at_the_start: bool) -> None:
+        # A terminal shows ^C, perhaps behind a line that a library has begun.
+        start = "\r\n" if 2 in self.terminals and not at_the_start else ""
         # The main thread may be writing to sys.stderr just now, so this writes to the descriptor.
-        with progress.away(timeout=_PATIENCE) as at_the_start, contextlib.suppress(OSError):
-            # A terminal shows ^C, perhaps behind a line that a library has begun.
-            start = "\r\n" if 2 in self.terminals and not at_the_start else ""
+        with contextlib.suppress(OSError):
             os.write(2, f"{start}{self.program}: {text}\n".encode(errors="backslashreplace"))
 
     def _leave_terminals(self) -> None:

@@ -20,7 +20,6 @@ from ddgan_jax.config.defaults import MAY_CHANGE
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.atomic import replacing, write_atomically
 from ddgan_jax.files.run_folder import RunFolder
-from ddgan_jax.progress import Pace, duration
 from ddgan_jax.training.health import check_metrics
 from ddgan_jax.training.reporter import Reporter
 
@@ -304,31 +303,6 @@ def test_a_run_folder_that_cannot_be_made_is_said(tmp_path):
 # ------------------------------------------------------------------------------------ progress
 
 
-def test_time_left_leaves_out_compilation_and_steps_of_earlier_processes():
-    pace = Pace(num_steps=1000, batch_size=10)
-    assert pace.mark(510, now=60.0) is None  # the process began at 500 and compiled for a minute
-    assert pace.mark(520, now=65.0) == (20.0, 240.0)  # 100 images in 5 s; 480 steps of 0.5 s
-    assert pace.mark(540, now=90.0) == (8.0, 460.0)  # 200 in 25 s; 460 steps at 30 steps in 30 s
-    assert pace.mark(540, now=91.0) is None
-    assert pace.mark(1000, now=320.0)[1] == 0.0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0 s"),
-        (99.4, "99 s"),
-        (100, "2 min"),
-        (5_940, "99 min"),
-        (12_000, "3 h 20 min"),
-        (172_740, "47 h 59 min"),
-        (187_200, "2 d 4 h"),
-    ],
-)
-def test_durations_in_words(seconds, words):
-    assert duration(seconds) == words
-
-
 def fake_clock(monkeypatch, *times):
     remaining = iter(times)
     monkeypatch.setattr(time, "monotonic", lambda: next(remaining))
@@ -348,24 +322,6 @@ def test_plain_lines_where_stdout_is_no_terminal(tmp_path, capsys, monkeypatch):
         "saved\n",
         "",
     )
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-def test_one_line_that_moves_on_a_terminal(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "stdout", Terminal())
-    with open_reporter(tmp_path, steps_done=400, num_steps=1000) as reporter:
-        for step in (499, 500):
-            reporter.step(step)
-        reporter.metrics(500, {"d_loss": 0.25})
-        shown = sys.stdout.getvalue()
-        reporter.message("saved")
-    assert "\n" not in shown
-    assert shown.split("\r")[-1].startswith(" 50% |") and "500/1000, d_loss 0.25" in shown
-    assert "saved\n" in sys.stdout.getvalue()
 
 
 def test_a_process_that_is_not_active_writes_and_prints_nothing(tmp_path, capsys):
