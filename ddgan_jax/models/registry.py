@@ -19,7 +19,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Float
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
+from ml_collections.config_dict import FrozenConfigDict
 
 from ddgan_jax import randomness
 from ddgan_jax.models import discriminators, mlp, ncsnpp, unet
@@ -143,7 +144,8 @@ def abstract_params(config: ConfigDict) -> tuple[Params, Params]:
 @functools.lru_cache(maxsize=8)
 @randomness.reproducible()
 def _abstract_params(config: FrozenConfigDict) -> tuple[Params, Params]:
-    return jax.eval_shape(lambda: init_params(ConfigDict(config), randomness.run_key(0)))
+    thawed = ConfigDict(config.to_dict())
+    return jax.eval_shape(lambda: init_params(thawed, randomness.run_key(0)))
 
 
 def latent_shape(config: ConfigDict) -> tuple[int, ...]:

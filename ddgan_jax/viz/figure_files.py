@@ -5,6 +5,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ddgan_jax.files.ours import PROGRAM
+from ddgan_jax.viz.style import PAPER
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,6 +30,5 @@ def encoded(figure: "Figure", form: str, title: str, *, dpi: float) -> bytes:
         ".svg": {"Creator": PROGRAM, "Title": title, "Date": None, "Format": None, "Type": None},
         ".pdf": {"Creator": PROGRAM, "Producer": PROGRAM, "Title": title, "CreationDate": None},
     }
-    paper = {"facecolor": "white", "edgecolor": "none"}
-    figure.savefig(content, format=form[1:], metadata=about[form], dpi=dpi, **paper)
+    figure.savefig(content, format=form[1:], metadata=about[form], dpi=dpi, facecolor=PAPER)
     return content.getvalue()

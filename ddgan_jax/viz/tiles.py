@@ -33,6 +33,8 @@ TITLE, HEADING, CAPTION, SMALL = 12, 9, 8, 7
 LINE = 1.3
 
 Tile = UInt8[np.ndarray, "h w c"] | None
+Row = Sequence[Tile] | UInt8[np.ndarray, "columns h w c"]
+Rows = Sequence[Row] | UInt8[np.ndarray, "rows columns h w c"]
 
 
 class Block(NamedTuple):
@@ -43,7 +45,7 @@ class Block(NamedTuple):
     """
 
     heading: str
-    tiles: Sequence[Sequence[Tile]]
+    tiles: Rows
     columns: Sequence[str] = ()
     below: Sequence[Sequence[str]] = ()
 
