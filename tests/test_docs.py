@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from ddgan_jax.cli import arguments
+from ddgan_jax.cli import arguments, help_pages
 from ddgan_jax.cli.command import Command
 from ddgan_jax.cli.commands import COMMANDS
 from ddgan_jax.config import base_config
@@ -113,11 +113,7 @@ def test_command_lines_parse(name, line, whole, monkeypatch):
     commands, argv = parts_of(line)
     # "ddgan COMMAND --help", "ddgan --version"
     assert commands or not argv or re.match(r"[A-Z-]", line.split()[1]), "no such command"
-    known = [
-        flag
-        for command in commands
-        for flag in (arguments.CONFIG_FLAGS if command.takes_config else ()) + command.flags
-    ]
+    known = [flag for command in commands for flag in help_pages.flags_of(command)]
     if whole and len(commands) == 1 and "--help" not in argv:
         values, overrides = arguments.parse_flags("ddgan", known, argv)
         # Configs of the reader's own are not here.
