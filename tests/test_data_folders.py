@@ -1,5 +1,6 @@
 """Folders and zip files of images: what is found, what is left out, and which class is whose."""
 
+import csv
 import io
 import json
 import os
@@ -284,6 +285,92 @@ def test_labels_that_do_not_fit_the_images(tmp_path, labels, message):
     with pytest.raises(UserError, match="dataset.json") as caught:
         layout(stylegan(tmp_path, labels))
     assert message in str(caught.value)
+
+
+# ----------------------------------------------------------- labels as Hugging Face keeps them
+
+
+def in_form(form, rows):
+    """The rows as metadata.csv or metadata.jsonl, with a column that nobody reads."""
+    rows = [row | {"text": 'a "b", c'} for row in rows]
+    if form == "jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows)
+    file = io.StringIO()
+    table = csv.DictWriter(file, fieldnames=list(rows[0]))
+    table.writeheader()
+    table.writerows(rows)
+    return "\ufeff" + file.getvalue()
+
+
+@pytest.mark.parametrize("pack", [lambda root, path: root, zipped])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+@pytest.mark.parametrize("labels", [("b", "a", "b"), (1, 0, 1)])
+def test_labels_of_hugging_face_folders_come_from_metadata(tmp_path, form, labels, pack):
+    root = fill(tmp_path / "in", "train/x/1.png", "train/2.png", "train/3.png", "test/1.png")
+    names = ("x/1.png", "2.png", "3.png")
+    rows = [{"file_name": n, "label": k} for n, k in zip(names, labels, strict=True)]
+    (root / "train" / f"metadata.{form}").write_text(in_form(form, rows))
+    (root / "test" / f"metadata.{form}").write_text(
+        in_form(form, [{"file_name": "1.png", "label": labels[0]}])
+    )
+    splits, classes, skipped = layout(pack(root, tmp_path / "in.zip"))
+    assert classes == (["a", "b"] if labels[0] == "b" else 2) and not skipped
+    assert splits == {
+        "train": {"train/x/1.png": 1, "train/2.png": 0, "train/3.png": 1},
+        "test": {"test/1.png": 1},
+    }
+
+
+def test_captions_are_no_labels(tmp_path):
+    fill(tmp_path, "cat/1.png", "dog/2.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\ncat/1.png,a\ndog/2.png,b\n")
+    assert layout(tmp_path)[1] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.csv", "file_name,label\n1.png,a\n", "no label to 1 of the 2 images, .* 2.png"),
+        ("metadata.csv", "file_name,label\n1.png,a\n2.png,\n", "no label to 1 of its 2"),
+        ("metadata.csv", "file_name,label\n1.png,a\n1.png,a\n", "1.png a second label"),
+        ("metadata.csv", "file_name,label\n1.png,a\n2.png,a\n../x,a\n", "such as ../x"),
+        ("metadata.csv", "name,label\n1.png,a\n", "no column file_name"),
+        ("metadata.csv", "file_name,label\n1.png\n", "line 2 is no row"),
+        ("metadata.csv", "file_name,label\n1.png,a,b\n", "line 2 is no row"),
+        ("metadata.csv", 'file_name,label\n"1.png,a\n', "no table in UTF-8"),
+        ("metadata.csv", b"file_name,label\n\xff,a\n", "no table in UTF-8"),
+        ("metadata.csv", "file_name,label\n" + "1" * 10**6 + ",a\n", "no table in UTF-8"),
+        ("metadata.csv", "file_name,label\n1.png,0\n2.png,2\n", "no image has the label 1"),
+        ("metadata.jsonl", '{"file_name": "1.png", "label": [1]}', "line 1: Expected"),
+        ("metadata.jsonl", '{"label": 1}', "line 1: .*file_name"),
+        ("metadata.jsonl", "[" * 10**5, "line 1: Expected"),
+    ],
+)
+def test_metadata_that_does_not_fit_the_images(tmp_path, name, content, message):
+    fill(tmp_path, "1.png", "2.png")
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        layout(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "dataset.json"])
+def test_new_labels_make_a_new_copy(tmp_path, name):
+    def write(first, second):
+        rows = [["1.png", first], ["2.png", second]]
+        lines = ["file_name,label", *(f"{n},{k}" for n, k in rows)]
+        content = json.dumps({"labels": rows}) if name == "dataset.json" else "\n".join(lines)
+        (root / name).write_text(content)
+        # Two changes within the clock's resolution would look like one.
+        os.utime(root / name, ns=(first, first + 10**9))
+
+    root = fill(tmp_path / "in", "1.png", "2.png")
+    write(0, 1)
+    before = folder_sets.open_copy(root, tmp_path).folder
+    write(1, 0)
+    after = folder_sets.open_copy(root, tmp_path).folder
+    assert before != after
 
 
 def test_counts_are_reported(tmp_path):

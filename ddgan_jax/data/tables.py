@@ -24,6 +24,8 @@ WHAT = "Parquet or Arrow file"
 SUFFIXES = (".parquet", ".arrow")
 # Rows that are decompressed at a time.
 ROWS = 8
+# Bytes that are read at a time.
+BUFFER = 2**20
 # No file of an image is as short: a file claims no more rows than it has bytes for.
 SHORTEST_IMAGE = 16
 # A split in a file's name, or in that of its folder, as `datasets` finds it.
@@ -158,7 +160,8 @@ def _open(file: BinaryIO, wanted: list[str] | None = None) -> tuple[pa.Schema, I
     magic = file.read(len(_MAGIC))
     file.seek(0)
     if magic == _MAGIC:
-        table = pq.ParquetFile(file, pre_buffer=False)
+        # With a buffer a group of rows is read page by page, and without one as a whole.
+        table = pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER)
         read = table.iter_batches(batch_size=ROWS, columns=wanted, use_threads=False)
         return table.schema_arrow, read
     if magic == b"ARRO":
