@@ -4,7 +4,7 @@ from absl import flags
 
 from ddgan_jax import compiler
 from ddgan_jax.cli.arguments import Flag, parse_labels, parse_names, parse_seeds
-from ddgan_jax.cli.command import DENOISING_STEPS, EXPORT, STEP, WORKDIR, Command
+from ddgan_jax.cli.command import DENOISING_STEPS, EXPORT, FORCE, STEP, WORKDIR, Command
 from ddgan_jax.config import MOST_IMAGES, MOST_TIMESTEPS
 from ddgan_jax.errors import UserError, shown
 
@@ -18,6 +18,10 @@ def _sample(values: flags.FlagValues) -> None:
     labels = parse_labels(values.labels)
     # The flags are read above, so that a mistake in them shows before these imports.
     from ddgan_jax.inference.requests import Options, sample_command
+
+    captions = None
+    if values.caption:
+        from ddgan_jax.viz.sample_grid import captions
 
     sample_command(
         values.workdir,
@@ -34,6 +38,8 @@ def _sample(values: flags.FlagValues) -> None:
         ),
         step=values.step,
         num_steps=values.denoising_steps,
+        captions=captions,
+        force=values.force,
     )
 
 
@@ -123,6 +129,8 @@ COMMANDS = {
                 at_most=MOST_TIMESTEPS - 1,
             ),
             Flag("trajectory", "", "show the result of each denoising step", False, "switch"),
+            Flag("caption", "", "a grid with words: seeds, classes, steps", False, "switch"),
+            FORCE,
         ),
         examples=(
             "ddgan sample --workdir=runs/digits --seeds=0-99 --out=grid.png",

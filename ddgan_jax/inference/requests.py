@@ -2,7 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from ddgan_jax import images, pixels, progress
 from ddgan_jax.config import has_points
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
+from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference import drawing, given_image, load, writers
 from ddgan_jax.inference.model import Model
@@ -22,6 +23,9 @@ from ddgan_jax.sampling import UNVARIED, Variation
 
 # Images of one picture, which is made in memory.
 MOST_IN_A_GRID = 10_000
+
+# Makes the file of a picture with words from the drawn images. None: as many columns as rows.
+Captions = Callable[[Model, writers.Job, int | None], Callable[[np.ndarray], bytes]]
 
 
 class Options(NamedTuple):
@@ -50,14 +54,19 @@ def sample_command(
     options: Options,
     step: int | None = None,
     num_steps: int = 0,
+    captions: Captions | None = None,
+    force: bool = False,
 ) -> None:
     """Write images of a run folder or of an export to `out`: one picture, or as `writers.write`.
 
     step: step of the run's checkpoint, None for the newest whole one. num_steps: denoising steps, 0
-    for the number in the config. Raises UserError if there is no such model, if it cannot draw
+    for the number in the config. captions: puts words around a picture. force: replace a picture
+    that this program did not write. Raises UserError if there is no such model, if it cannot draw
     these images, or if `out` cannot be written; BusyError if another process is writing it.
     """
     place = place_of(out)
+    if captions and place.form != ".png":
+        raise UserError(f"`caption` is for a picture: name a .png, not {shown(out, 300)}")
     with progress.phase("reading the model"):
         model = load.open_model(workdir, export_dir, step).in_steps(num_steps)
     # Before the job is made: a model that cannot draw has no use for options.
@@ -65,7 +74,10 @@ def sample_command(
     job = make_job(model, seeds, options)
     # One picture holds all images at once, and every other form is written in parts.
     if place.form == ".png":
-        _write_picture(job, place.path, _columns(model, seeds, options))
+        columns = _columns(model, seeds, options)
+        finish = captions(model, job, columns) if captions else None
+        with locks.output_file(place.path, force=force) as path:
+            _write_picture(job, path, columns, finish)
     else:
         writers.write(job, out)
     print(f"{job.num_images} images of step {model.step} in {shown(out, 300)}")
@@ -107,19 +119,24 @@ def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Jo
     )
 
 
-def _write_picture(job: writers.Job, path: epath.Path, columns: int | None) -> None:
-    """Write all images as one grid, or all points as one scatter plot."""
+def _write_picture(
+    job: writers.Job,
+    path: epath.Path,
+    columns: int | None,
+    finish: Callable[[np.ndarray], bytes] | None,
+) -> None:
+    """Write all images as one grid, or all points as one scatter plot; or as `finish` makes it."""
     if job.num_images > MOST_IN_A_GRID:
         raise UserError(
             f"{job.num_images:,} images do not fit into one picture, at most {MOST_IN_A_GRID:,}: "
             "name a folder or an .npz"
         )
-    with locks.only_writer(path):
-        with writers.progress_of(0, job.num_images) as display:
-            chunks = display.counted(job.draw(np.arange(job.num_images)))
-            drawn = drawing.concatenate(chunks)
-        grid = images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns)
-        images.write_png(path, grid)
+    with writers.progress_of(0, job.num_images) as display:
+        drawn = drawing.concatenate(display.counted(job.draw(np.arange(job.num_images))))
+    if finish:
+        write_atomically(path, finish(drawn))
+    else:
+        images.write_png(path, images.picture(drawn.reshape(-1, *drawn.shape[-3:]), columns))
 
 
 def _noise_of(

@@ -69,7 +69,7 @@ def figure(
     """Return the figure of a picture and its versions that `edit` draws from step t on."""
     names = words.rows(seeds, labels)
     lengths = distances.from_one(results, given)
-    texts = [f"{name}\n{length:.3g}" for name, length in zip(names, lengths, strict=True)]
+    texts = [f"{name}\n{length:.2f}" for name, length in zip(names, lengths, strict=True)]
     starts = range(0, len(results), COLUMNS)
     return Picture(
         "A picture noised and denoised",
