@@ -5,11 +5,13 @@ program at once, and the flags known change with every version. An option of one
 tried first.
 """
 
+import contextlib
 import functools
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files.paths import cache_folder, is_bucket
@@ -76,6 +78,52 @@ def keep_programs(workdir: str = "") -> None:
         # JAX reads the variables when it is imported, which a config file may have done already.
         if "jax" in sys.modules:
             sys.modules["jax"].config.update(name, value)
+
+
+_keeping = threading.Lock()
+
+
+def _cache_dir() -> str | None:
+    """Return the folder of JAX's cache, as the caller or a variable has set it."""
+    import jax
+
+    # A setting, which is no attribute to a type checker.
+    return getattr(jax.config, "jax_compilation_cache_dir")  # noqa: B009
+
+
+@contextlib.contextmanager
+def kept_programs() -> Iterator[None]:
+    """Let JAX keep the programs that are compiled inside the context, where the commands keep them.
+
+    For functions that somebody else's program calls. JAX's settings are the caller's again when the
+    context ends. Nothing changes if the caller has chosen a folder, or has switched the cache off,
+    and nothing is kept where the folder cannot be made. JAX has one cache for all threads: what
+    another thread compiles meanwhile may be kept, too.
+    """
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    cache = cache_folder()
+    folder = os.fspath(cache / "jax") if cache else ""
+    with _keeping:
+        ours = bool(folder) and not _cache_dir()
+        if ours:
+            try:
+                os.makedirs(folder, exist_ok=True)
+            except OSError:
+                ours = False
+        if not ours:
+            yield
+            return
+        jax.config.update("jax_compilation_cache_dir", folder)
+        try:
+            yield
+        finally:
+            # Another thread may have chosen a folder of its own meanwhile, which stays.
+            if _cache_dir() == folder:
+                jax.config.update("jax_compilation_cache_dir", None)
+                # JAX would go on with the cache that it has opened, whatever the setting says.
+                compilation_cache.reset_cache()
 
 
 @functools.cache

@@ -1,21 +1,36 @@
 """Define the exceptions that are written for the user, and make the parts of their messages."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 # Characters of a value in a message.
 LONGEST_SHOWN = 60
 # Characters of a word that are compared with known words, in a time that grows with their square.
 LONGEST_WORD = 200
+# Modules that training, figures and preparing data import. Drawing from an export needs none of
+# them, and an installation for that alone, see requirements-sample.txt, is without them.
+NOT_FOR_SAMPLING = (
+    "array_record",
+    "clu",
+    "grain",
+    "jinja2",
+    "matplotlib",
+    "orbax",
+    "tensorboardX",
+    "tensorflow_datasets",
+    "tensorstore",
+)
 
 
-class UserError(Exception):
-    """A mistake that the user can mend: in a setting, a path, a file on disk.
+class UserError(ValueError):
+    """A mistake that the user can mend: in an argument, a setting, a path, a file on disk.
 
     The message is one line that says what is wrong and what to do. It names parameters in
     backticks, `step=7`, which the command line prints as flags, and fields of a config plainly,
     train.seed=0. The command line exits with code 2. Any other exception is a bug and keeps its
-    traceback.
+    traceback. It is a ValueError because programs that call this package expect one for a wrong
+    argument.
     """
 
 
@@ -28,6 +43,23 @@ class BusyError(UserError):
 
 class NotFiniteError(UserError):
     """A number that should be finite is not, since the model has diverged."""
+
+
+@contextlib.contextmanager
+def whole_install(what: str) -> Iterator[None]:
+    """Turn the lack of a package of NOT_FOR_SAMPLING inside the context into a UserError.
+
+    what: what needs the package, as the subject of the message.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package not in NOT_FOR_SAMPLING:
+            raise
+        raise UserError(
+            f"{what} needs the whole install, and {package} is missing: pip install ddgan-jax"
+        ) from error
 
 
 def printable(text: str) -> str:

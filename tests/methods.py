@@ -11,6 +11,7 @@ import pytest
 
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.files import load_config
+from ddgan_jax.sampling import UNVARIED, Trajectory
 from ddgan_jax.state import Params, PyTree
 from ddgan_jax.train_step import TrainStep
 
@@ -68,3 +69,17 @@ def random_params(template: PyTree, seed: int = 0) -> Params:
         return 1 + n / 10 if path[-1].key == "scale" else n / 10
 
     return jax.tree.map_with_path(draw, template)
+
+
+def gray_drawer(sampler, devices, chunk_size, *, start=0, trajectory=False):
+    """What `drawing.make_drawer` returns, without a program: every image is gray."""
+
+    def draw(params, request, variation=UNVARIED):
+        count, steps = len(request.seeds), sampler.schedule.num_timesteps - start
+        if trajectory:
+            x = np.zeros((count, steps, *sampler.image_shape), np.float32)
+            yield Trajectory(x, x)
+        else:
+            yield np.full((count, *sampler.image_shape), 128, np.uint8)
+
+    return draw

@@ -415,7 +415,7 @@ def test_package_imports_without_jax():
         (["--export=e", "--step=3"], "--step belongs to --workdir: an export holds one of each"),
         (["--export=e", "--weights=raw"], "--weights belongs to --workdir: an export holds"),
         (["--export={small}", "--dtype=f16"], "--dtype=f16 is not f32 or bf16"),
-        (["--export={small}", "--sampler_weights=out"], "--sampler_weights=out is neither inside"),
+        (["--export={small}", "--sampler_weights=out"], "--sampler-weights=out is not inside,"),
         (["--export={small}", "--weights=best"], "--weights: 'best' is not known; known: ema, raw"),
         (["--export={small}", "--out={small}"], "exists already: name another folder, or use --fo"),
     ],

@@ -205,8 +205,9 @@ def test_foreign_texts_are_words_in_the_card(whole, tmp_path):
     card = (whole / "README.md").read_text()
     _, front, body = card.split("---\n", 2)
     assert front == (
-        "library_name: ddgan-jax\npipeline_tag: unconditional-image-generation\n"
-        "tags:\n- diffusion\n- gan\n- ddgan\n- jax\nmetrics:\n- fid\n"
+        "library_name: ddgan-jax\nmetrics:\n- fid\n"
+        "pipeline_tag: unconditional-image-generation\n"
+        "tags:\n- diffusion\n- gan\n- ddgan\n- jax\n"
     )
     rows = [line for line in body.splitlines() if line.startswith("|")]
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows) and len(rows) == 10
@@ -416,7 +417,7 @@ REQUESTS = {
     "huge seed": (lambda m: m.sample([10**30]), "^`seeds`: "),
     "a float": (lambda m: m.sample([1.5]), "^`seeds`: .* is no list of integers"),
     "no seed": (lambda m: m.sample([]), "^`seeds`: "),
-    "a number": (lambda m: m.sample(3), "^`seeds`: "),
+    "no image": (lambda m: m.sample(0), "^`seeds`: "),
     "two axes": (lambda m: m.sample([[1, 2]]), "^`seeds`: "),
     "ragged": (lambda m: m.sample([1, [2]]), "^`seeds`: "),
     "text": (lambda m: m.sample("12"), "^`seeds`: "),

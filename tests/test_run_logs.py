@@ -74,8 +74,6 @@ def test_whole_lines_are_what_json_says(tmp_path):
     folder = RunFolder.at(tmp_path)
     found = folder.read_metrics(report=no_report)
     assert [{"step": e.step, "time": e.time, **e.metrics} for e in found] == LINES
-    assert folder.metrics_at(5, report=no_report) == found[4]
-    assert folder.metrics_at(0, report=no_report) is None
 
 
 def test_skipped_lines_are_named_once_with_file_and_number(tmp_path):

@@ -45,25 +45,36 @@ def _sample(values: flags.FlagValues) -> None:
 
 def _export(values: flags.FlagValues) -> None:
     compiler.keep_programs()
+    if bool(values.out) == bool(values.push):
+        raise UserError("name one place, with --out=FOLDER or with --push=hf://user/name")
+    if values.private and not values.push:
+        raise UserError("--private belongs to --push: it says who sees the repository")
+    if values.force and values.push:
+        raise UserError("--force belongs to --out: a repository keeps what was there before")
     seeds = parse_seeds(values.seeds, most=10_000)
     (kind,) = parse_names("weights", values.weights, ("ema", "raw"))
-    from ddgan_jax.inference import export
+    from ddgan_jax.inference import export, hub
     from ddgan_jax.inference.load import open_model
 
+    if values.push:
+        hub.repository(values.push, "push")
     model = open_model(values.workdir, values.export, values.step, kind)
-    export.write(
-        # 0 stands for the config's own size, which `with_sampling` would take literally.
-        model.with_sampling(chunk_size=values.chunk_size) if values.chunk_size else model,
-        values.out,
-        dtype=values.dtype,
-        sampler_weights=values.sampler_weights,
-        grid_seeds=seeds,
-        licence=values.licence,
-        force=values.force,
-    )
     # Networks whose time embedding is not defined at t = 0 can be exported, but not sampled.
     said = f"; no image can be drawn from it: {why}" if (why := model.why_not_drawable) else ""
-    print(f"step {model.step} in {shown(values.out, 300)}; see README.md there{said}")
+    # 0 stands for the config's own size, which `with_sampling` would take literally.
+    model = model.with_sampling(chunk_size=values.chunk_size) if values.chunk_size else model
+    options = {
+        "dtype": values.dtype,
+        "sampler_weights": values.sampler_weights,
+        "grid_seeds": seeds,
+        "licence": values.licence,
+    }
+    if values.push:
+        export.push(model, values.push, private=values.private, **options)
+    else:
+        export.write(model, values.out, force=values.force, **options)
+    place = values.push or values.out
+    print(f"step {model.step} in {shown(place, 300)}; see README.md there{said}")
 
 
 def _import_nvlabs(values: flags.FlagValues) -> None:
@@ -133,6 +144,7 @@ COMMANDS = {
             FORCE,
         ),
         examples=(
+            "ddgan sample --export=digits --out=grid.png",
             "ddgan sample --workdir=runs/digits --seeds=0-99 --out=grid.png",
             "ddgan sample --workdir=runs/cifar10 --num=50000 --out=samples.npz --step=300000",
             "ddgan sample --export=exports/digits --seeds=3,7 --interpolate=6 --out=between.png",
@@ -148,7 +160,11 @@ COMMANDS = {
             "NVIDIA GPU or TPU, and a model card. The folder appears whole or not at all."
         ),
         flags=(
-            Flag("out", "FOLDER", "the export, which must not exist", required=True),
+            Flag("out", "FOLDER", "the export, which must not exist", ""),
+            Flag(
+                "push", "hf://NAME", "instead: a repository user/name of the Hugging Face hub", ""
+            ),
+            Flag("private", "", "with --push: only you see the repository", False, "switch"),
             WORKDIR,
             Flag(
                 "export", "FOLDER", "instead of a run: an export to write again, e.g. with --dtype"
@@ -159,7 +175,7 @@ COMMANDS = {
             Flag(
                 "sampler_weights",
                 "WHERE",
-                "inside the sampler, or argument; without it inside up to 64 MiB",
+                "inside the sampler, argument, or none: no sampler; without it inside up to 64 MiB",
                 "",
             ),
             Flag(
@@ -178,6 +194,7 @@ COMMANDS = {
             "ddgan export --workdir=runs/digits --out=exports/digits",
             "ddgan export --workdir=runs/cifar10 --out=exports/cifar10 --dtype=bf16 \\\n"
             "    --step=300000 --licence=CC-BY-4.0",
+            "ddgan export --workdir=runs/digits --push=hf://user/digits --licence=CC-BY-4.0",
         ),
         run=_export,
     ),

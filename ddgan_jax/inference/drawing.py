@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from ddgan_jax import distributed, pixels, randomness
+from ddgan_jax import compiler, distributed, pixels, randomness
 from ddgan_jax.config import MOST_IMAGES, ConfigDict
 from ddgan_jax.errors import UserError
 from ddgan_jax.sampling import UNVARIED, Sampler, Trajectory, Variation
@@ -58,6 +58,18 @@ def make_drawer(
     # Points have no levels, and figures need the floats of a trajectory.
     finish = np.asarray if as_they_are else pixels.to_uint8
 
+    compiled = set()
+
+    def start_drawing(params: Params, inputs: tuple) -> Any:
+        # A variation that is not there is no argument of the program: each kind has its own.
+        kind = jax.tree.structure(inputs)
+        if kind in compiled:
+            return run(params, inputs)
+        with compiler.kept_programs():
+            drawn = run(params, inputs)
+        compiled.add(kind)
+        return drawn
+
     def fetch(drawn: Any, count: int) -> Any:
         return jax.tree.map(lambda a: finish(np.asarray(a)[:count]), drawn)
 
@@ -71,7 +83,7 @@ def make_drawer(
             # compiled program.
             filled = jax.tree.map(lambda a: np.resize(a, (size, *a.shape[1:])), chunk)
             # The devices begin with this chunk before anyone waits for the last one.
-            previous, running = running, (run(params, filled), len(chunk[0][0]))
+            previous, running = running, (start_drawing(params, filled), len(chunk[0][0]))
             if previous:
                 yield fetch(*previous)
         if running:

@@ -3,7 +3,7 @@
     model.safetensors   the parameters, by name
     config.json         the config, method, step, data set, metrics, provenance and licence, the
                         format's version, and the checksum of every file
-    sampler.stablehlo   the sampler, from seeds to uint8 images: see `stablehlo`
+    sampler.stablehlo   the sampler, from seeds to uint8 images, unless told otherwise: `stablehlo`
     README.md           a model card, with samples.png
 
 The first two files are data, and `export_format` reads them whoever wrote them. The third is a
@@ -13,6 +13,7 @@ program, which is written here and never run. A folder appears whole or not at a
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import whole_folder
 from ddgan_jax.files.paths import user_path
-from ddgan_jax.inference import model_card, stablehlo, weights
+from ddgan_jax.inference import arguments, hub, model_card, stablehlo, weights
 from ddgan_jax.inference.export_format import (
     FORMAT,
     FORMAT_VERSION,
@@ -37,13 +38,15 @@ from ddgan_jax.inference.export_format import (
     read,
     sha256,
 )
-from ddgan_jax.inference.model import Model
+from ddgan_jax.inference.model import LARGEST_SEED, Model
 from ddgan_jax.models import parameters
 from ddgan_jax.state import num_parameters
 
 # Bytes of parameters that the sampler holds unless told otherwise.
 LARGEST_INSIDE = 64 * 2**20
-UNKNOWN_LICENCE = "not stated"
+SAMPLER_WEIGHTS = ("inside", "argument", "none")
+# Images of the picture on a model card.
+MOST_ON_CARD = 10_000
 
 
 def write(
@@ -52,20 +55,23 @@ def write(
     *,
     dtype: str = "",
     sampler_weights: str = "",
-    grid_seeds: Sequence[int] = range(16),
+    grid_seeds: Sequence[int] | np.ndarray = range(16),
     licence: str = "",
     force: bool = False,
 ) -> None:
     """Write the export of a model to the folder `out`, which appears whole or not at all.
 
     dtype: "f32" or "bf16"; "" keeps the stored dtype. sampler_weights: whether the parameters are
-    "inside" sampler.stablehlo or its "argument"; "" puts up to LARGEST_INSIDE bytes inside.
-    grid_seeds: the seeds of samples.png. licence: of the parameters; "" takes the licence that the
-    model came with. force: replace an export at `out`. A model from which no image can be drawn,
-    see `Model.why_not_drawable`, gets neither a sampler nor a picture. Raises UserError if `out`
-    exists or cannot be written; BusyError if another process is writing it.
+    "inside" sampler.stablehlo or its "argument"; "" puts up to LARGEST_INSIDE bytes inside; "none"
+    writes no sampler. grid_seeds: the seeds of samples.png, at most MOST_ON_CARD. licence: of the
+    parameters; "" takes the licence that the model came with. force: replace an export at `out`. A
+    model from which no image can be drawn, see `Model.why_not_drawable`, gets neither a sampler nor
+    a picture. Raises UserError for another argument, and if `out` exists or cannot be written;
+    BusyError if another process is writing it.
     """
-    out = user_path(out, "out")
+    out = user_path(arguments.path("out", out), "out")
+    force = arguments.switch("force", force)
+    _check_options(dtype, sampler_weights, grid_seeds, licence)
     remedy = "name another folder, or use `force`"
     with (
         locks.only_writer(out),
@@ -81,28 +87,67 @@ def write(
         )
 
 
+def push(
+    model: Model,
+    repository: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    dtype: str = "",
+    sampler_weights: str = "",
+    grid_seeds: Sequence[int] | np.ndarray = range(16),
+    licence: str = "",
+) -> str:
+    """Write the export of a model to a repository of the hub, and return its address.
+
+    repository: "user/name" or "hf://user/name"; it is made if it is missing, private or public.
+    token: None for the one that the hub's client knows. The other arguments are those of `write`.
+    Raises UserError for another argument, if the hub refuses, and if it cannot be reached.
+    """
+    name = hub.repository(arguments.text("repository", repository, LONGEST_TEXT), "repository")
+    private = arguments.switch("private", private)
+    token = None if token is None else arguments.text("token", token, LONGEST_TEXT)
+    _check_options(dtype, sampler_weights, grid_seeds, licence)
+    # What the hub refuses shows before anything is drawn.
+    hub.make(name, private=private, token=token)
+    with tempfile.TemporaryDirectory(prefix="ddgan-") as folder:
+        fill(
+            model,
+            epath.Path(folder),
+            dtype=dtype,
+            sampler_weights=sampler_weights,
+            grid_seeds=grid_seeds,
+            licence=licence,
+        )
+        return hub.push(folder, name, token=token)
+
+
+def _check_options(dtype: Any, sampler_weights: Any, grid_seeds: Any, licence: Any) -> None:
+    if arguments.text("dtype", dtype, LONGEST_TEXT):
+        weights.dtype_name(dtype)
+    arguments.choice("sampler_weights", sampler_weights, ("", *SAMPLER_WEIGHTS))
+    seeds = arguments.integers("grid_seeds", grid_seeds, LARGEST_SEED)
+    if len(seeds) > MOST_ON_CARD:
+        raise UserError(f"`grid_seeds`: {len(seeds):,} of them; at most {MOST_ON_CARD:,}")
+    arguments.text("licence", licence, LONGEST_TEXT)
+
+
 def fill(
     model: Model,
     folder: epath.Path,
     *,
     dtype: str = "",
     sampler_weights: str = "",
-    grid_seeds: Sequence[int] = range(16),
+    grid_seeds: Sequence[int] | np.ndarray = range(16),
     licence: str = "",
 ) -> None:
     """Write the files of an export into an empty folder, and read them again; see `write`."""
-    if sampler_weights not in ("", "inside", "argument"):
-        raise UserError(
-            f"`sampler_weights={shown(sampler_weights)}` is neither inside nor argument"
-        )
-    if len(licence) > LONGEST_TEXT:
-        raise UserError(f"a licence of {len(licence):,} characters; name it or give its address")
     # The pictures are drawn with the rounded parameters, since those are what others will load.
     stored = weights.dtype_of(model.params)
     dtype = weights.dtype_name(dtype) if dtype else stored
     rounded = model.with_params(weights.cast(model.params, dtype))
     about = _about(rounded)
-    about["licence"] = _plain(licence or model.about["licence"] or UNKNOWN_LICENCE)
+    about["licence"] = _plain(licence or model.about["licence"] or model_card.UNKNOWN_LICENCE)
     # The parameters are written in the rounded dtype, as those of which the pictures are drawn.
     (folder / "model.safetensors").write_bytes(weights.to_safetensors(rounded.params))
     if rounded.why_not_drawable:
@@ -110,7 +155,8 @@ def fill(
     else:
         drawn = _draw_few(rounded, grid_seeds)
         images.write_png(folder / "samples.png", images.picture(drawn))
-        about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
+        if sampler_weights != "none":
+            about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
         if dtype != stored:
             about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
     # An export of an export keeps the note of the rounding that its parameters have been through.
@@ -129,7 +175,7 @@ def _about(model: Model) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "method": "DDGAN" if config.objective.joint else "SIDDM",
+        "method": model.method,
         "data": {
             "name": config.data.name,
             "image_size": config.data.image_size,
@@ -167,7 +213,10 @@ def _write_sampler(model: Model, folder: epath.Path, sampler_weights: str) -> di
 
 
 def _write_about(
-    folder: epath.Path, about: dict[str, Any], config: dict[str, Any], grid_seeds: Sequence[int]
+    folder: epath.Path,
+    about: dict[str, Any],
+    config: dict[str, Any],
+    grid_seeds: Sequence[int] | np.ndarray,
 ) -> None:
     # Names of folders on the machine of the training are nobody else's business.
     empty_local_paths(config)
@@ -179,7 +228,7 @@ def _write_about(
     (folder / "README.md").write_text(model_card.render(about, grid_seeds), encoding="utf-8")
 
 
-def _draw_few(model: Model, seeds: Sequence[int]) -> np.ndarray:
+def _draw_few(model: Model, seeds: Sequence[int] | np.ndarray) -> np.ndarray:
     """Return the images of a few seeds, without drawing more to fill a chunk."""
     size = min(model.config.sampling.chunk_size, len(seeds))
     return model.with_sampling(chunk_size=size).sample(seeds)

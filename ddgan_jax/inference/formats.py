@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 from PIL import Image, PngImagePlugin
 
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import UserError, whole_install
 from ddgan_jax.files import foreign
 from ddgan_jax.files.arrays import open_arrays
 from ddgan_jax.files.paths import is_bucket
@@ -109,7 +109,8 @@ def _count_in_arrays(name: str, path: epath.Path) -> int:
 
 
 def _write_records(out: epath.Path, count: int, facts: Facts, chunks: Iterable[np.ndarray]) -> None:
-    from array_record.python.array_record_module import ArrayRecordWriter
+    with whole_install("an .array_record"):
+        from array_record.python.array_record_module import ArrayRecordWriter
 
     # Groups of one record can be read in any order without unpacking their neighbours.
     writer = ArrayRecordWriter(os.fspath(out), "group_size:1")
@@ -123,7 +124,8 @@ def _write_records(out: epath.Path, count: int, facts: Facts, chunks: Iterable[n
 
 
 def _count_records(path: epath.Path) -> int:
-    from array_record.python.array_record_module import ArrayRecordReader
+    with whole_install("an .array_record"):
+        from array_record.python.array_record_module import ArrayRecordReader
 
     reader = ArrayRecordReader(os.fspath(path))
     try:

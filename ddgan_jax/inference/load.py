@@ -1,8 +1,7 @@
-"""Open a model by the place where it lies: a run folder, an export, or a repository of a hub."""
+"""Open a model by its place: a run folder, an export, a repository of a hub, or this package."""
 
 import functools
 import os
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,33 +10,57 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import build, checkpoint, distributed, randomness
-from ddgan_jax.config import from_stored
-from ddgan_jax.errors import UserError, reason, shown
+from ddgan_jax import build, distributed, randomness
+from ddgan_jax.config import MOST_TIMESTEPS, from_stored
+from ddgan_jax.errors import UserError, shown, whole_install
 from ddgan_jax.files import foreign
 from ddgan_jax.files.paths import run_folder_path, user_path
 from ddgan_jax.files.run_folder import METRICS, SPEED, RunFolder
-from ddgan_jax.inference import export_format
+from ddgan_jax.inference import arguments, export_format, hub
+from ddgan_jax.inference.card_metadata import SCORES
 from ddgan_jax.inference.model import Model
 from ddgan_jax.state import Params
 
-HUB = "hf://"
-_REPOSITORY = re.compile(r"\w[\w.-]{0,95}/\w[\w.-]{0,95}(@\w[\w./-]{0,95})?", re.ASCII)
+# Trained models that come with this package, each an export in a folder of its name.
+BUILT_IN = epath.Path(__file__).parents[1] / "builtin"
 
 
 def load(path: str | os.PathLike, *, num_steps: int = 0) -> Model:
-    """Return the model of an export, of a run folder, or of "hf://user/repository[@revision]".
+    """Return the model of an export, of a run folder, of "hf://user/repository[@revision]".
 
-    num_steps: denoising steps; 0: the number in the config. Raises UserError if no model can be
-    read there.
+    path: also the name of a model that comes with this package, "digits", unless something of that
+    name lies in the current folder. num_steps: denoising steps; 0: the number in the config. Raises
+    UserError if no model can be read there.
     """
-    text = os.fspath(path)
-    folder = _fetch(text) if text.startswith(HUB) else user_path(text, "the model's folder")
+    num_steps = arguments.integer("num_steps", num_steps, MOST_TIMESTEPS)
+    folder = _folder(arguments.path("path", path))
     with foreign.reading(folder, "export"):
         # The folder of checkpoints tells a run from an export, which has none.
         is_run = RunFolder(folder).checkpoints.exists()
     model = from_run(folder, report=print) if is_run else export_format.read(folder)
     return model.in_steps(num_steps)
+
+
+def built_in() -> list[str]:
+    """Return the names of the models that come with this package."""
+    return sorted(folder.name for folder in BUILT_IN.iterdir() if (folder / "config.json").exists())
+
+
+def _folder(text: str) -> epath.Path:
+    """Return the folder of the model that a person named. Raises UserError if there is none."""
+    if text.startswith(hub.SCHEME):
+        return hub.fetch(text)
+    folder = user_path(text, "the model's folder")
+    with foreign.reading(folder, "export"):
+        if folder.exists():
+            return folder
+    known = built_in()
+    if text in known:
+        return BUILT_IN / text
+    raise UserError(
+        f"there is no export at {shown(folder, 300)}, and no run; built-in models: "
+        f"{', '.join(known)}"
+    )
 
 
 def open_model(
@@ -74,6 +97,8 @@ def from_run(
     disk. A damaged newer checkpoint is passed over, with a line to `report`. Raises UserError if
     there is no checkpoint to read.
     """
+    with whole_install("a run folder"):
+        from ddgan_jax import checkpoint
     # Reading needs a device. Without one a whole checkpoint would look damaged, so that is first.
     distributed.local_devices()
     path = run_folder_path(workdir)
@@ -88,6 +113,8 @@ def from_run(
 
 @randomness.reproducible()
 def _raw_params(config: ConfigDict, directory: epath.Path, step: int) -> Params:
+    from ddgan_jax import checkpoint
+
     # A checkpoint holds the raw parameters within the whole state; eval_shape computes none of it.
     key = randomness.run_key(config.train.seed)
     like = jax.eval_shape(functools.partial(build.initial_state, config, key))
@@ -100,31 +127,17 @@ def _about_run(run: RunFolder, step: int, *, report: Callable[[str], None]) -> d
     provenance: dict[str, Any] = {"trained_with": "ddgan train"}
     if origin.provenance:
         provenance["continued_from"] = origin.provenance
-    line = run.metrics_at(step, report=report)
+    lines = [line for line in run.read_metrics(report=report) if line.step <= step]
     metrics: dict[str, Any] = {}
-    if line:
+    if lines:
+        line = lines[-1]
         metrics = {"source": f"{METRICS} of the run", "step": line.step, **line.metrics}
         # The speed is a property of the machine, and not of the model.
         metrics.pop(SPEED, None)
+        # Scores are made more seldom than lines: the last ones are as much as is known.
+        for scored in reversed(lines):
+            scores = {n: v for n, v in scored.metrics.items() if n.startswith(SCORES)}
+            if scores:
+                metrics |= scores | {"scored_at": scored.step}
+                break
     return {"provenance": provenance, "licence": origin.licence, "metrics": metrics}
-
-
-def _fetch(address: str) -> epath.Path:
-    """Return the local copy of a repository of models, "hf://user/name[@revision]"."""
-    # The address is checked before the import, so that a typing mistake does not ask for an
-    # installation.
-    if not _REPOSITORY.fullmatch(address.removeprefix(HUB)):
-        raise UserError(
-            f"{shown(address)} is no repository: write {HUB}user/name or {HUB}user/name@revision"
-        )
-    try:
-        # An extra of the package: most users open folders and need no client of the hub.
-        import huggingface_hub  # pyright: ignore[reportMissingImports] an extra of the package
-    except ImportError as error:
-        raise UserError(f'{HUB} needs huggingface_hub: pip install "ddgan-jax[hub]"') from error
-    name, _, revision = address.removeprefix(HUB).partition("@")
-    try:
-        return epath.Path(huggingface_hub.snapshot_download(name, revision=revision or None))
-    # Errors come from the hub, from the connection, or from a library below them.
-    except Exception as error:
-        raise UserError(f"cannot fetch {address}: {reason(error)}") from error

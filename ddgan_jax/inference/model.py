@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,22 +15,24 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import build, distributed
 from ddgan_jax.config import LARGEST, MOST_IMAGES, checks, from_stored
-from ddgan_jax.errors import NotFiniteError, UserError
+from ddgan_jax.errors import NotFiniteError, UserError, shown
+from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference import arguments, drawing, weights
 from ddgan_jax.inference.drawing import Request
+from ddgan_jax.inference.drawn import Images
 from ddgan_jax.pixels import to_float
 from ddgan_jax.sampling import UNVARIED, Trajectory, Variation
-from ddgan_jax.state import Params
+from ddgan_jax.state import Params, num_parameters
 
 # Seeds are uint32 on the devices.
 LARGEST_SEED = 2**32 - 1
 
 Integers = Sequence[int] | np.ndarray
-# uint8, or float32 points of the toy sets.
-Images = Shaped[np.ndarray, "n h w c"]
+# Of any numeric type.
+GivenImages = Shaped[np.ndarray, "n h w c"]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """A generator with its config, which draws images on all devices of this process.
 
@@ -46,22 +49,35 @@ class Model:
     about: Mapping[str, Any]
     source: str = ""
 
+    def __repr__(self) -> str:
+        """Return three lines: what the model draws, its size, and where it comes from."""
+        data, size = self.config.data, self.config.data.image_size
+        classes = f", {data.num_classes} classes" if data.num_classes else ""
+        steps = f"{self.num_steps} step" + "s" * (self.num_steps != 1)
+        return (
+            f"{self.method} on {shown(data.name or 'unnamed data')}, {size} x {size} x "
+            f"{data.channels}{classes}, in {steps}\n"
+            f"{num_parameters(self.params):,} parameters ({self.kind}), {self.step:,} train steps\n"
+            f"from {shown(self.source, 300) or 'memory'}"
+        )
+
     def sample(
         self,
-        seeds: Integers,
+        seeds: Integers | int,
         labels: Integers | int | None = None,
         *,
         latent_seed: int | None = None,
-        images: Images | None = None,
+        images: GivenImages | None = None,
         start: int = 0,
     ) -> Images:
         """Return the images of the seeds, uint8; of a toy set its points, float32.
 
-        seeds: 0 to 2^32 - 1. labels: a class for each seed, or one for all; without them seed s has
-        class s modulo the number of classes. latent_seed: the seed whose latents z all images get.
-        images: whole numbers from 0 to 255 of any type. The chain then begins with them at step
-        `start`, from 0 to T - 1: the later the step, the less changes. Raises UserError for
-        arguments of another type, shape or range, and if the drawn images are not finite.
+        seeds: 0 to 2^32 - 1, one for each image; an integer is a count N, the seeds 0 to N - 1.
+        labels: a class for each seed, or one for all; without them seed s has class s modulo the
+        number of classes. latent_seed: the seed whose latents z all images get. images: whole
+        numbers from 0 to 255 of any type. The chain then begins with them at step `start`, from 0
+        to T - 1: the later the step, the less changes. Raises UserError for arguments of another
+        type, shape or range, and if the drawn images are not finite.
         """
         request = self.request(seeds, labels)
         variation = UNVARIED
@@ -71,7 +87,7 @@ class Model:
             variation = variation._replace(latent_seeds=latents)
         if images is not None:
             variation = variation._replace(x_0=to_float(arguments.pixels(images)))
-        return drawing.concatenate(self.draw(request, variation, start=start))
+        return drawing.concatenate(self.draw(request, variation, start=start)).view(Images)
 
     def interpolate(self, first: int, last: int, count: int, label: int | None = None) -> Images:
         """Return `count` images between the images of two seeds, both included.
@@ -81,20 +97,84 @@ class Model:
         count = arguments.integer("count", count, MOST_IMAGES, least=1)
         first = arguments.integer("first", first, LARGEST_SEED)
         last = arguments.integer("last", last, LARGEST_SEED)
+        if label is not None:
+            label = arguments.integer("label", label, self._largest_label("label"))
         between = UNVARIED._replace(
             other_seeds=np.full(count, last, np.uint32),
             weights=np.linspace(0, 1, count, dtype=np.float32),
         )
         # Without a label all images have the class of the first seed, so that only noise changes.
         request = self.request(np.full(count, first, np.uint32), label)
-        return drawing.concatenate(self.draw(request, between))
+        return drawing.concatenate(self.draw(request, between)).view(Images)
 
-    def trajectory(self, seeds: Integers, labels: Integers | int | None = None) -> Trajectory:
+    def trajectory(self, seeds: Integers | int, labels: Integers | int | None = None) -> Trajectory:
         """Return the results and predictions of every step, float32 (N, steps, H, W, C).
 
-        They lie about [-1, 1]. Raises UserError as `sample`.
+        They lie about [-1, 1]. Arguments and errors as in `sample`.
         """
         return drawing.concatenate(self.draw(self.request(seeds, labels), trajectory=True))
+
+    def save(
+        self,
+        folder: str | os.PathLike,
+        *,
+        dtype: str = "",
+        sampler_weights: str = "",
+        grid_seeds: Integers = range(16),
+        licence: str = "",
+        force: bool = False,
+    ) -> None:
+        """Write the model as an export, which `ddgan_jax.load` reads; see `export.write`.
+
+        dtype: "f32" or "bf16" for the parameters; "" keeps the stored one. sampler_weights:
+        "inside" sampler.stablehlo, its "argument", or "none" for no such file; "" decides by size.
+        grid_seeds: of the picture on the model card. licence: of the parameters; "" takes the one
+        that the model came with. force: replace an export that is there. Raises UserError for
+        another argument, and if `folder` exists or cannot be written.
+        """
+        # Imported here, since that module imports this one.
+        from ddgan_jax.inference import export
+
+        export.write(
+            self,
+            user_path(arguments.path("folder", folder), "folder"),
+            dtype=dtype,
+            sampler_weights=sampler_weights,
+            grid_seeds=grid_seeds,
+            licence=licence,
+            force=force,
+        )
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        dtype: str = "",
+        sampler_weights: str = "",
+        grid_seeds: Integers = range(16),
+        licence: str = "",
+    ) -> str:
+        """Write the model as an export to a repository "user/name" of the Hugging Face hub.
+
+        The repository is made if it is missing, private or public. token: without it the one of
+        `hf auth login` or $HF_TOKEN. The other options are those of `save`. Returns the address
+        that `ddgan_jax.load` takes. Raises UserError for another argument, without the extra `hub`,
+        and if the hub refuses or cannot be reached.
+        """
+        from ddgan_jax.inference import export
+
+        return export.push(
+            self,
+            repository,
+            private=private,
+            token=token,
+            dtype=dtype,
+            sampler_weights=sampler_weights,
+            grid_seeds=grid_seeds,
+            licence=licence,
+        )
 
     def draw(
         self,
@@ -146,22 +226,31 @@ class Model:
                 "than there is: take a smaller sampling.chunk_size in the model's config"
             ) from error
 
-    def request(self, seeds: Integers, labels: Integers | int | None = None) -> Request:
+    def request(self, seeds: Integers | int, labels: Integers | int | None = None) -> Request:
         """Return the request for these images; arguments and errors as in `sample`."""
-        checked = arguments.integers("seeds", seeds, LARGEST_SEED)
-        num_classes = self.config.data.num_classes
+        checked = arguments.seeds(seeds, LARGEST_SEED)
         if labels is None:
-            return drawing.each_class(num_classes, checked)
-        if not num_classes:
-            raise UserError("`labels`: this model was trained without classes")
+            return drawing.each_class(self.config.data.num_classes, checked)
+        largest = self._largest_label("labels")
         if isinstance(labels, int | np.integer):
-            label = arguments.integer("labels", labels, num_classes - 1)
+            label = arguments.integer("labels", labels, largest)
             classes = np.full(len(checked), label)
         else:
-            classes = arguments.integers("labels", labels, num_classes - 1)
+            classes = arguments.integers("labels", labels, largest)
         if len(classes) != len(checked):
             raise UserError(f"`labels`: {len(classes)} of them for {len(checked)} seeds")
         return Request(checked.astype(np.uint32), classes.astype(np.int32))
+
+    def _largest_label(self, parameter: str) -> int:
+        """Return the largest class. Raises UserError, naming the parameter, if there is none."""
+        if not self.config.data.num_classes:
+            raise UserError(f"`{parameter}`: this model was trained without classes")
+        return self.config.data.num_classes - 1
+
+    @property
+    def method(self) -> str:
+        """Return the name of the method, for people."""
+        return "DDGAN" if self.config.objective.joint else "SIDDM"
 
     @property
     def why_not_drawable(self) -> str:

@@ -1,17 +1,22 @@
 """Write the README.md of an export: a description of the model, its origin and its use.
 
 Names, licences and the like come from anybody who made a model. Only `text` puts them into the
-card, as words that are neither Markdown nor HTML. None of them goes into the front matter.
+card, as words that are neither Markdown nor HTML. None of them goes into the front matter, which
+`card_metadata` writes.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from ddgan_jax.errors import shown
+from ddgan_jax.inference import card_metadata
 
 # Characters of a single text in the card.
 LONGEST_TEXT = 500
+UNKNOWN_LICENCE = "not stated"
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # Characters that have a meaning in Markdown within a line. Among them are ":" and "@", since
 # Markdown turns bare addresses into links.
@@ -25,7 +30,7 @@ def text(value: object) -> str:
     )
 
 
-def render(about: Mapping[str, Any], grid_seeds: Sequence[int]) -> str:
+def render(about: Mapping[str, Any], grid_seeds: Sequence[int] | np.ndarray) -> str:
     """Return the card, Markdown. about: config.json of the export; grid_seeds: of samples.png."""
     data = about["data"]
     name = text(data["name"] or "unnamed data")
@@ -39,10 +44,7 @@ def render(about: Mapping[str, Any], grid_seeds: Sequence[int]) -> str:
         picture, drawing = f"![{seeds}](samples.png)", _drawing(about)
     return "\n".join(
         [
-            "---",
-            "library_name: ddgan-jax",
-            f"tags: [diffusion, gan, {about['method'].lower()}, jax]",
-            "---",
+            *card_metadata.front_matter(about),
             "",
             f"# {about['method']} on {name}, {data['image_size']} pixels",
             "",
@@ -59,7 +61,7 @@ def render(about: Mapping[str, Any], grid_seeds: Sequence[int]) -> str:
 
 
 def _drawing(about: Mapping[str, Any]) -> list[str]:
-    return [
+    lines = [
         "## Drawing images",
         "",
         "With ddgan-jax:",
@@ -68,6 +70,11 @@ def _drawing(about: Mapping[str, Any]) -> list[str]:
         "ddgan sample --export=. --seeds=0-63 --out=grid.png",
         "```",
         "",
+    ]
+    if "sampler" not in about:
+        return lines
+    return [
+        *lines,
         "With JAX alone, on CPU, NVIDIA GPU or TPU, in any batch size, after",
         "`pip install jax flatbuffers`:",
         "",
@@ -148,9 +155,9 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
         "classes": about["data"]["num_classes"] or "none",
         "parameters": f"{about['parameters']:,} ({about['dtype']}, {about['weights']})",
         "training steps": f"{about['step']:,}",
-        "licence": text(about["licence"]),
+        "licence": _licence(about["licence"]),
         "provenance": _sentence(about["provenance"]),
-        "metrics": _sentence(about["metrics"]) or "none",
+        "metrics": _metrics(about["metrics"]),
     }
     if "rounding" in about:
         r = about["rounding"]
@@ -159,6 +166,19 @@ def _facts(about: Mapping[str, Any]) -> list[str]:
             f"average, {r['largest_difference']} at most ({text(r['unit'])}; {r['images']} images)"
         )
     return ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
+
+
+def _licence(licence: str) -> str:
+    if licence != UNKNOWN_LICENCE:
+        return text(licence)
+    return f"{UNKNOWN_LICENCE}; `ddgan export --licence=NAME` states it"
+
+
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    if not (scores := card_metadata.scores(metrics)):
+        return "none"
+    at = f" (at step {text(metrics['scored_at'])})" if "scored_at" in metrics else ""
+    return _sentence(scores) + at
 
 
 def _sentence(entries: Mapping[str, Any]) -> str:

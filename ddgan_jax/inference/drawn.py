@@ -1,0 +1,76 @@
+"""Give drawn images the ways in which a person looks at them: PIL images, a grid, a PNG file.
+
+    model.sample(16).images()           a list of PIL images
+    model.sample(16).save("grid.png")   all of them in one picture
+
+In a notebook a cell that ends with `model.sample(16)` shows the grid.
+"""
+
+import os
+
+import numpy as np
+from PIL import Image
+
+from ddgan_jax import images
+from ddgan_jax.errors import UserError
+from ddgan_jax.files import locks
+from ddgan_jax.inference import arguments, formats
+
+# Images that a notebook shows of an array. Ten thousand would be a picture of many megabytes.
+MOST_IN_A_NOTEBOOK = 100
+
+
+class Images(np.ndarray):
+    """Drawn images, uint8 (N, H, W, C), or points of a toy set, float32 (N, 1, 1, 2).
+
+    It is a NumPy array in every respect. Its parts and whatever is computed from it have this type,
+    too; the methods below work on those that still are images.
+    """
+
+    def images(self) -> list[Image.Image]:
+        """Return the images as PIL images, gray or RGB. Raises UserError for points."""
+        if self._are_points():
+            raise UserError("these are points of a toy set: `save` makes one picture of them")
+        self._check()
+        return [_to_pil(image) for image in self]
+
+    def save(
+        self, path: str | os.PathLike, *, columns: int | None = None, force: bool = False
+    ) -> None:
+        """Write all images as one grid, or all points as a scatter plot, into a .png file.
+
+        columns: of the grid; without it the grid is as square as can be. force: replace a file that
+        this package did not write. Raises UserError if it cannot be written.
+        """
+        self._check()
+        if columns is not None:
+            columns = arguments.integer("columns", columns, len(self), least=1)
+        written, force = arguments.path("path", path), arguments.switch("force", force)
+        with locks.output_file(written, ".png", what="path", force=force) as out:
+            images.write_png(out, images.picture(np.asarray(self), columns))
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the grid of the first images as a PNG file; a notebook asks for it."""
+        if not (self._are_images() or self._are_points()):
+            # The notebook falls back to the numbers.
+            return None
+        shown = self if self._are_points() else self[:MOST_IN_A_NOTEBOOK]
+        return formats.to_png(images.picture(np.asarray(shown)))
+
+    def _check(self) -> None:
+        if not (self._are_images() or self._are_points()):
+            raise UserError(f"an array of {self.dtype} {self.shape} holds no images")
+
+    def _are_images(self) -> bool:
+        return (
+            self.dtype == np.uint8 and self.ndim == 4 and self.shape[3] in (1, 3) and self.size > 0
+        )
+
+    def _are_points(self) -> bool:
+        return self.dtype == np.float32 and self.shape[1:] == (1, 1, 2) and self.size > 0
+
+
+def _to_pil(image: np.ndarray) -> Image.Image:
+    # Pillow knows gray images only without an axis of channels.
+    pixels = np.asarray(image)
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
