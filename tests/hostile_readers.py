@@ -7,7 +7,9 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -28,7 +30,7 @@ from ddgan_jax.metrics import statistics
 from ddgan_jax.models.classifier import init_params
 from ddgan_jax.randomness import run_key
 from ddgan_jax.training.loop import train
-from ddgan_jax.viz import report_data, report_page, tradeoff
+from ddgan_jax.viz import charts, report_data, report_page, tradeoff
 from tests import hostile
 from tests.hostile import BINARY, JSON, LINES, TAR, ZIP, Reader
 from tests.methods import ROOT, random_params
@@ -160,8 +162,19 @@ def _runs(folder: Path) -> Iterator[Reader]:
     result = run / "evaluations" / "a.json"
     result.write_text(json.dumps(RESULT))
 
+    # Most damage changes no curve, and drawing the same ones again would take most of the time.
+    drawn: dict[str, str] = {}
+
+    def line_chart(*args: Any, **names: Any) -> str:
+        key = repr((args, names))
+        drawn[key] = drawn.get(key) or charts.line_chart(*args, **names)
+        return drawn[key]
+
     def page() -> None:
-        text = report_page.render(report_data.read(run))
+        found = report_data.read(run)
+        with mock.patch.object(report_page, "charts", SimpleNamespace(**vars(charts))) as patched:
+            patched.line_chart = line_chart
+            text = report_page.render(found)
         assert "<script>alert" not in text and "\x1b" not in text
 
     names = (run_folder.METRICS, run_folder.MACHINES, run_folder.CONFIG)
@@ -181,6 +194,8 @@ def _runs(folder: Path) -> Iterator[Reader]:
         RunFolder.at(run).drop_metrics_from(2, **silent)
 
     yield Reader("metrics at a resume", run / run_folder.METRICS, resume, LINES)
+    stored = run / run_folder.CONFIG
+    yield Reader("--config=FILE.json", stored, lambda: files.load_config(str(stored)), JSON)
     for name, damage in ((run_folder.ORIGIN, JSON), (run_folder.METRICS, LINES)):
         yield Reader(f"model, {name}", run / name, lambda: load.from_run(run, **silent), damage)
 
