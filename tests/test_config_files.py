@@ -92,6 +92,7 @@ def test_a_changed_copy_of_a_shipped_config_is_not_passed_over(here):
         ("run/config.json:tiny", "is JSON and takes no argument"),
         ("run/confg.json", "run/confg.json cannot be read"),
         ("", "is empty"),
+        ("~\0", "holds a zero byte"),
     ],
 )
 def test_what_is_not_there_suggests_what_is(path, message):

@@ -40,8 +40,9 @@ def find(path: str) -> Found:
     if name in _names():
         _refuse_ambiguous(name)
         return Found(os.fspath(SHIPPED / f"{name}.py"), [argument] if colon else [])
-    if is_bucket(path):
-        return Found(path, [])
+    if is_bucket(path) or "\0" in path:
+        # Both are no local path, and `user_path` has the message where there is a mistake.
+        return Found(os.fspath(user_path(path, "config")), [])
     parts = path.split(":")
     for count in range(len(parts), 0, -1):
         file = ":".join(parts[:count])
