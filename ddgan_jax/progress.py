@@ -251,7 +251,7 @@ class Display(AbstractContextManager):
         phase: str = "",
         gives_way: bool = False,
     ):
-        """Begin after `done` of `total` steps; a total of 0 is unknown, and only phases are shown.
+        """Begin after `done` of `total` steps; a total of 0 is unknown.
 
         title: the name of the work. batch_size: images of a step. unit: what a step is called, ""
         for a train step. stream: where to show all this; by default beside what is shown already,
@@ -261,7 +261,9 @@ class Display(AbstractContextManager):
         """
         outer = _line.displays[-1].stream if _line.displays else sys.stderr
         self.stream = stream or outer
-        self._total, self._done, self._active = total, done, active
+        self._total, self._active = total, active
+        # Steps that are done, and those that the caller has come to, perhaps ahead of them.
+        self._done = self._reached = done
         self._title, self._unit, self._batch_size = title, unit, batch_size
         self.gives_way = gives_way
         self._phase, self._since = phase, clock()
@@ -298,6 +300,7 @@ class Display(AbstractContextManager):
         """
         if self._phase:
             self.phase("")
+        self._reached = step
         if self.moves or self._logs:
             self._pending.append((step, is_done or _yes))
         if self._logs and not self.moves:
@@ -305,11 +308,13 @@ class Display(AbstractContextManager):
 
     def counted(self, chunks: Iterable[T]) -> Iterator[T]:
         """Yield the same chunks, and move by the length of each when the next one is asked for."""
-        done = self._done
         for chunk in chunks:
             yield chunk
-            done += len(chunk)
-            self.step(done)
+            self.advance(len(chunk))
+
+    def advance(self, steps: int) -> None:
+        """Move by so many steps, which are done."""
+        self.step(self._reached + steps)
 
     def numbers(
         self,
@@ -352,14 +357,18 @@ class Display(AbstractContextManager):
             text, tail = self._phase, f" ... {elapsed(now - self._since)}"
             return (_plain(text)[: max(columns - len(tail), 0)] + tail)[: max(columns, 0)]
         self._notice(now)
-        percent = f"{100 * self._done // self._total}%"
+        # More may come than was announced.
+        percent = f"{min(100 * self._done // self._total, 100)}%" if self._total else "..."
         # A part of other work says what it is; a training has no room for that.
         fields = {"percent": f"{self._title}: {percent}" if self._unit else percent}
         fields["count"] = self._count()
         if self._speed:
-            unit = "images/s" if columns >= WIDE else "img/s"
-            fields["speed"] = f"{_speed(self._speed[0])} {unit}"
-            fields["left"] = f"{duration(self._speed[1])} left"
+            unit = self._unit or "images"
+            if unit == "images" and columns < WIDE:
+                unit = "img"
+            fields["speed"] = f"{_speed(self._speed[0])} {unit}/s"
+            if self._total:
+                fields["left"] = f"{duration(self._speed[1])} left"
         elif not self._unit:
             fields["speed"] = self._title
         # The names of numbers come from elsewhere, and are kept apart from those of fields.
@@ -377,7 +386,8 @@ class Display(AbstractContextManager):
     def _count(self) -> str:
         if not self._unit:
             return f"{self._done}/{self._total}"
-        return f"{self._done:,} of {self._total:,} {self._unit}"
+        of = f" of {self._total:,}" if self._total else ""
+        return f"{self._done:,}{of} {self._unit}"
 
     def _notice(self, now: float) -> None:
         """Find the newest step that is done."""

@@ -14,11 +14,11 @@ from typing import IO, Any, Protocol
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
-from tqdm import tqdm
 
 from ddgan_jax.data import decode
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign
+from ddgan_jax.progress import Display
 
 # Feature of sets made from files, as TFDS calls it.
 FILE = "image/filename"
@@ -224,7 +224,7 @@ def own_words() -> Iterator[None]:
 
 
 def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
-    """Decode a whole set once, `dataset.threads` at a time, with a progress bar on a terminal."""
+    """Decode a whole set once, `dataset.threads` at a time, with its progress on a terminal."""
     info = dataset.info
     # Threads write into their rows of the result, so that nothing is copied afterwards.
     pixels = np.empty(
@@ -240,15 +240,13 @@ def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
     # Decoders release Python's lock, so that threads are enough.
     chunks = grain.MapDataset.range(0, info.num_examples, CHUNK).map(decode)
     options = grain.ReadOptions(num_threads=dataset.threads, prefetch_buffer_size=dataset.threads)
-    bar = tqdm(
-        total=info.num_examples, desc=f"reading {info.name}", unit="img", delay=2, disable=None
-    )
+    display = Display(info.num_examples, title=f"reading {info.name}", unit="images")
     # The iterator is closed also after an error, or its threads would go on reading.
     with (
         own_words(),
-        bar,
+        display,
         contextlib.closing(iter(chunks.to_iter_dataset(options))) as done,
     ):
         for count in done:
-            bar.update(count)
+            display.advance(count)
     return ArrayDataset(info, pixels, labels)

@@ -13,7 +13,7 @@ import os
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from concurrent import futures
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -21,6 +21,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from ddgan_jax.data import decode, image_metadata
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign, paths
+from ddgan_jax.progress import Display
 
 T = TypeVar("T")
 
@@ -151,10 +152,13 @@ def forms_of(
 
     # In chunks, since a pool takes all tasks at once and a set may have millions of images.
     forms, broken, left = [], [], iter(images)
-    with futures.ThreadPoolExecutor(THREADS) as threads:
+    total = len(images) if isinstance(images, Sized) else 0
+    display = Display(total, title="checking", unit="images")
+    with display, futures.ThreadPoolExecutor(THREADS) as threads:
         while chunk := list(itertools.islice(left, at_a_time)):
             for form in threads.map(look, chunk):
                 (broken if isinstance(form, str) else forms).append(form)
+            display.step(len(broken) + len(forms))
     if broken:
         named = "; ".join(broken[:MOST_NAMED])
         more = f"; and {len(broken) - MOST_NAMED:,} more" if len(broken) > MOST_NAMED else ""

@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from tqdm import tqdm
-
 from ddgan_jax.errors import UserError, reason
 from ddgan_jax.files import atomic, foreign
+from ddgan_jax.progress import Display
 
 # Bytes of a published file; the largest has 170 million.
 LARGEST_FILE = 2**28
@@ -138,9 +137,9 @@ def _download(remote: Remote, file: Path) -> None:
 
 def _copy(url: str, path: os.PathLike, title: str) -> None:
     with urllib.request.urlopen(url, timeout=60) as response, open(path, "wb") as out:
-        size = int(response.headers.get("Content-Length") or 0) or None
-        with tqdm(total=size, desc=title, unit="B", unit_scale=True, disable=None) as bar:
+        size = int(response.headers.get("Content-Length") or 0)
+        with Display(size // 10**6, title=f"fetching {title}", unit="MB") as display:
             # The server may send more than it says, or never end.
             while (block := response.read(2**20)) and out.tell() < LARGEST_FILE:
                 out.write(block)
-                bar.update(len(block))
+                display.step(out.tell() // 10**6)

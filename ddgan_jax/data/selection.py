@@ -13,11 +13,11 @@ from collections.abc import Callable
 import grain
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from ddgan_jax.data.datasets import CHUNK, RecordDataset, own_words
 from ddgan_jax.data.order import HOLDOUT_ORDER, permutation
 from ddgan_jax.errors import UserError, shown
+from ddgan_jax.progress import Display
 
 # What `ddgan evaluate --split` calls the part that is held out.
 HOLDOUT = "holdout"
@@ -100,10 +100,10 @@ def _shorter_sides(records: RecordDataset) -> np.ndarray:
 
     heads = grain.MapDataset.range(0, count, CHUNK).map(look)
     options = grain.ReadOptions(num_threads=records.threads, prefetch_buffer_size=records.threads)
-    bar = tqdm(total=count, desc=f"sizes of {records.info.name}", unit="img", delay=2, disable=None)
-    with own_words(), bar, contextlib.closing(iter(heads.to_iter_dataset(options))) as done:
+    display = Display(count, title=f"sizes of {records.info.name}", unit="images")
+    with own_words(), display, contextlib.closing(iter(heads.to_iter_dataset(options))) as done:
         for number in done:
-            bar.update(number)
+            display.advance(number)
     return sides
 
 

@@ -16,33 +16,28 @@ from typing import Any, NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax import data
+from ddgan_jax import data, progress
 from ddgan_jax.config.files import from_dict
 from ddgan_jax.data.selection import whole_split
 from ddgan_jax.errors import UserError
-from ddgan_jax.evaluation import images_to_score, reference, results
-from ddgan_jax.evaluation.features import FeatureNetwork, provenance
+from ddgan_jax.evaluation import compared, images_to_score, results
 from ddgan_jax.evaluation.images_to_score import Source
 from ddgan_jax.evaluation.scorer import Scorer, open_scorer
 from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import write_atomically
-from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference.load import open_model
 from ddgan_jax.interop.inception import PUBLISHED_SHA256
-from ddgan_jax.metrics import names, statistics
+from ddgan_jax.metrics import names
 from ddgan_jax.metrics.statistics import SavedStatistics
-
-# Features of real images that are kept, if any are needed and there are so many. All evaluations of
-# fewer images then share one file of the cache.
-FEWEST_KEPT = 10_000
 
 
 class Options(NamedTuple):
     """The request of a user; empty strings and zeros stand for the defaults of the command.
 
-    metrics: Keys of names.METRICS. features, protocol, inception: As features.open_network takes
-    them. num: The number of images. reference: A file of statistics. dataset, split, data_dir: Of
-    the real images; without them those that the model was trained on. allow_small: Score fewer
+    metrics: Keys of names.METRICS, none for all but modes. features, protocol, inception: As features.open_network takes
+    them. num: The number of images. reference: A file of statistics. against: Real
+    images, as they are. dataset, split, data_dir: Of the real images; without any of these those
+    that the model was trained on. allow_small: Score fewer
     images than papers do. out: The JSON file.
     """
 
@@ -52,6 +47,7 @@ class Options(NamedTuple):
     inception: str = ""
     num: int = 0
     reference: str = ""
+    against: str = ""
     dataset: str = ""
     split: str = ""
     data_dir: str = ""
@@ -76,8 +72,13 @@ def evaluate_command(
     any long work if something cannot be scored.
     """
     # Cheap checks come first: opening a model reads its parameters.
+    _check_one_reference(options)
+    if not options.metrics:
+        default = compared.default_metrics(options.features, options.reference)
+        options = options._replace(metrics=default)
     names.check(options.metrics, options.features)
-    source = _open_source(workdir, export_dir, images, options, step, num_steps)
+    with progress.phase("opening the images" if images else "reading the model"):
+        source = _open_source(workdir, export_dir, images, options, step, num_steps)
     names.check_count(options.metrics, source.count, allow_small=options.allow_small)
     # The place of the result is taken first: finding out after hours that it cannot be written
     # would cost the result.
@@ -87,6 +88,13 @@ def evaluate_command(
         content = json.dumps(result, indent=2, allow_nan=False)
         write_atomically(out, f"{content}\n".encode())
     print(f"{results.table(result)}\nresult     {out}")
+
+
+def _check_one_reference(options: Options) -> None:
+    if options.against and options.reference:
+        raise UserError("`against` and `reference` both name the real images: give one of them")
+    if options.against and options.split:
+        raise UserError("`split` is that of a data set, and `against` are images: leave one out")
 
 
 def _open_source(
@@ -113,27 +121,44 @@ def _open_source(
 
 def evaluate(source: Source, options: Options, *, report: Callable[[str], None]) -> dict[str, Any]:
     """Return the result, as in the module's docstring. report: Takes lines of progress."""
+    path, against = options.against, None
+    if path:
+        images = compared.open_against(path, source, options.metrics, options.features)
+        against = (path, images)
     # Opened at most once, and only if something needs it: the metrics of given images may not.
     open_split = functools.cache(functools.partial(_open_split, source))
-    scorer = open_scorer(
-        options.metrics,
-        source.count,
-        features=options.features,
-        protocol=options.protocol,
-        inception_file=options.inception,
-        # A classifier learns from what the model has learnt from, and never from what is held out.
-        dataset=lambda: open_split(whole_split(_needed(source.data).data.split)),
-        config=lambda: _needed(source.data),
-        reference=functools.partial(_reference, source, options, open_split, report),
-        report=report,
-    )
-    # Before the scoring, since its network and its statistics would compete for the devices.
-    timing = source.sampling()
+    with progress.phase("preparing the evaluation") as display:
+        scorer = open_scorer(
+            options.metrics,
+            source.count,
+            features=options.features,
+            protocol=options.protocol,
+            inception_file=options.inception,
+            # A classifier learns from what the model has learnt from, and never from what is held
+            # out.
+            dataset=lambda: open_split(whole_split(_needed(source.data).data.split)),
+            config=lambda: _needed(source.data),
+            reference=lambda network: compared.statistics_of(
+                source,
+                network,
+                options.metrics,
+                file=options.reference,
+                against=against,
+                split=lambda: _needed(source.data).data.split,
+                open_split=open_split,
+                report=report,
+            ),
+            report=report,
+        )
+        # Before the scoring, since its network and its statistics would compete for the devices.
+        display.phase("compiling the sampler and timing it")
+        timing = source.sampling()
     result = {
         "metrics": scorer(source.read()),
         "samples": {
             "count": source.count,
             "images": source.name,
+            "size": " x ".join(map(str, source.shape)),
             "comparable_with_published_numbers": _is_comparable(scorer),
         },
         "features": dict(scorer.network.identity),
@@ -159,17 +184,24 @@ def _about_modes(classifier: Mapping[str, Any], count: int) -> dict[str, Any]:
     return {"count": used, "kl_floor": floor, "classifier": about}
 
 
-def _is_comparable(scorer: Scorer) -> bool:
+def _is_comparable(scorer: Scorer) -> bool | None:
+    """Return whether the numbers compare with published ones; None if nobody can know."""
     # Weights converted from another file than the published one give other features.
     published = scorer.network.identity.get("source_sha256") == PUBLISHED_SHA256
     if names.needs_features(scorer.metrics) and not published:
         return False
-    return all(scorer.count >= names.METRICS[name].published_count for name in scorer.metrics)
+    if any(scorer.count < names.METRICS[name].published_count for name in scorer.metrics):
+        return False
+    unknown = scorer.reference is not None and not scorer.reference.count
+    return None if unknown else True
 
 
 def _needed(data_config: ConfigDict | None) -> ConfigDict:
     if data_config is None:
-        raise UserError("`images` are compared with real ones: name their set with `dataset=NAME`")
+        raise UserError(
+            "`images` are compared with real ones: name their set with `dataset=NAME`, or images "
+            "with `against=PATH`"
+        )
     return data_config
 
 
@@ -179,43 +211,16 @@ def _open_split(source: Source, split: str) -> data.Dataset:
     return data.open_dataset(config)
 
 
-def _reference(
-    source: Source,
-    options: Options,
-    open_split: Callable[[str], data.Dataset],
-    report: Callable[[str], None],
-    network: FeatureNetwork,
-) -> SavedStatistics:
-    """Return the statistics of the real images. Raises UserError if they are not comparable."""
-    with_vectors = names.reads(options.metrics, "vectors")
-    if options.reference:
-        real = statistics.load(user_path(options.reference, "reference"))
-    else:
-        split = _needed(source.data).data.split
-        keep = max(source.count, FEWEST_KEPT) if with_vectors else 0
-        real = reference.from_cache(
-            open_split(split), network, split=split, keep=keep, report=report
-        )
-    ours = provenance(network, source.name, reference.preprocessing(*source.shape))
-    statistics.require_comparable(real.provenance, ours)
-    # A file of statistics may keep fewer features than the metrics need; the cache never does.
-    fewest = max(names.METRICS[name].fewest for name in options.metrics) if with_vectors else 0
-    if len(real.features) < fewest:
-        raise UserError(
-            f"the reference keeps {len(real.features):,} features, {', '.join(options.metrics)} "
-            f"need {fewest:,}: make it again with a larger `keep`"
-        )
-    return real
-
-
 def _about_reference(real: SavedStatistics | None, options: Options) -> dict[str, Any] | None:
     if real is None:
         return None
     return {
         "dataset": real.provenance.dataset,
-        "count": real.count,
+        # Published files do not tell how many images they are of.
+        "count": real.count or None,
         "features_kept": len(real.features),
         "preprocessing": real.provenance.preprocessing,
+        "preprocessing_known": bool(real.count),
         # The cache has no name that would mean anything to another user.
         "file": options.reference or None,
     }

@@ -21,7 +21,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from ddgan_jax import build, distributed, images, metrics, randomness
 from ddgan_jax.data import mixture
@@ -29,6 +28,7 @@ from ddgan_jax.data.order import example_ids
 from ddgan_jax.errors import UserError
 from ddgan_jax.experiments.mog25_cells import PAPER, cell_config
 from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.progress import Display
 from ddgan_jax.state import Metrics, Params, TrainState
 
 STEPS_PER_CALL = 250
@@ -152,10 +152,11 @@ def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tu
     many_steps = jax.jit(make_many_steps(config), donate_argnums=0)
     total = config.train.num_steps
     seconds, compiled = 0.0, set()
-    with tqdm(total=total, desc=title, file=sys.stdout, mininterval=5, disable=None) as bar:
+    with Display(total, title=title, unit="steps", stream=sys.stdout) as display:
         for ids in _ids_of_calls(config, seeds, len(points)):
             # The first call compiles, and so does a last one of fewer steps: neither is timed.
             if ids.shape not in compiled:
+                display.phase(f"compiling {title}")
                 many_steps.lower(states, keys, points, ids).compile()
                 compiled.add(ids.shape)
             start = time.monotonic()
@@ -164,7 +165,7 @@ def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tu
             # early.
             _require_finite(metrics)
             seconds += time.monotonic() - start
-            bar.update(ids.shape[1])
+            display.advance(ids.shape[1])
     return states.generator.ema_params, seconds
 
 

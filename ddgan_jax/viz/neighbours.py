@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, UInt8
-from tqdm import tqdm
 
 from ddgan_jax.data import Dataset
 from ddgan_jax.errors import UserError
 from ddgan_jax.inference.model import Model
 from ddgan_jax.pixels import HALF_RANGE
+from ddgan_jax.progress import Display
 from ddgan_jax.viz import distances, words
 from ddgan_jax.viz.tiles import Block, Picture
 
@@ -56,7 +56,7 @@ def nearest(
     ids = np.zeros((len(u), 0), np.int64)
     # A chunk needs memory for its pixels, and for its distances to all queries.
     rows = max(1, chunk_bytes // (4 * sum(u.shape)))
-    with tqdm(total=count, desc="comparing", unit="img", delay=2, disable=None) as bar:
+    with Display(count, title="comparing", unit="images") as display:
         for first in range(0, count, rows):
             chunk = np.arange(first, min(first + rows, count))
             v = _centred(dataset.read(chunk)[0])
@@ -68,7 +68,7 @@ def nearest(
             ids = np.concatenate([ids, np.broadcast_to(chunk, squares.shape)], axis=1)
             kept = np.argsort(best, axis=1, kind="stable")[:, : k + SPARE]
             best, ids = (np.take_along_axis(a, kept, 1) for a in (best, ids))
-            bar.update(len(chunk))
+            display.advance(len(chunk))
 
     # In the order of their ids, a stable sort breaks ties between equal distances by id.
     ids = np.sort(ids, axis=1)
