@@ -173,9 +173,8 @@ def test_help_page_names_every_flag_and_shows_commands_that_work(name, capsys, m
         assert (called, used) == ("ddgan", words)
         if command.words:
             continue
-        known = arguments.CONFIG_FLAGS if command.takes_config else ()
-        values, overrides = arguments.parse_flags(name, known + command.flags, argv)
-        if command.takes_config:
+        values, overrides = arguments.parse_flags(name, help_pages.flags_of(command), argv)
+        if command.takes_config and values.config:
             arguments.parse_config(values.config, overrides)
 
 

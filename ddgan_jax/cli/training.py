@@ -109,6 +109,7 @@ COMMANDS = {
             "ddgan train --config=digits_ddgan --workdir=runs/digits",
             "ddgan train --config=cifar10_ddgan --workdir=runs/cifar10 \\\n"
             "    --config.train.batch_size=128 --config.data.dir=/data/tfds",
+            "ddgan train --workdir=runs/cifar10 --config.train.num_steps=500000",
         ),
         run=_train,
         takes_config=True,
