@@ -130,3 +130,20 @@ def test_mistakes(calls, capsys, flags, message):
 def test_model_must_be_named(capsys):
     assert cli.main(["sample"]) == 2
     assert "name one model, with --workdir=FOLDER or with --export" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked", "said"),
+    [
+        ([300], None, "; the best step so far, 300, is a run folder, too: {}/best"),
+        ([200, 400], None, ""),
+        ([], None, ""),
+        ([300], 400, ""),
+    ],
+)
+def test_a_better_checkpoint_than_the_newest_is_named(tmp_path, kept, asked, said):
+    for step in kept:
+        (tmp_path / "best" / "checkpoints" / str(step)).mkdir(parents=True)
+    newest = Model(config_of("ddgan"), {}, 400, "ema", {})
+    assert requests._best_step(str(tmp_path), asked, newest) == said.format(tmp_path)
+    assert requests._best_step(None, asked, newest) == ""

@@ -50,7 +50,7 @@ def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
 
 # Flags with one meaning in all commands are declared once, so that their help pages agree.
 WORKDIR = Flag("workdir", "FOLDER", "run folder of `ddgan train`")
-EXPORT = Flag("export", "FOLDER", "an export of `ddgan export`, or hf://user/repository")
+EXPORT = Flag("export", "FOLDER", "an export of `ddgan export`, hf://user/repository, or digits")
 STEP = Flag("step", "N", "train step of the checkpoint; without it the latest", kind="integer")
 DENOISING_STEPS = Flag(
     "denoising_steps",

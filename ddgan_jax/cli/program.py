@@ -20,7 +20,15 @@ from ddgan_jax.cli import help_pages, orbax_messages, terminal
 from ddgan_jax.cli.arguments import change_config, parse_config, parse_flags
 from ddgan_jax.cli.commands import COMMANDS, Command
 from ddgan_jax.cli.messages import with_flags
-from ddgan_jax.errors import BusyError, UserError, did_you_mean, printable, reason, shown
+from ddgan_jax.errors import (
+    BusyError,
+    UserError,
+    did_you_mean,
+    printable,
+    reason,
+    shown,
+    whole_install,
+)
 
 USER_ERROR = 2
 _HELP = ("-h", "--help")
@@ -124,7 +132,7 @@ def _run(name: str, command: Command, argv: list[str]) -> None:
         arguments = (change_config(command.config_without_file(values), overrides),)
     elif command.takes_config:
         arguments = (parse_config(values.config, overrides),)
-    with progress.starting():
+    with progress.phase("starting", gives_way=True), whole_install("this command"):
         # A failure of the import becomes one line here instead of a traceback.
         compiler.import_jax()
         command.run(values, *arguments)
@@ -152,6 +160,9 @@ def _adapt_libraries() -> None:
     orbax_messages.silence()
     # Images are checked for their size before Pillow decodes them, with a message of ours.
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")
+    # Figures are files. The environment of a notebook names its own backend, and matplotlib cannot
+    # be imported where that is not installed.
+    os.environ.pop("MPLBACKEND", None)
     # Grain's workers read absl's own registry of flags, which must be marked as parsed for that.
     # This program defines its flags elsewhere and leaves the registry empty.
     flags.FLAGS.mark_as_parsed()

@@ -15,7 +15,8 @@ from ddgan_jax.config import has_points
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
 from ddgan_jax.files.atomic import write_atomically
-from ddgan_jax.files.paths import user_path
+from ddgan_jax.files.paths import run_folder_path, user_path
+from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import drawing, given_image, load, writers
 from ddgan_jax.inference.model import Model
 from ddgan_jax.inference.places import place_of
@@ -80,7 +81,20 @@ def sample_command(
             _write_picture(job, path, columns, finish)
     else:
         writers.write(job, out)
-    print(f"{job.num_images} images of step {model.step} in {shown(out, 300)}")
+    better = _best_step(workdir, step, model)
+    print(f"{job.num_images} images of step {model.step} in {shown(out, 300)}{better}")
+
+
+def _best_step(workdir: str | None, step: int | None, model: Model) -> str:
+    """Return the end of a message: where a run keeps a better step than the newest; "" if not."""
+    # Whoever names a step knows why.
+    if workdir is None or step is not None:
+        return ""
+    best = RunFolder(run_folder_path(workdir)).best
+    steps = best.checkpoint_folders()
+    if not steps or max(steps) == model.step:
+        return ""
+    return f"; the best step so far, {max(steps)}, is a run folder, too: {shown(best.path, 300)}"
 
 
 def make_job(model: Model, seeds: Sequence[int], options: Options) -> writers.Job:
