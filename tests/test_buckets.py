@@ -9,6 +9,7 @@ import pytest
 from etils.epath import backend
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
+from tensorboardX.proto.event_pb2 import SessionLog
 
 from ddgan_jax.cli.training import COMMANDS
 from ddgan_jax.config import base_config
@@ -19,7 +20,10 @@ from ddgan_jax.files import paths
 from ddgan_jax.files.atomic import append_line
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.images import write_png
+from ddgan_jax.training import profile, reporter
 from ddgan_jax.training.reporter import Reporter
+from ddgan_jax.training.writers import tensorboard
+from tests.test_reporter import read_events
 
 pytestmark = pytest.mark.quick
 
@@ -57,7 +61,9 @@ def test_a_run_is_told_into_a_bucket(bucket):
     assert from_json((folder / "config.json").read_text()).to_dict() == config.to_dict()
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines] == [(1, 1), (2, 2), (3, 3.2)]
-    assert sorted(os.listdir(folder)) == ["config.json", "metrics.jsonl", "samples"]
+    names = sorted(os.listdir(folder))
+    assert [n for n in names if "tfevents" not in n] == ["config.json", "metrics.jsonl", "samples"]
+    assert points(folder) == [(1, 1), (2, 2), (3, 3.2)]  # in TensorBoard's files as well
     assert os.listdir(folder / "samples") == ["step_3.png"]
 
 
@@ -73,6 +79,61 @@ def test_a_run_in_a_bucket_goes_on_with_its_own_config(bucket, monkeypatch):
     workdir.workdir = "gs://bucket/runs/none"
     with pytest.raises(UserError, match="gs://bucket/runs/none holds no run to go on with"):
         COMMANDS["train"].config_without_file(workdir)
+
+
+def points(folder) -> list[tuple[int, float]]:
+    """The curve "loss" as TensorBoard shows it: a START hides what older files tell from there."""
+    found = []
+    for event in read_events(folder):
+        if event.session_log.status == SessionLog.START:
+            found = [point for point in found if point[0] < event.step]
+        found += [
+            (event.step, pytest.approx(v.simple_value))
+            for v in event.summary.value
+            if v.tag == "loss"
+        ]
+    return found
+
+
+def test_event_files_in_a_bucket_are_bounded_and_none_is_lost(bucket, monkeypatch):
+    """A new object begins when one is large; together they hold every point once."""
+    monkeypatch.setattr(tensorboard, "LARGEST_OBJECT", 2_000)
+    monkeypatch.setattr(reporter, "SECONDS_BETWEEN_UPLOADS", 0)
+    with Reporter(RUN, steps_done=0, num_steps=90, batch_size=8) as report:
+        for step in range(1, 61):
+            report.metrics(step, {"loss": step / 4})
+    files = sorted((bucket / "runs" / "one").glob("events.*"))
+    assert len(files) > 2 and all(file.stat().st_size < 2_200 for file in files)
+    assert points(bucket / "runs" / "one") == [(step, step / 4) for step in range(1, 61)]
+
+
+def test_lines_wait_for_a_checkpoint_or_for_a_while(bucket, monkeypatch):
+    path, now = bucket / "runs" / "one" / "metrics.jsonl", [100.0]
+    monkeypatch.setattr(reporter.time, "monotonic", lambda: now[0])
+
+    def told() -> int:
+        return path.read_text().count("\n")
+
+    with Reporter(RUN, steps_done=0, num_steps=9, batch_size=8) as report:
+        report.metrics(1, {"loss": 1})
+        assert told() == 1  # at once, so that its place is seen to be right
+        now[0] += reporter.SECONDS_BETWEEN_UPLOADS / 2
+        report.metrics(2, {"loss": 2})
+        assert told() == 1
+        report.flush()  # as before a checkpoint
+        assert told() == 2
+        now[0] += reporter.SECONDS_BETWEEN_UPLOADS
+        report.metrics(3, {"loss": 3})
+        assert told() == 3
+        now[0] += 1
+        report.metrics(4, {"loss": 4})
+    assert told() == 4
+
+
+def test_a_trace_goes_into_a_bucket(bucket):
+    with profile._trace(RUN.profile):
+        pass
+    assert list((bucket / "runs" / "one" / "profile").rglob("*.xplane.pb"))
 
 
 def test_lines_are_added_to_an_object(bucket):

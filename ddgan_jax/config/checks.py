@@ -85,7 +85,7 @@ def _learning_rate_rules(optimizer: ConfigDict) -> Rules:
 
 
 def _writer_rules(writers: str) -> Rules:
-    wanted = writers.split(",") if writers else []
+    wanted = [name.strip() for name in writers.split(",")] if writers else []
     for name in wanted:
         yield (
             name not in WRITERS,

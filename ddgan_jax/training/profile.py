@@ -1,6 +1,8 @@
 """Trace some steps of a run with JAX's profiler, for `ddgan train --profile`."""
 
 import contextlib
+import os
+import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -32,7 +34,7 @@ class Profile(AbstractContextManager):
         self._folder, self._say = folder, say
         self._begin, self._num_steps = first + SKIPPED, num_steps
         self._trace = contextlib.ExitStack()
-        self._is_on = False
+        self._is_on = self._is_done = False
 
     def after(self, step: int, metrics: Metrics) -> None:
         """Begin or end the trace if it is time. metrics: of `step`, on the devices."""
@@ -50,14 +52,18 @@ class Profile(AbstractContextManager):
         """End a trace that is going on; leaving the context does the same."""
         if self._is_on:
             self._end(f"the steps from {self._begin + 1} on")
+        elif self._num_steps and not self._is_done:
+            self._say("no trace: the run ended before the third step of this process")
 
     __exit__ = close
 
     def _end(self, steps: str) -> None:
-        self._is_on = False
+        self._is_on, self._is_done = False, True
         self._trace.close()
-        path = self._folder.profile
-        self._say(f"trace of {steps}: {path}; to look at it: pip install xprof; xprof {path}")
+        path = shlex.quote(os.fspath(self._folder.profile))
+        self._say(
+            f"trace of {steps}: {path}; to see it: pip install xprof; xprof server --logdir={path}"
+        )
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Writer(Protocol):
 
 def names(text: str) -> list[str]:
     """Return the names of writers in a value of log.writers, such as "tensorboard,wandb"."""
-    return text.split(",") if text else []
+    return [name.strip() for name in text.split(",")] if text else []
 
 
 def check_packages(wanted: Sequence[str]) -> None:
