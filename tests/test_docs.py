@@ -80,7 +80,8 @@ def command_lines(text: str) -> Iterator[tuple[str, bool]]:
     for code in blocks(text, "sh", "bash", "console", ""):
         for line in code.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|\|\||[;|]", line.strip().removeprefix("$ ")):
-                if part.strip().startswith(("ddgan ", "python -m ddgan_jax ")):
+                # "ddgan train: .." is a message, shown as output.
+                if re.match(r"\s*(ddgan|python -m ddgan_jax) (?!\w+( \w+)?: )", part):
                     yield part.strip(), not re.search(r"\.\.\.|=[A-Z_]+(\W|$)", part)
     for code in re.findall(r"`(ddgan [^`]*)`", _FENCE.sub("", text)):
         yield " ".join(code.split()), False
