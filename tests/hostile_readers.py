@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import math
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,14 +22,15 @@ from ddgan_jax.data import array_files, image_folders, image_layouts, prepared
 from ddgan_jax.data.prepare import archives
 from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.evaluation import classifier, given
-from ddgan_jax.files import run_folder
+from ddgan_jax.files import run_folder, run_records
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import export, given_image, load, weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
-from ddgan_jax.metrics import statistics
+from ddgan_jax.metrics import published, statistics
 from ddgan_jax.models.classifier import init_params
 from ddgan_jax.randomness import run_key
+from ddgan_jax.training.averages import Averages
 from ddgan_jax.training.loop import train
 from ddgan_jax.viz import charts, report_data, report_page, tradeoff
 from tests import hostile
@@ -102,6 +104,14 @@ def _arrays(folder: Path) -> Iterator[Reader]:
     made = statistics.add(statistics.empty(3), features)
     statistics.save(path, made, statistics.Provenance("a", "b", "c", "d", "pixels"), features)
     yield Reader("statistics", path, lambda p=path: statistics.load(p), ZIP)
+    path = folder / "published.npz"
+    np.savez_compressed(path, mu=np.zeros(3), sigma=np.eye(3))
+
+    def read_published(path: Path = path) -> None:
+        with mock.patch.object(published, "DIMENSION", 3):
+            published.load(path, "tf1")
+
+    yield Reader("published statistics", path, read_published, ZIP)
     path = folder / "classifier.npz"
     params = jax.device_get(init_params(run_key(0), (8, 8, 1), 3))
     about = {"format": classifier.FORMAT, "weights_sha256": classifier.sha256(params)}
@@ -193,6 +203,17 @@ def _runs(folder: Path) -> Iterator[Reader]:
     def resume() -> None:
         RunFolder.at(run).drop_metrics_from(2, **silent)
 
+    kept = RunFolder.at(run)
+    kept.write_interval(run_records.Interval(0, 2, {"g_loss": ("3/4", 2), "r1": ("1/8", 1)}))
+    kept.write_trackers({"wandb": "a1b2", "mlflow": "c3"})
+
+    def interval() -> None:
+        if found := kept.read_interval(2, **silent):
+            assert all(math.isfinite(x) for x in Averages.stored(found).means().values())
+
+    yield Reader("interval", run / run_folder.INTERVAL, interval, JSON)
+    trackers = run / run_folder.TRACKERS
+    yield Reader("trackers", trackers, lambda: kept.read_trackers(**silent), JSON)
     yield Reader("metrics at a resume", run / run_folder.METRICS, resume, LINES)
     stored = run / run_folder.CONFIG
     yield Reader("--config=FILE.json", stored, lambda: files.load_config(str(stored)), JSON)

@@ -55,6 +55,7 @@ def no_report(line: str) -> None:
 def test_the_names_of_a_run_folders_files_stand_in_one_module():
     """Other modules may name them to people, in docstrings, but never build a path of them."""
     own = {"metrics.jsonl", "machine.jsonl", "origin.json", "evaluations", "jax_cache"}
+    own |= {"interval.json", "trackers.json"}
     package = Path(run_folder.__file__).parents[1]
     found = {
         (str(path.relative_to(package)), node.value)
