@@ -28,6 +28,8 @@ TEXTS = [
 ]
 
 _FENCE = re.compile(r"^( *)```(\w*).*?\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
+# "ddgan train: .." is a message.
+_COMMAND = re.compile(r"(ddgan|python -m ddgan_jax)\s(?!\w+(\s\w+)?: )")
 _LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|href)=\"([^\"]+)\"")
 
 
@@ -80,11 +82,11 @@ def command_lines(text: str) -> Iterator[tuple[str, bool]]:
     for code in blocks(text, "sh", "bash", "console", ""):
         for line in code.replace("\\\n", " ").splitlines():
             for part in re.split(r"&&|\|\||[;|]", line.strip().removeprefix("$ ")):
-                # "ddgan train: .." is a message, shown as output.
-                if re.match(r"\s*(ddgan|python -m ddgan_jax) (?!\w+( \w+)?: )", part):
+                if _COMMAND.match(part.strip()):
                     yield part.strip(), not re.search(r"\.\.\.|=[A-Z_]+(\W|$)", part)
-    for code in re.findall(r"`(ddgan [^`]*)`", _FENCE.sub("", text)):
-        yield " ".join(code.split()), False
+    for code in re.findall(r"`([^`]*)`", _FENCE.sub("", text)):
+        if _COMMAND.match(code):
+            yield " ".join(code.split()), False
 
 
 def parts_of(line: str) -> tuple[list[Command], list[str]]:
