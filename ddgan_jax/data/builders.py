@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import msgspec
 import numpy as np
 import tensorflow_datasets as tfds
 
+from ddgan_jax import progress
 from ddgan_jax.data import catalog, decode, prepared
 from ddgan_jax.data.datasets import FILE
 from ddgan_jax.data.prepared import Metadata
@@ -136,12 +136,14 @@ def write(builder: tfds.core.DatasetBuilder) -> Path:
     Raises UserError if the folder cannot be written, or if something else is in the set's place.
     """
     folder = Path(builder.data_dir)
-    # In a log file, every step of a progress bar would be a line.
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
+    # In a log file, every step of TFDS's bars would be a line, and a terminal has a line of ours.
+    tfds.disable_progress_bar()
     try:
         # TFDS announces a download, of which there is none.
-        with contextlib.redirect_stdout(io.StringIO()):
+        with (
+            progress.phase(f"writing the set {builder.name}"),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             builder.download_and_prepare()
     # A fault of the input is not a fault of the folder, and has its message already.
     except UserError:
