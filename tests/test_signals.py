@@ -26,8 +26,15 @@ CODES = {
     signal.SIGHUP: RUN_AGAIN,
     signal.SIGUSR1: RUN_AGAIN,
 }
-INSTANTS = 15  # evenly in time up to the first step, and five after steps
-STEPS = (1, 3, 5, 7, 10)
+# Instants evenly in time up to the first step, of which the imports are the first half; and after
+# steps, of which the fourth and the eighth write a checkpoint. One thread handles all signals, and
+# what it does depends on the place of the program, or on the signal, alone. So they take turns:
+# each comes once in every quarter of the time, and twice after a step, never at the same places.
+INSTANTS = [
+    *(("second", i / 16) for i in range(16)),
+    *(("step", s) for s in (1, 2, 3, 4, 5, 7, 8, 10)),
+]
+CASES = [(list(CODES)[(i + i // 4) % 4], *instant) for i, instant in enumerate(INSTANTS)]
 # Says on its standard error when it begins to listen, then is `ddgan`.
 PROGRAM = """
 import os, sys
@@ -102,34 +109,33 @@ def seconds_to_the_first_step(tmp_path_factory, environment) -> float:
     return seconds
 
 
-@pytest.mark.parametrize("number", CODES, ids=lambda number: number.name)
-def test_no_signal_is_lost(number, tmp_path, environment, seconds_to_the_first_step):
-    """At 20 instants up to the tenth step: the documented code, no traceback, nothing lost.
+@pytest.mark.parametrize(("number", "unit", "moment"), CASES)
+def test_no_signal_is_lost(number, unit, moment, tmp_path, environment, seconds_to_the_first_step):
+    """At an instant up to the tenth step: the documented code, no traceback, nothing lost.
 
-    Where training had begun, the checkpoint of the last step done is there and whole.
+    Where training had begun, the checkpoint of the last step done is there and whole, and it is the
+    step that the message has named.
     """
     name = "Ctrl-C" if number == signal.SIGINT else number.name
     ended = "interrupted" if number == signal.SIGINT else f"ended by {name}"
-    moments = [("seconds", seconds_to_the_first_step * i / INSTANTS) for i in range(INSTANTS)]
-    for place, (unit, moment) in enumerate([*moments, *(("step", step) for step in STEPS)]):
-        workdir = tmp_path / str(place)
-        process = start(workdir, environment)
-        if unit == "seconds":
-            time.sleep(0.05 + moment)
-        else:
-            wait_for_step(workdir, moment, process)
-        process.send_signal(number)
-        out, error = process.communicate(timeout=120)
-        assert process.returncode == CODES[number], error
-        if stopped := re.search(r"stopped at step (\d+), checkpoint saved", out):
-            assert f"ddgan train: {name} noticed: finishing this step" in error
-            step = int(stopped[1])
-            assert list_steps(workdir / "checkpoints")[-1] == step == step_of(workdir)
-            assert load_ema(workdir / "checkpoints", report=pytest.fail)[0] == step
-        else:
-            assert unit == "seconds" and f"{ended}; " in error.splitlines()[-1], error
-        assert "Traceback" not in error and "Exception" not in error
-        assert not list(workdir.rglob(".unfinished*"))
+    workdir = tmp_path / "run"
+    process = start(workdir, environment)
+    if unit == "second":
+        time.sleep(0.05 + moment * seconds_to_the_first_step)
+    else:
+        wait_for_step(workdir, moment, process)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == CODES[number], error
+    if stopped := re.search(r"stopped at step (\d+), checkpoint saved", out):
+        step = int(stopped[1])
+        assert f"ddgan train: {name} noticed: finishing step {step}, then a checkpoint" in error
+        assert list_steps(workdir / "checkpoints")[-1] == step == step_of(workdir)
+        assert load_ema(workdir / "checkpoints", report=pytest.fail)[0] == step
+    else:
+        assert unit == "second" and f"{ended}; " in error.splitlines()[-1], error
+    assert "Traceback" not in error and "Exception" not in error
+    assert not list(workdir.rglob(".unfinished*"))
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path, environment):
@@ -162,7 +168,10 @@ def test_what_nohup_ignores_stays_ignored(tmp_path, environment):
 
 
 def test_a_terminal_that_goes_away_costs_nothing(tmp_path, environment):
-    """Closing the window: SIGHUP, and a terminal to which nothing can be written any more."""
+    """Closing the window: SIGHUP, and a terminal to which nothing can be written any more.
+
+    Until then the terminal shows each phase, in lines that leave its last column empty.
+    """
     workdir = tmp_path / "run"
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -176,11 +185,18 @@ def test_a_terminal_that_goes_away_costs_nothing(tmp_path, environment):
         start_new_session=True,
     )
     os.close(theirs)
-    while step_of(workdir) < 5:
+    written = b""
+    while step_of(workdir) < 5 or b" left" not in written:
         assert process.poll() is None
         assert select.select([ours], [], [], 60)[0], "no sign of progress"
-        os.read(ours, 65536)
+        written += os.read(ours, 65536)
     os.close(ours)
+    lines = re.findall(r"[^\r\n]+", written.decode())
+    phases = ("starting ", "reading data ", "making the networks ", "compiling step ", "0%  ")
+    places = [next(i for i, line in enumerate(lines) if line.startswith(p)) for p in phases]
+    assert places == sorted(places)
+    assert all(len(line) < 80 for line in lines if line.startswith(phases))
+    assert all(part in lines[-1] for part in ("img/s", " left", "d_loss ", "g_loss "))
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=120) == RUN_AGAIN
     assert list_steps(workdir / "checkpoints")[-1] == step_of(workdir) >= 5
