@@ -337,7 +337,7 @@ def test_few_images_need_permission(on_disk, model, capsys):
     argv = ["evaluate", f"--workdir={on_disk}", "--features=pixels", "--metrics=frechet"]
     line = mistake(capsys, *argv, "--num=49999")
     assert "published numbers of frechet are of 50,000 images, there are 49,999" in line
-    assert "--allow_small" in line
+    assert "--allow-small" in line
 
 
 def test_statistics_of_something_else_are_refused(on_disk, model, capsys):

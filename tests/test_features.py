@@ -140,7 +140,7 @@ def test_missing_inception_says_where_it_is_published(tmp_path, monkeypatch):
     with pytest.raises(UserError) as error:
         features.open_network("inception", lambda: None, report=silent)
     assert str(tmp_path / "ddgan_jax" / "inception.npz") in str(error.value)
-    assert interop.PUBLISHED_URL in str(error.value)
+    assert interop.INCEPTION_URL in str(error.value)
     assert str(error.value).endswith("ddgan import inception --from=FILE")
 
 

@@ -334,7 +334,7 @@ def test_missing_file(tmp_path):
         with pytest.raises(UserError) as caught:
             function(tmp_path / "weights.npz")
         assert str(tmp_path / "weights.npz") in str(caught.value)
-        assert interop.PUBLISHED_URL in str(caught.value)
+        assert interop.INCEPTION_URL in str(caught.value)
         assert str(caught.value).endswith("run: ddgan import inception --from=FILE")
 
 

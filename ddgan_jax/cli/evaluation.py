@@ -25,6 +25,9 @@ from ddgan_jax.metrics import names
 if TYPE_CHECKING:
     from etils import epath
 
+    from ddgan_jax.data import Dataset
+    from ddgan_jax.evaluation.features import FeatureNetwork
+
 
 def _evaluate(values: flags.FlagValues) -> None:
     compiler.keep_programs()
@@ -38,12 +41,13 @@ def _evaluate(values: flags.FlagValues) -> None:
         values.export,
         values.images,
         Options(
-            metrics=values.metrics.split(",") if values.metrics else _all_metrics(values.features),
+            metrics=values.metrics.split(",") if values.metrics else [],
             features=values.features,
             protocol=values.protocol,
             inception=values.inception,
             num=values.num or 0,
             reference=values.reference,
+            against=values.against,
             dataset=values.dataset,
             split=values.split,
             data_dir=values.data_dir,
@@ -56,21 +60,44 @@ def _evaluate(values: flags.FlagValues) -> None:
     )
 
 
-def _all_metrics(features: str) -> list[str]:
-    """Return the metrics of these features; modes, which only Stacked MNIST has, must be named."""
-    metrics = names.METRICS.items()
-    return [name for name, metric in metrics if features in metric.features and name != "modes"]
-
-
 def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
     compiler.keep_programs()
     _check_network(values)
-    # Exactly one of the two: a config would silently override the name, or the name the config.
-    if (values.dataset is None) == (values.config is None):
-        raise UserError("name one data set, with --dataset=NAME or with --config=FILE")
+    # Exactly one of them: a config would silently override the name, or the name the config.
+    if sum(name is not None for name in (values.dataset, values.config, values.images)) != 1:
+        raise UserError(
+            "name one data set, with --dataset=NAME or with --config=FILE, or --images=PATH"
+        )
+    from ddgan_jax.evaluation import given, reference
+
+    if values.images is not None:
+        _check_as_given(values)
+        images = given.open_images(values.images)
+        network = _network(values, None)
+        made = reference.write_images(images, values.images, network, out, keep=values.keep)
+    else:
+        dataset, split = _open_set(values)
+        network = _network(values, dataset)
+        made = reference.write(dataset, network, out, split=split, num=values.num, keep=values.keep)
+    print(
+        f"{made.provenance.dataset}: {made.count:,} images, {len(made.features):,} features kept, "
+        f"in {out}"
+    )
+
+
+def _check_as_given(values: flags.FlagValues) -> None:
+    if values.features == "classifier":
+        raise UserError("--features=classifier is trained on a data set, and --images are none")
+    for name in ("split", "num", "image_size", "channels", "data_dir"):
+        if values[name].value:
+            raise UserError(f"--{name} is for a data set: --images are taken as they are")
+
+
+def _open_set(values: flags.FlagValues) -> "tuple[Dataset, str]":
+    """Return the data set that the flags name, and its split."""
     from ddgan_jax import data
     from ddgan_jax.data import selection
-    from ddgan_jax.evaluation import features, reference
+    from ddgan_jax.evaluation import reference
 
     if values.config is not None:
         config = parse_config(values.config, [])
@@ -85,26 +112,24 @@ def _reference(values: flags.FlagValues, out: "epath.Path") -> None:
             image_size=values.image_size,
             channels=values.channels,
         )
-    dataset = data.open_dataset(config)
-    network = features.open_network(
+    return data.open_dataset(config), config.data.split
+
+
+def _network(values: flags.FlagValues, dataset: "Dataset | None") -> "FeatureNetwork":
+    from ddgan_jax.evaluation import features
+
+    def opened() -> "Dataset":
+        # Only a classifier asks for a data set, and it is not made without one.
+        if dataset is None:
+            raise ValueError("there is no data set")
+        return dataset
+
+    return features.open_network(
         values.features,
-        # The set is open already, and only a classifier would ask for it.
-        lambda: dataset,
+        opened,
         protocol=values.protocol,
         inception_file=values.inception,
         report=print,
-    )
-    made = reference.write(
-        dataset,
-        network,
-        out,
-        split=config.data.split,
-        num=values.num,
-        keep=values.keep,
-    )
-    print(
-        f"{made.provenance.dataset}: {made.count:,} images, {len(made.features):,} features kept, "
-        f"in {out}"
     )
 
 
@@ -156,14 +181,16 @@ COMMANDS = {
             "Draw images from a run folder or an export, straight into the feature network, and\n"
             "compare them with those that the model was trained on; or score given images. Prints\n"
             "a table and writes a JSON file in which every number says what it depends on. The\n"
-            "names fid, is and kid are those of Inception features. Without its weights there are\n"
-            "frechet, score and kernel: of --features=classifier, which is trained on the data\n"
-            "set at first use, or of --features=pixels."
+            "names fid, is and kid are those of Inception features, whose weights `ddgan import\n"
+            "inception` brings in once. Without them there are frechet, score and kernel: of\n"
+            "--features=classifier, which is trained on the data set at first use, or of\n"
+            "--features=pixels."
         ),
         flags=(
             WORKDIR,
             EXPORT,
-            Flag("images", "PATH", "instead of a model: folder, .npy or .npz of images"),
+            Flag("images", "PATH", "instead of a model: a folder, .zip, .npy or .npz of images"),
+            Flag("against", "PATH", "real images of the same kinds, instead of a data set", ""),
             Flag(
                 "metrics",
                 "LIST",
@@ -187,7 +214,7 @@ COMMANDS = {
             Flag(
                 "reference",
                 "FILE",
-                "of `ddgan reference`; without it computed from the data set, and kept",
+                "of `ddgan reference`, or published mu and sigma; without it made, and kept",
                 "",
             ),
             Flag(
@@ -209,6 +236,7 @@ COMMANDS = {
             "ddgan evaluate --workdir=runs/cifar10",
             "ddgan evaluate --workdir=runs/digits --features=classifier --num=2000 --allow-small",
             "ddgan evaluate --images=samples.npz --dataset=cifar10 --metrics=fid,prdc",
+            "ddgan evaluate --images=samples/ --against=photos/ --metrics=fid --allow-small",
         ),
         run=_evaluate,
     ),
@@ -216,12 +244,14 @@ COMMANDS = {
         summary="statistics of real images, for `evaluate`",
         description=(
             "Compute the mean and covariance of the features of a data set, with the training\n"
-            "preprocessing and without mirroring, and say in the file what they were made from."
+            "preprocessing and without mirroring, or of --images as they are, and say in the file\n"
+            "what they were made from."
         ),
         flags=(
             Flag("out", "FILE", "the .npz file", required=True),
             Flag("dataset", "NAME", "name of the data set"),
             Flag("config", "NAME[:ARGUMENT]", "instead: the data set of a config"),
+            Flag("images", "PATH", "instead: a folder, .zip, .npy or .npz of images"),
             *_NETWORK_FLAGS,
             Flag("split", "SPLIT", "e.g. train or test; without it train, or that of --config", ""),
             Flag("num", "N", "images, chosen at random; 0: all", 0, "integer"),
@@ -254,8 +284,9 @@ COMMANDS = {
     "import inception": Command(
         summary="bring in the Inception network of the FID",
         description=(
-            "Convert the published weights (pt_inception-2015-12-05-6726825d.pth) to a file that\n"
-            "needs no PyTorch. It takes PyTorch once: pip install 'ddgan-jax[torch]'."
+            "Convert the published weights to a file that this program reads. Fetch them from\n"
+            f"{names.INCEPTION_URL}\n"
+            "(96 MB). Neither PyTorch nor TensorFlow is needed."
         ),
         flags=(
             Flag("from", "FILE", "the published .pth, or an .npz of its state dict", required=True),

@@ -21,6 +21,8 @@ LARGEST_LABEL = 2**31 - 1
 MOST_NAMED = 10
 # How the field's sample files call their arrays: np.savez(file, images, labels).
 _UNNAMED, _UNNAMED_LABELS = "arr_0", "arr_1"
+# Statistics that lie beside the images in the reference files of guided diffusion.
+_STATISTICS = {"mu", "sigma", "mu_s", "sigma_s"}
 
 
 class ImageArrays(NamedTuple):
@@ -136,8 +138,10 @@ def _choose(file: ArrayFile) -> tuple[str, str | None]:
     names = set(file.forms)
     if "images" in names:
         return "images", "labels" if "labels" in names else None
+    if _UNNAMED in names:
+        names -= _STATISTICS
     if len(names) == 1:
-        return next(iter(names)), None
+        return names.pop(), None
     for labels in (_UNNAMED_LABELS, "labels"):
         if names == {_UNNAMED, labels} and _may_be_labels(file, labels):
             return _UNNAMED, labels

@@ -34,11 +34,11 @@ from ddgan_jax.metrics.statistics import SavedStatistics
 class Options(NamedTuple):
     """The request of a user; empty strings and zeros stand for the defaults of the command.
 
-    metrics: Keys of names.METRICS, none for all but modes. features, protocol, inception: As features.open_network takes
-    them. num: The number of images. reference: A file of statistics. against: Real
-    images, as they are. dataset, split, data_dir: Of the real images; without any of these those
-    that the model was trained on. allow_small: Score fewer
-    images than papers do. out: The JSON file.
+    metrics: Keys of names.METRICS, none for all but modes. features, protocol, inception: As
+    features.open_network takes them. num: The number of images. reference: A file of statistics.
+    against: Real images, as they are. dataset, split, data_dir: Of the real images; without any of
+    these those that the model was trained on. allow_small: Score fewer images than papers do. out:
+    The JSON file.
     """
 
     metrics: Sequence[str]

@@ -31,18 +31,18 @@ class Given:
     read: Callable[[], Iterator[np.ndarray]]
 
 
-def open_images(path: str | os.PathLike) -> Given:
-    """Return the images at `path`.
+def open_images(path: str | os.PathLike, what: str = "images") -> Given:
+    """Return the images at `path`. what: how messages call the path.
 
     A folder or a .zip is read as `image_folders` does, all images whatever their class; gray files
     are gray only if all are. Other files are arrays, see `array_files.open_images`: uint8, or float
     in [-1, 1]. Raises UserError, in one line, for whatever cannot be scored.
     """
-    place = Path(paths.user_path(path, "images"))
+    place = Path(paths.user_path(path, what))
     # Of a bucket only files of arrays are read: a folder of images must be local or mounted.
     if paths.is_bucket(path) or (not _is_folder(place) and place.suffix.lower() != ".zip"):
-        return _array(array_files.open_images(path, "images"))
-    return _folder(image_folders.open_folder(path))
+        return _array(array_files.open_images(path, what))
+    return _folder(image_folders.open_folder(path, what))
 
 
 def _is_folder(path: Path) -> bool:

@@ -22,6 +22,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import cache, features
 from ddgan_jax.evaluation.features import FeatureNetwork
 from ddgan_jax.evaluation.gather import Gathered, gather
+from ddgan_jax.evaluation.given import Given
 from ddgan_jax.metrics import statistics
 from ddgan_jax.metrics.statistics import SavedStatistics
 
@@ -34,6 +35,27 @@ def preprocessing(height: int, width: int, channels: int) -> str:
         f"{height} x {width} x {channels}: shorter side shrunk (bilinear, antialiased), "
         "centre crop, not mirrored"
     )
+
+
+AS_GIVEN = ": as given"
+
+
+def as_given(height: int, width: int, channels: int) -> str:
+    """Describe images of this size that somebody gives, and that nothing is done to."""
+    return f"{height} x {width} x {channels}{AS_GIVEN}"
+
+
+def of_images(images: Given, path: str, network: FeatureNetwork, *, keep: int) -> SavedStatistics:
+    """Return the statistics of all images that somebody gives.
+
+    path: Where they lie, for the provenance. keep: Number of feature vectors to keep.
+    """
+    made = features.provenance(network, f"images of {path}", as_given(*images.shape))
+    # Images may come in the order of their classes: the features kept must be of a random part.
+    every = images.count if keep else 0
+    found = gather(images.read(), network, total=images.count, keep=every, title="real images")
+    order = permutation(0, (REFERENCE_ORDER,), every)[:keep] if every else slice(0)
+    return statistics.saved(found.stats, made, found.vectors[order])
 
 
 def of_dataset(
@@ -164,5 +186,14 @@ def write(
     """Write the statistics of a set to `out` and return them: `ddgan reference`."""
     gathered, provenance = of_dataset(dataset, network, split=split, num=num, keep=keep)
     made = statistics.saved(gathered.stats, provenance, gathered.vectors)
+    statistics.write(out, made)
+    return made
+
+
+def write_images(
+    images: Given, path: str, network: FeatureNetwork, out: str | os.PathLike, *, keep: int
+) -> SavedStatistics:
+    """Write the statistics of images that somebody gives to `out` and return them."""
+    made = of_images(images, path, network, keep=keep)
     statistics.write(out, made)
     return made

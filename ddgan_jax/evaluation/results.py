@@ -30,6 +30,7 @@ class Samples(msgspec.Struct):
 
     count: Count | None = None
     images: str = ""
+    size: str = ""
     comparable_with_published_numbers: bool | None = None
 
 
@@ -150,8 +151,9 @@ def table(result: Mapping[str, Any]) -> str:
     lines.append(f"features   {_feature_line(result['features'])}")
     if real := result["reference"]:
         kept = f", {real['features_kept']:,} features kept" if real["features_kept"] else ""
-        lines.append(f"reference  {real['dataset']}: {real['count']:,} images{kept}")
-        lines.append(f"           {real['preprocessing']}")
+        count = "unknown number of" if real["count"] is None else f"{real['count']:,}"
+        lines.append(f"reference  {real['dataset']}: {count} images{kept}")
+        lines.append(f"           {real['preprocessing']}{_resized(result)}")
     if modes := result.get("modes"):
         lines.append(
             f"modes      of 1,000; a perfect sampler's KL is {modes['kl_floor']:.4f}; accuracy of "
@@ -162,9 +164,21 @@ def table(result: Mapping[str, Any]) -> str:
             f"sampling   {sampling['network_evaluations_per_image']} network evaluations an image, "
             f"{sampling['seconds_per_100_images']:.3g} s for 100 images on {sampling['device']}"
         )
-    if not result["samples"]["comparable_with_published_numbers"]:
+    comparable = result["samples"]["comparable_with_published_numbers"]
+    if comparable is None:
+        lines.append("note       comparable with published numbers if they are of this reference")
+    elif not comparable:
         lines.append("note       not comparable with published numbers")
     return "\n".join(lines)
+
+
+def _resized(result: Mapping[str, Any]) -> str:
+    """Return what is done with two sets of images of different sizes that somebody gives."""
+    theirs, _, given = result["reference"]["preprocessing"].partition(":")
+    ours = result["samples"].get("size", theirs)
+    if given != " as given" or ours == theirs:
+        return ""
+    return f", and the samples are {ours}; each is resized to 299 x 299, as in pytorch-fid"
 
 
 def _shown(name: str, value: float) -> str:

@@ -27,20 +27,17 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.interop import pytorch_files, state_dicts
 from ddgan_jax.interop.state_dicts import StateDict
+from ddgan_jax.metrics.names import INCEPTION_URL
 from ddgan_jax.models import parameters
 from ddgan_jax.models.inception import INPUT_SIZE, InceptionV3
 from ddgan_jax.state import Params, PyTree
 
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-PUBLISHED_URL = (
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth"
-)
 # Bytes of a file; the published one has 96 MB.
 LARGEST = 2**30
 # The epsilon of the published batch normalisations.
 EPSILON = 1e-3
-_HOW_TO_CONVERT = f"fetch {PUBLISHED_URL} and run: ddgan import inception --from=FILE"
+_HOW_TO_CONVERT = f"fetch {INCEPTION_URL} and run: ddgan import inception --from=FILE"
 
 
 class InceptionWeights(NamedTuple):
@@ -135,7 +132,7 @@ def convert(
     if not is_npz and expected_sha256 not in (None, source_sha256):
         raise UserError(
             f"{shown(path, 300)} is not the expected file: its SHA-256 is {source_sha256}, not "
-            f"{expected_sha256}; fetch {PUBLISHED_URL} again"
+            f"{expected_sha256}; fetch {INCEPTION_URL} again"
         )
     state_dict = _read_npz(path) if is_npz else _read_pth(path, content)
     # Numbers that are not finite are reported below, in one line and not as a warning.

@@ -16,6 +16,11 @@ from ddgan_jax.errors import UserError, did_you_mean
 FEATURES = ("inception", "classifier", "pixels")
 # The ways to prepare images for Inception.
 PROTOCOLS = ("tf1", "pytorch_fid")
+# Its published weights, converted by pytorch-fid's author from TensorFlow's.
+INCEPTION_URL = (
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth"
+)
 
 # Generated images behind a published number.
 PUBLISHED_COUNT = 50_000
@@ -76,6 +81,12 @@ _OF_OTHER_FEATURES = {"fid": "frechet", "is": "score", "kid": "kernel"}
 HIGHER_IS_BETTER = ("is", "score", "precision", "recall", "density", "coverage", "modes")
 
 
+def of_features(features: str) -> list[str]:
+    """Return the metrics of these features; modes, which only Stacked MNIST has, must be named."""
+    found = METRICS.items()
+    return [name for name, metric in found if features in metric.features and name != "modes"]
+
+
 def check(asked: Sequence[str], features: str) -> None:
     """Refuse metrics that are unknown, or that are not defined for these features.
 
@@ -110,7 +121,10 @@ def check_count(asked: Sequence[str], count: int, *, allow_small: bool) -> None:
         metric = METRICS[name]
         # No flag helps here: the number does not exist for so few images.
         if count < metric.fewest:
-            raise UserError(f"{name} needs at least {metric.fewest:,} images, there are {count:,}")
+            raise UserError(
+                f"{name} needs at least {metric.fewest:,} images, there are {count:,}: draw more, "
+                "or name other metrics, with `metrics`"
+            )
         if count < metric.published_count and not allow_small:
             raise UserError(
                 f"published numbers of {name} are of {metric.published_count:,} images, there are "

@@ -70,7 +70,7 @@ class SavedStatistics:
 
     mu: Float[np.ndarray, " d"]  # float64
     sigma: Float[np.ndarray, "d d"]  # float64, divided by count - 1
-    count: int
+    count: int  # 0: not known, see `published`
     provenance: Provenance
     # float32, of a random part of the set; kept may be 0.
     features: Float[np.ndarray, "kept d"]
@@ -190,12 +190,24 @@ def _problem(found: Mapping[str, np.ndarray]) -> str:
         return f"{shapes} are not of one dimension"
     if len(features) > found["n"]:
         return f"there are {len(features):,} features of {found['n']:,} images"
-    for name in ("mu", "sigma", "features"):
-        if found[name].dtype.kind != "f" or not np.isfinite(found[name]).all():
-            return f"{name} holds what is no finite number"
-        if float(np.abs(found[name]).max(initial=0)) > _LARGEST:
-            return f"{name} is too large for any features"
+    return _number_problem("features", features) or moments_problem(mu, sigma)
+
+
+def moments_problem(mu: np.ndarray, sigma: np.ndarray) -> str:
+    """Return why two arrays of any form are no mean and covariance, "" if they are."""
+    if mu.ndim != 1 or not len(mu) or sigma.shape != (len(mu), len(mu)):
+        return f"mu {mu.shape}, sigma {sigma.shape} are not of one dimension"
+    if problem := _number_problem("mu", mu) or _number_problem("sigma", sigma):
+        return problem
     return _covariance_problem(np.asarray(mu, np.float64), np.asarray(sigma, np.float64))
+
+
+def _number_problem(name: str, values: np.ndarray) -> str:
+    if values.dtype.kind != "f" or not np.isfinite(values).all():
+        return f"{name} holds what is no finite number"
+    if float(np.abs(values).max(initial=0)) > _LARGEST:
+        return f"{name} is too large for any features"
+    return ""
 
 
 def _covariance_problem(mu: np.ndarray, sigma: np.ndarray) -> str:
