@@ -28,7 +28,7 @@ def declared(argument: str, names: Collection[str]) -> str:
 
     def name(match: re.Match[str]) -> str:
         typed = match[0].replace("-", "_")
-        other = _OTHER_SPELLINGS.get(typed)
+        other = _OTHER_SPELLINGS.get(typed, typed)
         return other if other in names and typed not in names else typed
 
     return _NAME.sub(name, argument)
