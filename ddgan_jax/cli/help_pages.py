@@ -67,8 +67,7 @@ def group_page(first: str) -> str:
 
 def help_page(name: str, command: Command) -> str:
     """Return the page that `ddgan NAME --help` prints."""
-    all_flags = flags_of(command)
-    required = [_spelled(flag) for flag in all_flags if flag.required]
+    required = [_spelled(flag) for flag in flags_of(command) if flag.required]
     usage = " ".join(["ddgan", name, command.words or " ".join([*required, "[--flag=value ...]"])])
     lines = [
         *paragraphs(command.description),
@@ -76,8 +75,7 @@ def help_page(name: str, command: Command) -> str:
         *_wrap(f"Usage: {usage}", hanging="    "),
         "",
     ]
-    if all_flags:
-        rows = [(_spelled(flag), flag.help + _remark(flag)) for flag in all_flags]
+    if rows := flag_rows(command):
         lines += ["Flags:", *table(rows), ""]
     return "\n".join([*lines, "Examples:", *(ln for e in command.examples for ln in _example(e))])
 
@@ -88,6 +86,11 @@ def flags_of(command: Command) -> tuple[Flag, ...]:
         return command.flags
     file, field = CONFIG_FLAGS
     return (file._replace(required=not command.config_without_file), field, *command.flags)
+
+
+def flag_rows(command: Command) -> list[tuple[str, str]]:
+    """Return each flag of a command as it is typed, and its meaning, range and default."""
+    return [(_spelled(flag), flag.help + _remark(flag)) for flag in flags_of(command)]
 
 
 def paragraphs(text: str) -> list[str]:
