@@ -16,12 +16,13 @@ import msgspec
 from markupsafe import Markup
 
 import ddgan_jax
+from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.files import leaves
 from ddgan_jax.errors import printable
 from ddgan_jax.evaluation.results import Result
 from ddgan_jax.files.run_folder import SPEED, MetricsLine, Start
 from ddgan_jax.progress import duration
-from ddgan_jax.viz import charts
+from ddgan_jax.viz import charts, words
 from ddgan_jax.viz.axis_numbers import number
 from ddgan_jax.viz.report_data import Run, training_seconds
 from ddgan_jax.viz.report_grids import Grid, evenly, read_grids
@@ -95,17 +96,18 @@ def environment() -> jinja2.Environment:
 def render(run: Run) -> str:
     """Return the page, HTML without scripts and without anything to load, for light and dark."""
     grids = list(run.grids.items())
-    method = "DDGAN" if run.config.objective.joint else "SIDDM"
     return (
         environment()
         .get_template("report.html.j2")
         .render(
-            title=f"{method} on {run.config.data.name or 'unnamed data'}",
+            title=f"{words.method(run.config)} on {run.config.data.name or 'unnamed data'}",
             name=run.name,
             status=_status(run),
             facts=list(_facts(run)),
             newest=Grid.read(*grids[-1], PIXELS_NEWEST) if grids else None,
             evaluations=[_evaluation(*item) for item in run.evaluations.items()],
+            shown=_shown(run.config),
+            steps=_steps(run.config),
             samples=read_grids(run.grids, MOST_GRIDS, PIXELS_EARLIER),
             trajectories=read_grids(run.trajectories, MOST_TRAJECTORIES, PIXELS_EARLIER),
             curves=_curves(run.lines),
@@ -150,6 +152,23 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
     if run.starts:
         yield "machine", _machine(run.starts[-1])
     yield "seed", str(c.train.seed)
+
+
+def _shown(config: ConfigDict) -> str:
+    """Return which images a grid shows, as `drawing.overview` chooses them."""
+    count, classes = config.log.num_samples, config.data.num_classes
+    if not classes:
+        return f"Seeds 0 to {count - 1}, row by row"
+    classes = min(classes, count)
+    seeds = count // classes
+    each = "seed 0" if seeds == 1 else f"the seeds 0 to {seeds - 1}"
+    return f"Classes 0 to {classes - 1} in turn, each with {each}, row by row"
+
+
+def _steps(config: ConfigDict) -> str:
+    """Return the columns of a picture of denoising steps."""
+    steps = config.sampling.num_steps or config.diffusion.num_timesteps
+    return ", ".join(words.subscripted(f"from x_{t}") for t in range(steps, 0, -1))
 
 
 def _start(start: Start) -> Sequence[str]:

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.inference.model import Model
+if TYPE_CHECKING:
+    # A report is made without JAX.
+    from ddgan_jax.inference.model import Model
 
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _PARAMETERS = {"ema": "averaged parameters", "raw": "parameters without averaging"}
@@ -16,7 +19,7 @@ def method(config: ConfigDict) -> str:
     return "DDGAN" if config.objective.joint else "SIDDM"
 
 
-def of_model(model: Model) -> str:
+def of_model(model: "Model") -> str:
     """Return what a figure is drawn with: method, data, train step, parameters, steps."""
     steps = f"{model.num_steps} denoising step{'s' * (model.num_steps != 1)}"
     data = model.config.data.name or "unnamed data"
