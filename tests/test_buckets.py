@@ -1,8 +1,12 @@
-"""Run folders in object storage: a local folder stands in for the bucket behind gs://."""
+"""Run folders and data sets in object storage: a local folder stands in for the bucket."""
 
+import http.server
 import json
 import os
+import re
+import threading
 import types
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -15,6 +19,8 @@ from ddgan_jax.cli.training import COMMANDS
 from ddgan_jax.config import base_config
 from ddgan_jax.config.files import from_json, load_config, to_json
 from ddgan_jax.config.run_config import check_same_run, write_config
+from ddgan_jax.data import builders, fingerprint, open_dataset
+from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import UserError
 from ddgan_jax.files import paths
 from ddgan_jax.files.atomic import append_line
@@ -147,6 +153,92 @@ def test_samples_go_into_a_bucket(bucket):
         write_png(f"gs://bucket/{name}", np.zeros((4, 4, 3), np.uint8))
         assert (bucket / name).read_bytes().startswith(b"\x89PNG")
     assert sorted(os.listdir(bucket / "samples")) == ["0.png", "1.png"]
+
+
+class Objects(http.server.BaseHTTPRequestHandler):
+    """Answers requests for (parts of) objects as Google's storage does, from a local folder.
+
+    ArrayRecord's reader has a client of its own, which knows nothing of the file systems above.
+    """
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+        bucket, name = re.fullmatch(r"/storage/v1/b/([^/]+)/o/(.+)", path).groups()
+        file = self.server.root / bucket / name
+        if not file.is_file():
+            return self.send_error(404)
+        content = file.read_bytes()
+        first, last = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers["Range"]).groups()
+        start = int(first) if first else len(content) - int(last)
+        part = content[start : int(last) + 1 if first and last else len(content)]
+        self.send_response(206)
+        end = start + len(part) - 1
+        self.send_header("Content-Range", f"bytes {start}-{end}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def objects(bucket, monkeypatch):
+    """The folder of gs://bucket, which is also served over HTTP; gcsfs need not be there."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Objects) as server:
+        server.root = bucket.parent
+        # The reader breaks off what it has asked for too much of.
+        server.handle_error = lambda *_: None
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        monkeypatch.setenv(
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT", f"http://127.0.0.1:{server.server_port}"
+        )
+        monkeypatch.setitem(paths.BUCKETS, "gs", ("fsspec",))
+        yield bucket
+        server.shutdown()
+        thread.join()
+
+
+def test_a_data_set_in_a_bucket_is_the_same_set(objects):
+    local = builders.write_digits(objects / "sets").parents[1]
+
+    def opened(where, **fields):
+        config = base_config()
+        config.data.update(dir=str(where), name="digits", image_size=8, channels=1, max_examples=9)
+        config.data.update(fields)
+        return open_dataset(config)
+
+    for limit in (0, 4096):  # read when asked for, and at once
+        there = opened("gs://bucket/sets", memory_limit_mib=limit)
+        here = opened(local, memory_limit_mib=limit)
+        assert there.info == here.info and fingerprint(there) == fingerprint(here)
+        for found, expected in zip(
+            *(d.read(np.array([8, 3, 3])) for d in (there, here)), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(dir="gs://bucket/sets", name="mine"), "neither prepared in gs://bucket/sets nor"),
+        (
+            dict(dir="gs://bucket/sets", name="folder", path="/x"),
+            "sets are written to local folders",
+        ),
+        (dict(dir="s3://bucket/sets", name="digits"), "from gs://: copy or mount s3://bucket/sets"),
+    ],
+)
+def test_what_a_bucket_cannot_do_is_said_in_one_line(objects, fields, message):
+    config = base_config()
+    config.data.update(fields)
+    with pytest.raises(UserError, match=message):
+        open_dataset(config)
+    with pytest.raises(UserError, match="written to local folders|copy or mount"):
+        prepare("digits", data_dir=config.data.dir)
 
 
 def test_buckets_have_no_lock(bucket):

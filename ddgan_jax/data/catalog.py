@@ -9,11 +9,15 @@ from typing import Any, cast
 
 import msgspec
 import tensorflow_datasets as tfds
+from etils import epath
+from ml_collections import ConfigDict
 
 from ddgan_jax.data import mixture, prepared, published
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign, paths
 
+# A folder, or one in a bucket.
+Place = Path | epath.Path
 # Names that TFDS does not have.
 OWN = ("digits", "folder", "stacked_mnist", *mixture.SETS)
 # The groups are the set, its configuration and its version.
@@ -27,24 +31,50 @@ class _Common(msgspec.Struct):
     default_config_name: str = ""
 
 
-def resolve_data_dir(data_dir: str | os.PathLike[str]) -> Path:
+def resolve_data_dir(data_dir: str | os.PathLike[str], *, to_write: bool = False) -> Place:
     """Return the folder of prepared sets: `data_dir`, else $TFDS_DATA_DIR, else TFDS's default.
 
-    Raises UserError for a path that cannot be one, and for a URL such as gs://..., from which
-    ArrayRecord files cannot be read.
+    It may be a bucket, gs://..., unless it is `to_write`: sets are written to local folders. Raises
+    UserError for a path that cannot be one, and for other URLs.
     """
+    chosen, what = _named(data_dir, to_write)
+    place = paths.user_path(chosen, what)
+    return place if paths.is_bucket(chosen) else Path(place)
+
+
+def _named(data_dir: str | os.PathLike[str], to_write: bool) -> tuple[str, str]:
+    """Return the text that names the folder of prepared sets, and the parameter that holds it."""
     # The same order of places as TFDS has, so that its own programs find the same sets.
     given = os.fspath(data_dir)
     what = "data_dir" if given else "TFDS_DATA_DIR"
     chosen = given or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if paths.is_bucket(chosen):
+    if not paths.is_bucket(chosen):
+        return chosen, what
+    # The reader of ArrayRecord files opens objects of Google's storage alone.
+    if not chosen.startswith("gs://"):
         raise UserError(
-            f"sets are read from local or mounted folders: copy or mount {shown(chosen)}"
+            "sets are read from local or mounted folders and from gs://: copy or mount "
+            f"{shown(chosen)}"
         )
-    return Path(paths.user_path(chosen, what))
+    if to_write:
+        raise UserError(
+            "sets are written to local folders: prepare the set in one, and copy its folder to "
+            f"{shown(chosen)}"
+        )
+    return chosen, what
 
 
-def find_prepared(name: str, data_dir: Path) -> tfds.core.DatasetBuilder | None:
+def check_places(data: ConfigDict) -> None:
+    """Raise UserError if `data.dir` or `data.path` cannot name a place; nothing is opened."""
+    chosen, what = _named(data.dir, to_write=data.name == "folder")
+    # The package that opens a bucket is needed on the machines that train alone.
+    if not paths.is_bucket(chosen):
+        paths.user_path(chosen, what)
+    if data.name == "folder" and not data.path:
+        raise UserError("data.name='folder' needs data.path, the folder of images")
+
+
+def find_prepared(name: str, data_dir: Place) -> tfds.core.DatasetBuilder | None:
     """Return a reader of the newest version of a set in the folder, None if there is none.
 
     The code that wrote the set is not needed. Raises UserError for a damaged set, see `prepared`.
@@ -61,7 +91,7 @@ def features_of(builder: tfds.core.DatasetBuilder) -> tfds.features.FeaturesDict
     return features
 
 
-def find_folder(name: str, data_dir: Path) -> Path | None:
+def find_folder(name: str, data_dir: Place) -> Place | None:
     """Return the folder of the newest version of a prepared set, None if there is none."""
     if not (parts := NAME.fullmatch(name)):
         return None
@@ -75,25 +105,25 @@ def find_folder(name: str, data_dir: Path) -> Path | None:
                 return None
             config = foreign.read_json(common, _Common).default_config_name
         if config:
-            folder = Path(foreign.member(folder, config))
+            folder = foreign.member(folder, config)
         there = [v for v in _versions(folder) if version in (None, v.name)]
         return there[-1] if there else None
 
 
-def _versions(folder: Path) -> list[Path]:
+def _versions(folder: Place) -> list[epath.Path]:
     """Return the folders of a set's versions, whole or damaged, the newest last."""
     # Damaged versions are listed too: that the newest one is damaged must be said, and not hidden
     # by an older one.
     there = [
         path
-        for path in map(Path, paths.entries(folder))
+        for path in paths.entries(folder)
         if _VERSION.fullmatch(path.name)
         and any((path / name).exists() for name in (prepared.FEATURES, prepared.INFO))
     ]
     return sorted(there, key=lambda path: tuple(map(int, path.name.split("."))))
 
 
-def tfds_builder(name: str, data_dir: Path) -> tfds.core.DatasetBuilder:
+def tfds_builder(name: str, data_dir: Place) -> tfds.core.DatasetBuilder:
     """Return TFDS's own builder of a set, for writing ArrayRecord.
 
     Raises UserError if TFDS does not know the name, configuration or version, ImportError if the
@@ -151,7 +181,7 @@ def how_to_prepare(name: str, data_dir: str = "") -> str:
     return f'run `pip install "ddgan-jax[tf]"`, then `{command}`'
 
 
-def _unknown(name: str, data_dir: Path) -> str:
+def _unknown(name: str, data_dir: Place) -> str:
     stem = name.split(":")[0].split("/")[0]
     # Near names may be configurations of the same set, sets of TFDS, or sets in the folder.
     known = list(tfds.list_builders(with_community_datasets=False))

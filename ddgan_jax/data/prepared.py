@@ -15,9 +15,10 @@ import tensorflow_datasets as tfds
 from array_record.python import (
     array_record_module,  # pyright: ignore[reportAttributeAccessIssue]  # a compiled module
 )
+from etils import epath
 
 from ddgan_jax.errors import UserError, shown
-from ddgan_jax.files import foreign
+from ddgan_jax.files import foreign, paths
 
 WHAT = "prepared TFDS set"
 INFO, FEATURES, METADATA = "dataset_info.json", "features.json", "metadata.json"
@@ -78,7 +79,7 @@ class Metadata(msgspec.Struct, omit_defaults=True):
     median_side: _Side = 0
 
 
-def is_prepared(folder: Path) -> bool:
+def is_prepared(folder: Path | epath.Path) -> bool:
     """Return whether a set lies in this very folder, .../name/version.
 
     Raises UserError if the folder may not be read.
@@ -87,7 +88,7 @@ def is_prepared(folder: Path) -> bool:
         return (folder / INFO).is_file()
 
 
-def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
+def open_prepared(folder: Path | epath.Path) -> tfds.core.DatasetBuilder:
     """Return TFDS's reader of the set in a folder, .../name/version.
 
     Raises UserError if the set is damaged, or has features that no set of images needs.
@@ -108,12 +109,12 @@ def open_prepared(folder: Path) -> tfds.core.DatasetBuilder:
 
 def metadata(folder: str | os.PathLike) -> Metadata:
     """Return the facts that were stored with a set. Raises UserError if they are damaged."""
-    path = Path(folder) / METADATA
+    path = epath.Path(folder) / METADATA
     with foreign.reading(path, WHAT):
         return foreign.read_json(path, Metadata) if path.is_file() else Metadata()
 
 
-def check_shards(folder: Path, shards: list[Any]) -> None:
+def check_shards(folder: Path | epath.Path, shards: list[Any]) -> None:
     """Raise UserError unless every shard, a TFDS file instruction, is whole and of its length."""
     for shard in shards:
         path = foreign.member(folder, os.path.basename(shard.filename))
@@ -132,13 +133,16 @@ def check_shards(folder: Path, shards: list[Any]) -> None:
             )
 
 
-def _check_files(folder: Path) -> None:
+def _check_files(folder: Path | epath.Path) -> None:
+    # A bucket holds nothing but objects, and each look at one is a request.
+    if paths.is_bucket(folder):
+        return
     for path in sorted(folder.iterdir()):
         if not path.is_file() and not path.is_dir():
             raise UserError(f"{shown(path, 300)}, in a {WHAT}, is no regular file")
 
 
-def _check_info(folder: Path, info: _Info) -> None:
+def _check_info(folder: Path | epath.Path, info: _Info) -> None:
     names = [info.name, info.file_format, *(split.name for split in info.splits)]
     for name in names:
         if not _NAME.fullmatch(name):
@@ -154,7 +158,7 @@ def _check_info(folder: Path, info: _Info) -> None:
         raise UserError(f"{shown(folder / INFO, 300)} has {shards:,} shards")
 
 
-def _check_features(folder: Path, feature: dict[str, Any]) -> None:
+def _check_features(folder: Path | epath.Path, feature: dict[str, Any]) -> None:
     """Raise UserError unless a feature, and all in it, are TFDS's own and have plain names."""
     path = shown(folder / FEATURES, 300)
     allowed = {*_FEATURES.values(), "pythonClassName", "description", "valueRange"}

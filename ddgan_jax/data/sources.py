@@ -7,6 +7,7 @@ from typing import IO, Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from etils import epath
 from ml_collections import ConfigDict
 
 from ddgan_jax.data import builders, catalog, folder_sets, mixture, prepared, selection
@@ -102,13 +103,12 @@ def _find(data: ConfigDict) -> tuple[tfds.core.DatasetBuilder, IO | None]:
 
     `digits` and `folder` are written first if they are not there.
     """
+    catalog.check_places(data)
     data_dir = catalog.resolve_data_dir(data.dir)
-    if data.name == "digits":
+    if data.name == "digits" and isinstance(data_dir, Path):
         return prepared.open_prepared(builders.write_digits(data_dir)), None
     if data.name == "folder":
-        if not data.path:
-            raise UserError("data.name = folder needs data.path: the folder of images")
-        copy = folder_sets.open_copy(data.path, data_dir)
+        copy = folder_sets.open_copy(data.path, Path(data_dir))
         return prepared.open_prepared(copy.folder), copy.hold
     if not data.name:
         raise UserError("data.name is empty: give a TFDS name, digits, stacked_mnist or folder")
@@ -132,7 +132,7 @@ def _open_records(
     # The features say which entries of an example are the image and the label.
     features = catalog.features_of(builder)
     image_key, label_key = _keys(data.name, features)
-    folder, split = Path(builder.data_dir), selection.whole_split(data.split)
+    folder, split = epath.Path(builder.data_dir), selection.whole_split(data.split)
     try:
         # A decorator of TFDS hides the arguments from type checkers.
         read_split: Any = builder.as_data_source
@@ -159,7 +159,7 @@ def _open_records(
     )
     # Of most sets in arrays the features tell the one size that all images have.
     shape: Any = features[image_key].shape
-    sides = (shape or (None, None))[:2]
+    sides: Any = (shape or (None, None))[:2]
     size = 0 if None in sides else min(sides)
     smallest = metadata.smallest_side
     return selection.choose(records, data, size=size, smallest=smallest, report=report)
@@ -197,7 +197,7 @@ def _keys(name: str, features: tfds.features.FeaturesDict) -> tuple[str, str | N
 
 
 def _not_readable(builder: tfds.core.DatasetBuilder, data: ConfigDict, error: Exception) -> str:
-    folder = Path(builder.data_dir)
+    folder = epath.Path(builder.data_dir)
     if not prepared.is_prepared(folder):
         return _missing(data, folder)
     formats = sorted(file_format.value for file_format in builder.info.available_file_formats())
@@ -216,6 +216,6 @@ def _not_readable(builder: tfds.core.DatasetBuilder, data: ConfigDict, error: Ex
     )
 
 
-def _missing(data: ConfigDict, folder: Path) -> str:
+def _missing(data: ConfigDict, folder: catalog.Place) -> str:
     how = catalog.how_to_prepare(data.name, data.dir)
     return f"{data.name} is not prepared in {folder}: {how}"

@@ -57,7 +57,7 @@ def prepare(
     missing or broken, or if TensorFlow is needed and not installed: then what was there is
     unchanged. Raises BusyError if another process prepares the same set.
     """
-    folder = catalog.resolve_data_dir(data_dir)
+    folder = Path(catalog.resolve_data_dir(data_dir, to_write=True))
     origins = {
         "archive": archive,
         "images": images,
