@@ -17,6 +17,7 @@ NOT_FOR_SAMPLING = (
     "jinja2",
     "matplotlib",
     "orbax",
+    "pyarrow",
     "tensorboardX",
     "tensorflow_datasets",
     "tensorstore",
