@@ -276,7 +276,7 @@ def test_tensorboard_has_the_config_and_the_hyper_parameters(tmp_path):
 
 def two_processes(tmp_path, name):
     """A run that is told by two processes; the second does the last step of the first again."""
-    grid = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    grid = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)  # gray, as of the digits
     for first, seed in ((0, 1), (1, 2)):
         config = {"train": {"seed": seed}}
         with report_of(tmp_path / "run", first, wanted=[name], config=config) as out:
@@ -290,10 +290,10 @@ def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     two_processes(tmp_path, "wandb")
     kept = RunFolder.at(tmp_path / "run").read_trackers(report=no_report)["wandb"]
-    found = sorted(p.name for p in (tmp_path / "run" / "wandb").glob(f"offline-run-*-{kept}"))
-    assert found and all(
-        (tmp_path / "run" / "wandb" / n / f"run-{kept}.wandb").exists() for n in found
-    )
+    # One file for each process, under the same name, which `wandb sync` makes one run of.
+    files = list((tmp_path / "run" / "wandb").glob(f"offline-run-*-{kept}/run-{kept}.wandb"))
+    assert len(files) == 2 and all(b"g_loss" in file.read_bytes() for file in files)
+    assert all(list(file.parent.rglob("samples_*.png")) for file in files)
 
 
 def test_mlflow_in_a_local_database(tmp_path, monkeypatch):
@@ -308,7 +308,10 @@ def test_mlflow_in_a_local_database(tmp_path, monkeypatch):
     assert run.info.status == "FINISHED" and run.data.params == {"train.seed": "1"}
     history = client.get_metric_history(run.info.run_id, "loss/g_loss")
     assert sorted((m.step, m.value) for m in history) == [(1, 1), (2, 2), (2, 2.1), (3, 3.1)]
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {"config.json"}
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} >= {
+        "config.json",
+        "images",
+    }
 
 
 def test_trackio_on_this_machine(tmp_path, monkeypatch):
