@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from ddgan_jax import compiler
+from ddgan_jax import compiler, progress
 from ddgan_jax.cli.arguments import Flag, parse_labels, parse_names, parse_seeds
 from ddgan_jax.cli.command import DENOISING_STEPS, EXPORT, FORCE, STEP, WORKDIR, Command
 from ddgan_jax.config import MOST_IMAGES, MOST_TIMESTEPS
@@ -58,7 +58,8 @@ def _export(values: flags.FlagValues) -> None:
 
     if values.push:
         hub.repository(values.push, "push")
-    model = open_model(values.workdir, values.export, values.step, kind)
+    with progress.phase("reading the model"):
+        model = open_model(values.workdir, values.export, values.step, kind)
     # Networks whose time embedding is not defined at t = 0 can be exported, but not sampled.
     said = f"; no image can be drawn from it: {why}" if (why := model.why_not_drawable) else ""
     # 0 stands for the config's own size, which `with_sampling` would take literally.

@@ -22,7 +22,7 @@ import numpy as np
 from etils import epath
 
 import ddgan_jax
-from ddgan_jax import images, randomness
+from ddgan_jax import images, progress, randomness
 from ddgan_jax.config import empty_local_paths, has_points
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import locks
@@ -153,10 +153,12 @@ def fill(
     if rounded.why_not_drawable:
         about["not_drawable"] = rounded.why_not_drawable
     else:
-        drawn = _draw_few(rounded, grid_seeds)
+        with progress.phase("compiling the sampler for a picture"):
+            drawn = _draw_few(rounded, grid_seeds)
         images.write_png(folder / "samples.png", images.picture(drawn))
         if sampler_weights != "none":
-            about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
+            with progress.phase("writing the sampler"):
+                about["sampler"] = _write_sampler(rounded, folder, sampler_weights)
         if dtype != stored:
             about["rounding"] = _difference(drawn, _draw_few(model, grid_seeds))
     # An export of an export keeps the note of the rounding that its parameters have been through.
