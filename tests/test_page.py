@@ -157,6 +157,21 @@ def test_of_many_grids_and_lines_some_are_shown_evenly():
     assert report_page.evenly(values[:12], 12) == values[:12]
 
 
+def test_the_command_puts_it_into_the_run_folder_and_replaces_it(run, tmp_path, capsys):
+    for _ in range(2):
+        assert cli.main(["report", f"--workdir={run}"]) == 0
+    assert "<title>SIDDM on digits" in (run / "report.html").read_text()
+    assert f"in {run / 'report.html'}" in capsys.readouterr().out
+    assert cli.main(["report", f"--workdir={tmp_path / 'misspelled'}"]) == 2
+    assert not (tmp_path / "misspelled").exists()
+
+
+def test_rows_and_columns_of_pictures_are_told(run):
+    text = page(run).text
+    assert "Classes 0 to" in text and "each with" in text
+    assert "a column for each prediction of x₀: from x₂, from x₁" in text
+
+
 # ---- what is not
 
 

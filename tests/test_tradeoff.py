@@ -98,6 +98,26 @@ def test_files_that_are_no_results(tmp_path, content, message):
         tradeoff.read(tmp_path / "a.json", "fid")
 
 
+def test_a_metric_that_all_results_have_is_chosen(tmp_path, capsys):
+    """The FID before all others, whatever its name says of features and numbers of images."""
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path, others in zip(paths, (["recall_pixels_9"], ["modes"]), strict=True):
+        write_result(path)
+        content = json.loads(path.read_text())
+        names = [*others, "kernel_std_pixels_9", "kernel_pixels_9", "frechet_pixels_9"]
+        content["metrics"] = dict.fromkeys(names, 1.5)
+        path.write_text(json.dumps(content))
+    assert tradeoff.common_metric(paths) == "frechet_pixels_9"
+    assert tradeoff.common_metric(paths[:1]) == "frechet_pixels_9"
+    assert cli.main(["figure", "tradeoff", f"--results={tmp_path}", f"--out={tmp_path}/x.png"]) == 0
+    shown = capsys.readouterr().out
+    assert "metric frechet_pixels_9, the first that all of them have: --metric takes oth" in shown
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    write_result(paths[1], metric="is")
+    with pytest.raises(UserError, match="no metric in common: .*a.json has recall.* has is$"):
+        tradeoff.common_metric(paths)
+
+
 def test_the_command_writes_an_svg_file(tmp_path, capsys):
     write_result(tmp_path / "a.json", metric="frechet_pixels_1000")
     out = tmp_path / "out.svg"
