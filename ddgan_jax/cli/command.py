@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from absl import flags
 
+from ddgan_jax import progress
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.config import MOST_TIMESTEPS, ConfigDict
 from ddgan_jax.files.locks import output_file
@@ -42,7 +43,10 @@ def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
     def held(values: flags.FlagValues) -> None:
         # The lock is taken before the work begins, since finding out after minutes that the file
         # cannot be written would cost the result.
-        with output_file(values.out, *suffixes, force=values.force) as out:
+        with (
+            output_file(values.out, *suffixes, force=values.force) as out,
+            progress.phase(f"making {out.name}"),
+        ):
             run(values, out)
 
     return held

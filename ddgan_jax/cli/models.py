@@ -82,9 +82,14 @@ def _import_nvlabs(values: flags.FlagValues) -> None:
     compiler.keep_programs()
     from ddgan_jax.interop.nvlabs_checkpoints import import_command
 
-    import_command(
-        values.checkpoint, values.out, args=values.args, data=values.data, licence=values.licence
-    )
+    with progress.phase("converting the checkpoint"):
+        import_command(
+            values.checkpoint,
+            values.out,
+            args=values.args,
+            data=values.data,
+            licence=values.licence,
+        )
 
 
 COMMANDS = {
