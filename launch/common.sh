@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 dry_run=false
+skip_check=false
 
 note() { echo "${0##*/}: $1" >&2; }
 
@@ -50,4 +51,14 @@ newest_checkpoint() { # newest_checkpoint WORKDIR: its step; nothing if there is
         find "$1/checkpoints" -mindepth 1 -maxdepth 1 ! -name '*[!0-9]*' | sed 's|.*/||' | sort -n |
             tail -n 1
     fi
+}
+
+check_run() { # check_run ARGS...: what `ddgan train` would refuse ends this program, with code 2
+    local status=0
+    if $skip_check; then return; fi
+    command -v ddgan >/dev/null ||
+        mistake "no ddgan on PATH to check the run with; activate its environment, or --skip-check"
+    # Standard output is for the commands of a dry run.
+    ddgan check "$@" >&2 </dev/null || status=$?
+    if ((status)); then exit "$status"; fi
 }

@@ -11,16 +11,18 @@ Verbs:
   stop     end the run with a checkpoint; `train` goes on from it
   delete   delete the job set; the run folder in the bucket stays
 
-render and train also take --config=FILE[:ARG], a path in the image, --workdir=gs://BUCKET/FOLDER
-and --config.FIELD=VALUE. The node pool must exist, and bills while it has nodes.
+render and train also take --config=NAME[:ARG], or a path in the image,
+--workdir=gs://BUCKET/FOLDER and --config.FIELD=VALUE, and check them first. The
+node pool must exist, and bills while it has nodes.
 
 Example:
-  python launch/gke_jobset.py train --image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/ddgan:COMMIT \\
-      --tpu=tpu-v6e-slice --topology=4x4 --spot \\
-      --config=configs/cifar10_ddgan.py --workdir=gs://my-bucket/cifar10
+  python launch/gke_jobset.py train --tpu=tpu-v6e-slice --topology=4x4 --spot \\
+      --image=REGION-docker.pkg.dev/PROJECT/REPOSITORY/ddgan:COMMIT \\
+      --config=cifar10_ddgan --workdir=gs://my-bucket/cifar10
 """
 
 import argparse
+import importlib.util
 import json
 import math
 import re
@@ -33,8 +35,17 @@ from pathlib import Path
 from typing import NoReturn
 
 USER_ERROR = 2
+STANDARD_ERROR = 2
 VERBS = ("render", "train", "status", "logs", "ssh", "stop", "delete")
 TEMPLATE = Path(__file__).with_suffix(".yaml")
+# GiB of a chip's memory, by the label of its nodes.
+MEMORY = {
+    "tpu-v4-podslice": 32,
+    "tpu-v5-lite-podslice": 16,
+    "tpu-v5-lite-device": 16,
+    "tpu-v5p-slice": 95,
+    "tpu-v6e-slice": 32,
+}
 TRAIN_FLAG = re.compile(r"--(config|workdir|config\.[^=]+)=.*", re.DOTALL)
 
 
@@ -65,8 +76,14 @@ def parser() -> Parser:
     add("--service-account", default="default", metavar="NAME", help="may write to the bucket")
     add("--max-crashes", type=int, default=10, metavar="N", help="restarts after crashes, in all")
     add("--worker", type=int, default=0, metavar="N", help="logs: which worker (default 0)")
+    add("--skip-check", action="store_true", help="do not check the run with `ddgan check` first")
     add("--dry-run", action="store_true", help="print the command; run nothing")
     return result
+
+
+def number_of_chips(options: argparse.Namespace) -> int:
+    """Return the chips of the slice."""
+    return math.prod(int(side) for side in options.topology.split("x"))
 
 
 def manifest(options: argparse.Namespace, arguments: Sequence[str]) -> str:
@@ -74,7 +91,7 @@ def manifest(options: argparse.Namespace, arguments: Sequence[str]) -> str:
 
     Values are inserted as JSON, which is also YAML, so that none of their characters needs care.
     """
-    chips = math.prod(int(side) for side in options.topology.split("x"))
+    chips = number_of_chips(options)
     selector = {
         "cloud.google.com/gke-tpu-accelerator": options.tpu,
         "cloud.google.com/gke-tpu-topology": options.topology,
@@ -131,9 +148,25 @@ def check(parsed: Parser, options: argparse.Namespace, arguments: Sequence[str])
     if renders and not options.image:
         parsed.error("--image is missing: a container image with ddgan")
     if renders and not given.get("--config"):
-        parsed.error("--config is missing: a path in the image, e.g. configs/cifar10_ddgan.py")
+        parsed.error("--config is missing, e.g. --config=cifar10_ddgan")
     if renders and not given.get("--workdir", "").startswith("gs://"):
         parsed.error("--workdir must be gs://BUCKET/FOLDER: the workers share no disk")
+
+
+def check_run(parsed: Parser, options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """End the program with 2 if `ddgan train` would refuse the run. arguments: its own."""
+    if options.skip_check:
+        return
+    if importlib.util.find_spec("ddgan_jax") is None:
+        parsed.error(
+            "this Python has no ddgan_jax to check the run with; install it or --skip-check"
+        )
+    command = [sys.executable, "-m", "ddgan_jax", "check", *arguments, "--no-data"]
+    command += [f"--devices={number_of_chips(options)}"]
+    command += [f"--memory-gib={MEMORY[options.tpu]}"] if options.tpu in MEMORY else []
+    # Standard output is for the manifest.
+    if code := subprocess.run(command, stdout=STANDARD_ERROR).returncode:
+        sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -141,7 +174,10 @@ def main(argv: Sequence[str]) -> int:
     parsed = parser()
     options, arguments = parsed.parse_known_args(argv)
     check(parsed, options, arguments)
-    text = manifest(options, arguments) if options.verb in ("render", "train") else None
+    text = None
+    if options.verb in ("render", "train"):
+        check_run(parsed, options, arguments)
+        text = manifest(options, arguments)
     if options.verb == "render":
         print(text, end="")
         return 0

@@ -7,41 +7,49 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 usage() {
     cat <<'EOF'
-Train on all GPUs (or TPUs) of this machine, again after a crash, until the run is complete.
+Train on all GPUs (or TPUs) of this machine, again after a crash, until the run
+is complete.
 
 Usage: launch/gpu_local.sh train [--flag=value ...]
 
 Flags:
-  --max-crashes=N   give up after so many in a row without a new checkpoint (default 3)
+  --max-crashes=N   give up after so many in a row without a new checkpoint
+                    (default 3)
   --pause=SECONDS   before running again where nothing was saved (default 10)
+  --memory-gib=N    of each GPU: also check that training fits, an upper
+                    estimate
+  --devices=N       GPUs: also check the batch of each
+  --skip-check      do not check the run with `ddgan check` first
   --dry-run         print the command; run nothing
 
-train also takes --config=FILE[:ARG], --workdir=FOLDER, --config.FIELD=VALUE, and behind "--" any
-other flag of `ddgan train`. Ctrl-C, SIGTERM, SIGUSR1 or the end of the terminal ends it with a
-checkpoint; the same command goes on. Under nohup it outlives the terminal.
-CUDA_VISIBLE_DEVICES=0,1 chooses GPUs.
+train also takes --config=NAME[:ARG], --workdir=FOLDER, --config.FIELD=VALUE,
+and behind "--" any other flag of `ddgan train`. Ctrl-C, SIGTERM, SIGUSR1 or the
+end of the terminal ends it with a checkpoint; the same command goes on. Under
+nohup it outlives the terminal. CUDA_VISIBLE_DEVICES=0,1 chooses GPUs.
 
 Example:
-  launch/gpu_local.sh train --config=configs/cifar10_ddgan.py --workdir=runs/cifar10
+  launch/gpu_local.sh train --config=cifar10_ddgan --workdir=runs/cifar10
 EOF
 }
 
 check_verb train "$@"
 shift
-max_crashes=3 pause=10 config="" workdir="" arguments=()
+max_crashes=3 pause=10 checks=() config="" workdir="" arguments=()
 while (($#)); do
     case $1 in
         --config=* | --workdir=*) set_flag "$1" && arguments+=("$1") ;;
         --config.*=*) arguments+=("$1") ;;
         --max-crashes=* | --pause=*) number "$1" && set_flag "$1" ;;
-        --dry-run) dry_run=true ;;
+        --memory-gib=* | --devices=*) number "$1" && checks+=("$1") ;;
+        --dry-run | --skip-check) set_flag "$1=true" ;;
         --help | -h) usage && exit ;;
         --) shift && arguments+=("$@") && break ;;
         *) mistake "unknown argument '$1'; flags are given as --name=value, see $0 --help" ;;
     esac
     shift
 done
-[[ -n $config ]] || mistake "--config is missing, e.g. --config=configs/cifar10_ddgan.py"
+[[ -n $config || -f $workdir/config.json ]] ||
+    mistake "--config is missing, e.g. --config=cifar10_ddgan"
 [[ -n $workdir ]] || mistake "--workdir is missing, e.g. --workdir=runs/cifar10"
 
 forward() { # forward SIGNAL: to the run, once; it ends with a checkpoint
@@ -63,6 +71,7 @@ run_once() { # sets code
     done
 }
 
+check_run "${arguments[@]}" "${checks[@]}"
 if $dry_run; then
     run ddgan train "${arguments[@]}"
     exit

@@ -1,14 +1,16 @@
-"""Rehearse a pod on this machine: processes over loopback, each with CPU devices of its own.
+"""Rehearse a pod on this machine: processes that each have CPU devices.
 
     python launch/local_pod.py --processes=2 --devices=2 \\
-        train --config=configs/digits_ddgan.py:tiny --workdir=runs/rehearsal
+        train --config=digits_ddgan:tiny --workdir=runs/rehearsal
 
-Each process runs `python -m ddgan_jax COMMAND ...` with the flags by which it finds its peers, as
-on machines where JAX cannot find them itself. Lines are marked with the number of their process;
-Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP go to all of them, except what was ignored from the beginning,
-as SIGHUP is under nohup. Once one has ended, the others have --grace seconds to end too and are
-then killed. The exit code is 0 if all are complete; else 2 if one process ended with 2 (a mistake
-of yours), 75 if one ended with 75 (run me again), or that of the first that failed.
+A training is checked first, as by `ddgan check`. Each process runs
+`python -m ddgan_jax COMMAND ...` with the flags by which it finds its peers, as
+on machines where JAX cannot find them itself. Lines are marked with the number
+of their process; Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP go to all of them, except
+what was ignored from the beginning, as SIGHUP is under nohup. Once one has
+ended, the others have --grace seconds to end too and are then killed. The exit
+code is 0 if all are complete; else 2 if one process ended with 2 (a mistake of
+yours), 75 if one ended with 75 (run me again), or that of the first to fail.
 """
 
 import argparse
@@ -26,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 USER_ERROR = 2
+STANDARD_ERROR = 2
 RUN_AGAIN = 75
 LOOPBACK = "127.0.0.1"
 LOOK_SECONDS = 0.1
@@ -45,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 
 def command(arguments: Sequence[str], address: str, count: int, index: int) -> list[str]:
     """Return the command of process `index` of `count`; process 0 listens at `address`."""
-    peers = [f"--coordinator={address}", f"--num_processes={count}", f"--process_id={index}"]
+    peers = [f"--coordinator={address}", f"--num-processes={count}", f"--process-id={index}"]
     return [sys.executable, "-m", "ddgan_jax", *arguments, *peers]
 
 
@@ -203,9 +206,21 @@ def parser() -> Parser:
     add("--devices", type=_number, default=2, metavar="N", help="of each process (default 2)")
     add("--grace", type=_number, default=150, metavar="SECONDS", help="default 150")
     add("--port", type=_number, metavar="N", help="of the first process (default: a free one)")
+    add("--skip-check", action="store_true", help="do not check a training first")
     add("--dry-run", action="store_true", help="print the commands; run none")
     add("arguments", nargs=argparse.REMAINDER, metavar="COMMAND", help="of ddgan, e.g. train")
     return result
+
+
+def check_run(options: argparse.Namespace) -> None:
+    """End the program with 2 if `ddgan train` would refuse the run on so many devices."""
+    verb, *arguments = options.arguments
+    if verb != "train" or options.skip_check:
+        return
+    devices = options.processes * options.devices
+    check = [sys.executable, "-m", "ddgan_jax", "check", *arguments, f"--devices={devices}"]
+    if code := subprocess.run(check, stdin=subprocess.DEVNULL, stdout=STANDARD_ERROR).returncode:
+        sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -214,6 +229,7 @@ def main(argv: Sequence[str]) -> int:
     options = parsed.parse_args(argv)
     if not options.arguments or options.arguments[0].startswith("-"):
         parsed.error("no command of ddgan, e.g. train --config=... --workdir=...")
+    check_run(options)
     address = f"{LOOPBACK}:{options.port or free_port()}"
     extra = variables(options.devices, os.environ)
     commands = [

@@ -14,7 +14,8 @@ Usage: launch/tpu_pod.sh VERB --zone=ZONE [--flag=value ...]
 Verbs:
   create   ask for the pod; it may wait in the queue for hours
   setup    wait for the pod, copy the commit to every worker and install it
-  train    create, setup and run, again after every preemption, until the run is complete
+  train    create, setup and run, again after every preemption, until the run is
+           complete
   status   state of the pod, and of the run on each worker
   logs     follow the log of a worker
   ssh      a shell on a worker, or the command behind "--"
@@ -28,23 +29,32 @@ Flags:
   --runtime=VERSION     software of the VMs (default: the one for the type)
   --spot                cheaper, preempted at any time; without it on demand
   --reserved            from your reservation
-  --create-flag=FLAG    one more flag of `queued-resources create`; may be repeated
+  --create-flag=FLAG    one more flag of `queued-resources create`; may be
+                        repeated
   --commit=REF          the code and config to run (default HEAD)
-  --allow-dirty         take HEAD although files differ from it; the workers get HEAD
-  --prepare=COMMAND     setup, train: run by every worker once installed, e.g. to prepare data
-  --worker=N            logs, ssh: which worker (default 0); ssh with a command: also "all"
+  --allow-dirty         take HEAD although files differ from it; the workers get
+                        HEAD
+  --prepare=COMMAND     setup, train: run by every worker once installed, e.g.
+                        to prepare data
+  --worker=N            logs, ssh: which worker (default 0); ssh with a command:
+                        also "all"
   --poll=SECONDS        setup, train: between two looks (default 60)
-  --max-crashes=N       train: give up after so many without a new checkpoint (default 3)
+  --max-crashes=N       train: give up after so many without a new checkpoint
+                        (default 3)
+  --skip-check          train: do not check the run with `ddgan check` before a
+                        pod is asked for
   --delete-after        train: delete the pod at the end, unless it was `stop`
   --dry-run             print the commands as if all went well; run none
 
-train also takes --config=FILE[:ARG], a path in the commit, --workdir=gs://BUCKET/FOLDER,
---config.FIELD=VALUE, and behind "--" any other flag of `ddgan train`. It exits with 0 when the run
-is complete, 2 on a mistake of yours, 75 after `stop`, 1 when it gives up.
+train also takes --config=NAME[:ARG], or a path in the commit,
+--workdir=gs://BUCKET/FOLDER, --config.FIELD=VALUE, and behind "--" any other
+flag of `ddgan train`. It exits with 0 when the run is complete, 2 on a mistake
+of yours, 75 after `stop`, 1 when it gives up.
 
 Example:
-  launch/tpu_pod.sh train --zone=us-central1-a --type=v6e-16 --spot --delete-after \
-      --config=configs/cifar10_ddgan.py --workdir=gs://my-bucket/cifar10
+  launch/tpu_pod.sh train --zone=us-central1-a --type=v6e-16 \
+      --spot --delete-after \
+      --config=cifar10_ddgan --workdir=gs://my-bucket/cifar10
 EOF
 }
 
@@ -107,6 +117,26 @@ on_workers() { # on_workers COMMAND: an array in `reply`, for run and ask
 }
 
 # ---------------------------------------------------------------------------------- the run
+
+check_commit() { # the code and the config that the workers will get, for chips of the type
+    if $skip_check; then return; fi
+    local code status=0 chips=${type##*-} of_chips=()
+    [[ $chips =~ ^[1-9][0-9]*$ ]] || chips=0
+    case $type in # with the GiB of a chip; v4 and v5p count cores, of which a chip has two
+        v6e-*) of_chips=(--devices="$chips" --memory-gib=32) ;;
+        v5litepod-*) of_chips=(--devices="$chips" --memory-gib=16) ;;
+        v5p-*) of_chips=(--devices=$((chips / 2)) --memory-gib=95) ;;
+        v4-*) of_chips=(--devices=$((chips / 2)) --memory-gib=32) ;;
+    esac
+    code=$(mktemp -d)
+    git -C "$root" archive "$commit" | tar -x -C "$code"
+    (
+        cd "$code" && export PYTHONPATH=$code
+        check_run "${arguments[@]}" --no-data "${of_chips[@]}"
+    ) || status=$?
+    rm -rf "$code"
+    if ((status)); then exit "$status"; fi
+}
 
 setup_workers() {
     local archive=ddgan-$commit.tar.gz
@@ -216,7 +246,7 @@ while (($#)); do
         --name=* | --zone=* | --type=* | --runtime=* | --commit=* | --prepare=*) set_flag "$1" ;;
         --poll=* | --max-crashes=*) number "$1" && set_flag "$1" ;;
         --worker=*) set_flag "$1" ;;
-        --allow-dirty | --delete-after | --dry-run) set_flag "$1=true" ;;
+        --allow-dirty | --delete-after | --dry-run | --skip-check) set_flag "$1=true" ;;
         --spot | --reserved) create_flags+=("$1") ;;
         --create-flag=*) create_flags+=("${1#*=}") ;;
         --help | -h) usage && exit ;;
@@ -242,14 +272,16 @@ where=(--zone="$zone")
 worker_script="bash ddgan/current/launch/tpu_worker.sh"
 
 if [[ $verb == train ]]; then
-    [[ -n $config ]] || mistake "--config is missing: a config of this repository, e.g. configs/x.py"
+    [[ -n $config ]] || mistake "--config is missing, e.g. --config=cifar10_ddgan"
     [[ $workdir == gs://?* ]] ||
         mistake "--workdir=$workdir: the workers share no disk, use gs://BUCKET/FOLDER"
 elif [[ $verb != ssh ]] && ((${#arguments[@]})); then
     mistake "$verb takes no '${arguments[0]}'; see $0 --help"
 fi
 if [[ $verb == train || $verb == setup ]]; then
-    changes=$(git -C "$root" status --porcelain) || mistake "$root is not a git repository"
+    git -C "$root" ls-files --error-unmatch launch/tpu_worker.sh &>/dev/null ||
+        mistake "the workers get a commit: run launch/tpu_pod.sh of a checkout of the repository"
+    changes=$(git -C "$root" status --porcelain)
     if [[ -z $commit && -n $changes ]]; then
         $allow_dirty || mistake "uncommitted changes in $root; commit them, or add --allow-dirty"
         note "these changes stay here, the workers get HEAD without them:"$'\n'"$changes"
@@ -257,14 +289,15 @@ if [[ $verb == train || $verb == setup ]]; then
     named=${commit:-HEAD}
     commit=$(git -C "$root" rev-parse --verify --quiet "$named^{commit}") ||
         mistake "--commit=$named names no commit"
-    [[ -z $config ]] || git -C "$root" cat-file -e "$commit:${config%%:*}" 2>/dev/null ||
+    # What is no path is the name of a config that ships.
+    [[ $config != */* && $config != *.py* ]] || git -C "$root" cat-file -e "$commit:${config%%:*}" 2>/dev/null ||
         mistake "--config=$config: commit ${commit:0:12} has no file ${config%%:*}"
 fi
 
 case $verb in
     create) create_pod ;;
     setup) obtain_pod && setup_workers ;;
-    train) train ;;
+    train) check_commit && train ;;
     status)
         find_state ACTIVE
         $dry_run || echo "pod: $state"

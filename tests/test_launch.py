@@ -38,6 +38,70 @@ def help_page(name: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_help_fits_a_terminal(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, help_page(name).splitlines())) <= 80
+
+
+# For each launcher: what it is asked for, and what `ddgan check` then gets.
+CHECKED = {
+    "slurm.sh": (
+        ["train", "--nodes=2", "--gpus-per-node=4", "--memory-gib=80", "--workdir=runs/x"],
+        "--elsewhere --devices=8 --memory-gib=80 --workdir=runs/x",
+    ),
+    "gpu_local.sh": (
+        ["train", "--workdir=runs/x", "--devices=2", "--memory-gib=24"],
+        "--devices=2 --memory-gib=24",
+    ),
+    "tpu_pod.sh": (
+        ["train", "--zone=z", "--type=v5p-32", "--allow-dirty", "--workdir=gs://b/x"],
+        "--no-data --devices=16 --memory-gib=95",
+    ),
+    "gke_jobset.py": (
+        ["train", "--image=i", "--tpu=tpu-v6e-slice", "--topology=4x4", "--workdir=gs://b/x"],
+        "--no-data --devices=16 --memory-gib=32",
+    ),
+    "local_pod.py": (
+        ["--processes=3", "--devices=2", "train", "--workdir=runs/x"],
+        "--devices=6",
+    ),
+}
+
+
+@pytest.fixture
+def checked_by(tmp_path):
+    """A machine whose `ddgan check` is a stand-in, on PATH and for Python."""
+    fakes = Fakes(tmp_path, *("sbatch", "gcloud", "kubectl", "ddgan", "git"))
+    fakes.behave("git", "if [[ $* == *rev-parse* ]]; then echo 1a2b3c; fi")
+    fakes.environment["PYTHONPATH"] = str(SCRIPTS / "package")
+    return fakes
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize("name", LAUNCHERS)
+def test_mistake_in_the_run_comes_before_any_machine(name, dry, checked_by):
+    """Whatever the check ends with ends the launcher; it sees what the run would get."""
+    checked_by.behave("check", "echo 'ddgan check: no' >&2; exit 2")
+    argv, expected = CHECKED[name]
+    argv = [*argv, "--config=digits_ddgan", "--config.train.batchsize=3"]
+    argv = ["--dry-run"] * dry + argv if name == "local_pod.py" else argv + ["--dry-run"] * dry
+    ended = checked_by.run(*LAUNCHERS[name], *argv, CHECK="2")
+    assert (ended.code, ended.output, checked_by.calls()) == (2, "", [])
+    (told,) = checked_by.checks() or [ended.errors.removeprefix("checked ").strip()]
+    assert f"--config=digits_ddgan --config.train.batchsize=3 {expected}" in told
+
+
+@pytest.mark.parametrize("name", ["slurm.sh", "gpu_local.sh"])
+def test_program_itself_finds_the_mistake(name, checked_by):
+    program = f'exec {shlex.quote(sys.executable)} -m ddgan_jax check "${{@:2}}"'
+    checked_by.behave("check", program)
+    argv = ["train", "--config=digits_ddgan", "--workdir=runs/x", "--config.train.batchsize=3"]
+    ended = checked_by.run(*LAUNCHERS[name], *argv, PYTHONPATH=str(REPOSITORY))
+    assert (ended.code, ended.output, checked_by.calls()) == (2, "", [])
+    assert ended.errors.startswith("ddgan check: the config has no field --config.train.batchsize")
+
+
 def flags_of(name: str) -> set[str]:
     return set(re.findall(r"--[a-z][-a-z]*", help_page(name)))
 
@@ -73,7 +137,7 @@ def commands_of_readme() -> list[str]:
 @pytest.mark.parametrize("command", commands_of_readme())
 def test_commands_of_the_readme_are_accepted(command, tmp_path):
     """As dry runs, in the repository's own folder; none reaches a command of a cluster."""
-    fakes = Fakes(tmp_path, "gcloud", "kubectl", "sbatch", "docker", "git")
+    fakes = Fakes(tmp_path, "gcloud", "kubectl", "sbatch", "docker", "git", "ddgan")
     fakes.behave("git", "if [[ $* == *rev-parse* ]]; then echo 1a2b3c; fi")
     verb, separator, rest = command.partition(" -- ")
     line = verb if "--dry-run" in verb or "docker" in verb else dry(verb)
@@ -87,8 +151,9 @@ def test_commands_of_the_readme_are_accepted(command, tmp_path):
 def dry(command: str) -> str:
     """The command with --dry-run; local_pod.py takes it before the command of ddgan."""
     if "local_pod.py" in command:
-        return command.replace("local_pod.py", "local_pod.py --dry-run")
-    return f"{command} --dry-run"
+        return command.replace("local_pod.py", "local_pod.py --dry-run --skip-check")
+    # The shell scripts ask a stand-in of `ddgan`, and those in Python the program itself.
+    return f"{command} --dry-run" + " --skip-check" * ("train" in command and ".py" in command)
 
 
 def test_image_is_built_from_what_a_commit_holds():

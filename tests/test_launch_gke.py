@@ -8,7 +8,7 @@ import yaml
 
 from tests.launch.fakes import LAUNCH, ODD, Fakes, load
 
-GKE = (sys.executable, str(LAUNCH / "gke_jobset.py"))
+GKE = (sys.executable, str(LAUNCH / "gke_jobset.py"), "--skip-check")
 RUN = ("--image=registry/ddgan:1a2b", "--config=configs/x.py:tiny", "--workdir=gs://bucket/run")
 CRASHES = [1, 134, 137]
 
@@ -25,7 +25,7 @@ def manifest(capsys):
     """What `render` prints for more flags, as Kubernetes reads it."""
 
     def render(*argv: str) -> dict:
-        assert load("gke_jobset").main(["render", *RUN, *argv]) == 0
+        assert load("gke_jobset").main(["--skip-check", "render", *RUN, *argv]) == 0
         return yaml.safe_load(capsys.readouterr().out)
 
     return render

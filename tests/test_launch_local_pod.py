@@ -73,7 +73,7 @@ def is_alive(process: int) -> bool:
 def test_processes_get_peers_and_devices(rehearsal):
     assert rehearsal.run("", "--processes=3", "--devices=4", "--port=4321") == (0, [])
     for index, call in enumerate(rehearsal.calls(3)):
-        peers = ["--coordinator=127.0.0.1:4321", "--num_processes=3", f"--process_id={index}"]
+        peers = ["--coordinator=127.0.0.1:4321", "--num-processes=3", f"--process-id={index}"]
         assert call["argv"] == [*TRAIN, *peers]
         assert call["environment"]["JAX_PLATFORMS"] == "cpu"
         flags = call["environment"]["XLA_FLAGS"].split()
@@ -101,7 +101,7 @@ def test_dry_run_is_what_runs(rehearsal):
 def test_ports_are_chosen_anew(capsys):
     """Two pods on one machine do not meet."""
     for _ in range(2):
-        assert load("local_pod").main(["--dry-run", *TRAIN]) == 0
+        assert load("local_pod").main(["--dry-run", "--skip-check", *TRAIN]) == 0
     ports = re.findall(r"--coordinator=127\.0\.0\.1:(\d+)", capsys.readouterr().out)
     assert len(ports) == 4 and len(set(ports)) == 2
 

@@ -11,7 +11,8 @@ SLURM = LAUNCH / "slurm.sh"
 JOB = LAUNCH / "slurm_job.sh"
 TRAIN = ("train", "--config=c.py:tiny", "--workdir=runs/x")
 SBATCH = (
-    "sbatch --job-name=ddgan --nodes=1 --ntasks-per-node=8 --gres=gpu:8 --time=24:00:00 "
+    "sbatch --job-name=ddgan --nodes=1 --ntasks-per-node=8 --gres=gpu:8 --cpus-per-task=8 "
+    "--time=24:00:00 "
     "--signal=TERM@300 --requeue --open-mode=append --output=ddgan.log"
 )
 
@@ -41,7 +42,14 @@ def cluster(tmp_path):
             ],
         ),
         (
-            [*TRAIN, "--name=a", "--nodes=4", "--gpus-per-node=2", "--time=1:0:0"]
+            [
+                *TRAIN,
+                "--name=a",
+                "--nodes=4",
+                "--gpus-per-node=2",
+                "--cpus-per-task=5",
+                "--time=1:0:0",
+            ]
             + [
                 "--save-seconds=60",
                 "--sbatch-flag=--account=x y",
@@ -51,9 +59,9 @@ def cluster(tmp_path):
             [
                 "rm -f {here}/a.stop",
                 "sbatch --job-name=a --nodes=4 --ntasks-per-node=2 "
-                "--gres=gpu:2 --time=1:0:0 --signal=TERM@60 --requeue --open-mode=append "
-                f"--output=a.%a.log --array=0-3 --account=x\\ y {JOB} {LAUNCH} {{here}}/a.stop 5 "
-                "runs/x --config=c.py:tiny",
+                "--gres=gpu:2 --cpus-per-task=5 --time=1:0:0 --signal=TERM@60 --requeue "
+                f"--open-mode=append --output=a.%a.log --array=0-3 --account=x\\ y {JOB} {LAUNCH} "
+                "{here}/a.stop 5 runs/x --config=c.py:tiny",
             ],
         ),
         (["status"], ["squeue --me --name=ddgan"]),
@@ -184,7 +192,6 @@ def test_array_gives_each_seed_a_run_of_its_own(cluster):
         ([], "no verb"),
         (["submit"], "unknown verb 'submit'"),
         (["train", "--workdir=runs/x"], "--config is missing"),
-        (["train", "--config=d.py", "--workdir=runs/x"], "no file d.py"),
         (["train", "--config=c.py"], "--workdir is missing"),
         ([*TRAIN, "--nodes=0"], "--nodes=0 is not a whole number above 0"),
         ([*TRAIN, "--partition=gpu"], "unknown argument '--partition=gpu'"),
@@ -204,3 +211,18 @@ def test_missing_program_is_told_before_the_queue(cluster):
     assert ended.code == 2 and "no ddgan on PATH" in ended.errors
     assert cluster.calls("sbatch") == []
     assert subprocess.run(["bash", "-n", JOB]).returncode == 0
+
+
+def test_stop_without_slurm_leaves_nothing_behind(cluster):
+    """The file that keeps a job from the queue would keep the next one, too."""
+    (cluster.folder / "bin" / "scancel").unlink()
+    ended = cluster.run(SLURM, "stop", PATH=f"{cluster.folder / 'bin'}:/usr/bin:/bin")
+    assert ended.code == 2 and "no scancel on PATH" in ended.errors
+    assert cluster.calls() == [] and not list(cluster.folder.glob("*.stop"))
+
+
+def test_run_goes_on_without_a_config(cluster):
+    (cluster.folder / "runs" / "x").mkdir(parents=True)
+    (cluster.folder / "runs" / "x" / "config.json").write_text("{}")
+    assert cluster.run(SLURM, "train", "--workdir=runs/x").code == 0
+    assert cluster.calls("sbatch")[0].endswith(" 3 runs/x")

@@ -37,7 +37,7 @@ class Pod(Fakes):
     """The stand-in cloud, and a repository whose scripts and config are committed."""
 
     def __init__(self, folder: Path, repository: Path) -> None:
-        super().__init__(folder, "gcloud", "git", "sleep")
+        super().__init__(folder, "gcloud", "git", "sleep", "ddgan")
         (folder / "worker").mkdir()
         shutil.copy(SCRIPTS / "worker_uv.sh", folder / "worker" / "uv")
         shutil.copy(SCRIPTS / "worker_ddgan.sh", folder / "worker" / "ddgan")

@@ -177,15 +177,13 @@ COMMANDS = {
         summary="print a script by which a shell completes commands and flags",
         description=(
             "Print a script for bash, zsh or fish that completes commands, flags, fields of "
-            "configs and the names of those that come with the program."
+            "configs and the names of those that come with the program. In ~/.bashrc: "
+            'eval "$(ddgan completion bash)", in ~/.zshrc, after compinit: source <(ddgan '
+            "completion zsh), in config.fish: ddgan completion fish | source."
         ),
         flags=(),
         words=" | ".join(SHELLS),
-        examples=(
-            'eval "$(ddgan completion bash)"',
-            "source <(ddgan completion zsh)",
-            "ddgan completion fish | source",
-        ),
+        examples=("ddgan completion bash",),
         run=_completion,
     ),
 }

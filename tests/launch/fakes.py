@@ -13,6 +13,7 @@ from typing import NamedTuple
 REPOSITORY = Path(__file__).parents[2]
 LAUNCH = REPOSITORY / "launch"
 SCRIPTS = Path(__file__).parent
+CHECK = "ddgan check "
 
 # What a shell, ssh, YAML, Kubernetes and Python might each want to change.
 ODD = ["$HOME $(id) `id`", "$$ $(X)", 'it\'s "odd"', "two  spaces ", "a\\b\nc", "é;&|<*>?[!]{,}~#%"]
@@ -79,6 +80,13 @@ class Fakes:
 
     def calls(self, *names: str) -> list[str]:
         """What was called so far, as dry runs print it; only these commands, if any are named."""
-        file = self.folder / "calls"
-        lines = file.read_text().splitlines() if file.exists() else []
+        lines = [line for line in self._lines() if not line.startswith(CHECK)]
         return [line for line in lines if not names or shlex.split(line)[0] in names]
+
+    def checks(self) -> list[str]:
+        """The arguments with which `ddgan check` was called so far."""
+        return [line.removeprefix(CHECK) for line in self._lines() if line.startswith(CHECK)]
+
+    def _lines(self) -> list[str]:
+        file = self.folder / "calls"
+        return file.read_text().splitlines() if file.exists() else []
