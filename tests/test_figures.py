@@ -295,12 +295,44 @@ def test_a_command_writes_its_picture_and_prints_its_numbers(
     assert np.asarray(Image.open("out.png")).std() > 0
 
 
+def test_tiles_alone_are_the_pixels_without_words(believing, command):
+    """--captions=none: what was drawn before figures had captions."""
+    assert command("trajectory", "--workdir=w", "--seeds=4,11,2", "--captions=none") == 0
+    rows = trajectory.rows(believing, SEEDS, believing.request(SEEDS).labels.tolist())
+    plain = images.side_by_side([rows])
+    np.testing.assert_array_equal(np.asarray(Image.open("trajectory.png")), plain[..., 0])
+
+
+@pytest.mark.parametrize("form", ["png", "svg", "pdf"])
+def test_figures_replace_their_own_files_alone(command, capsys, tmp_path, form):
+    """Every form by its ending; a file of somebody else's is kept."""
+    argv = ["edit", "--workdir=w", "--input=given.png", "--seeds=0-8"]
+    for _ in range(2):
+        assert command(*argv, f"--out=x.{form}") == 0
+    start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[form]
+    assert (tmp_path / f"x.{form}").read_bytes().startswith(start)
+    (tmp_path / f"y.{form}").write_bytes(b"mine")
+    assert command(*argv, f"--out=y.{form}") == 2
+    assert (
+        "did not write it: name another file, or replace it with --force" in capsys.readouterr().err
+    )
+    assert (tmp_path / f"y.{form}").read_bytes() == b"mine"
+    assert command(*argv, f"--out=y.{form}", "--force") == 0
+    assert (tmp_path / f"y.{form}").read_bytes() == (tmp_path / f"x.{form}").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (
+            ["trajectory", "--workdir=w", "--captions=none", "--out=x.svg"],
+            "pixels alone are a .png",
+        ),
+        (["trajectory", "--workdir=w", "--captions=xyz"], "'xyz' is not known; known: full"),
+        (["trajectory", "--workdir=w", "--seeds=0-999"], "has at most 147 rows or columns of"),
         (["edit", "--workdir=w", "--input=none.png"], "none.png: there is no such file"),
         (["edit", "--workdir=w", "--input=a.txt"], "a.txt is damaged, or no PNG, JPEG"),
-        (["edit", "--workdir=w", "--input=given.png", "--from-step=4"], "--from_step=4: the model"),
+        (["edit", "--workdir=w", "--input=given.png", "--from-step=4"], "--from-step=4: the model"),
         (["edit", "--workdir=w", "--input=given.png", "--strokes=1"], "--strokes=1: a painting"),
         (["edit", "--workdir=w"], "--input is missing"),
         (["denoising", "--workdir=w", "--draws=1"], "--draws=1 is not an integer from 2"),
