@@ -93,8 +93,10 @@ def _place(namespace: Mapping[str, Any]) -> str:
     if isinstance(file, str):
         levels += os.path.basename(file).startswith("__init__.")
     else:
-        # A package without __init__.py has only folders.
-        file = next(iter(namespace.get("__path__") or ()), None)
+        # A package without __init__.py has only folders, which are looked up anew: that fails if
+        # somebody has removed its parent from sys.modules.
+        with contextlib.suppress(Exception):
+            file = next(iter(namespace.get("__path__") or ()), None)
     if not isinstance(file, str):
         return ""
     parents = Path(os.path.abspath(file)).parents
@@ -128,7 +130,7 @@ def _where(found: str, line: int, file: str) -> str:
 
 def _hint(error: ModuleNotFoundError, folders: Sequence[str]) -> str:
     """Return the end of the message about a module that is not there."""
-    name = error.name or ""
+    name = str(error.name or "")
     if name.partition(".")[0] == "configs":
         return "; the configs that ship are in ddgan_jax.configs"
     neighbours = (entry.stem for folder in folders for entry in Path(folder).glob("*.py"))
