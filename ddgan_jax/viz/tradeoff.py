@@ -106,23 +106,29 @@ def common_metric(paths: Sequence[str | os.PathLike]) -> str:
 
     Raises UserError if they have none in common, and for a file that is no result.
     """
-    of_files = [results.read(path).metrics for path in paths]
-    # The spread of a metric over subsets is no metric.
-    common = [
-        name for name in of_files[0] if all(name in m for m in of_files) and "_std" not in name
-    ]
-    if not common:
-        first = of_files[0]
-        path, other = next(
-            (path, m) for path, m in zip(paths, of_files, strict=True) if not first.keys() & m
-        )
-        raise UserError(
-            f"these results have no metric in common: {shown(paths[0], 300)} has "
-            f"{shown(', '.join(first), 300)}, {shown(path, 300)} has {shown(', '.join(other), 300)}"
-        )
-    # Names continue with the features and the number of images: frechet_pixels_1000.
+    of_files = [_by_preference(results.read(path).metrics) for path in paths]
+    common = [name for name in of_files[0] if all(name in others for others in of_files)]
+    if common:
+        return common[0]
+    first = of_files[0]
+    path, other = next(
+        (path, others)
+        for path, others in zip(paths, of_files, strict=True)
+        if not set(first) & set(others)
+    )
+    raise UserError(
+        f"these results have no metric in common: {shown(paths[0], 300)} has {shown(first[0])}, "
+        f"{shown(path, 300)} has {shown(other[0])}: name results of one kind, such as "
+        "'runs/*/evaluations/*pixels*.json'"
+    )
+
+
+def _by_preference(metrics: Mapping[str, float]) -> list[str]:
+    """Return the names of metrics, those of PREFERRED first; the spread of one is none."""
     ranks = {name: place for place, name in enumerate(PREFERRED)}
-    return min(common, key=lambda name: ranks.get(name.split("_")[0], len(ranks)))
+    # Names continue with the features and the number of images: frechet_pixels_1000.
+    kinds = [name for name in metrics if "_std" not in name] or list(metrics)
+    return sorted(kinds, key=lambda name: ranks.get(name.split("_")[0], len(ranks)))
 
 
 def read(path: str | os.PathLike, metric: str) -> Result:
