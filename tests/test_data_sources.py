@@ -247,10 +247,10 @@ BAD = [  # fields, what the message says; {tmp}: the test's folder
         "no image (PNG, JPEG, WebP, BMP, GIF) below {tmp}/empty",
     ),
     ({"name": "folder", "path": "{tmp}/broken"}, "cannot be used: cannot read {tmp}/broken/x.png"),
-    ({"name": "folder", "path": "{tmp}/pictures", "image_size": 9}, ".png) of folder in {tmp}/fol"),
+    ({"name": "folder", "path": "{tmp}/pictures", "image_size": 9}, "6 of 6 images of folder are"),
     ({"name": "folder", "path": "{tmp}/pictures", "split": "trian"}, "which has train (6)"),
     ({"name": "folder", "path": "{tmp}/pictures", "split": "train[3:3]"}, "selects nothing"),
-    ({"name": "digits", "dir": "gs://bucket/sets"}, "copy or mount gs://bucket/sets"),
+    ({"name": "digits", "dir": "s3://bucket/sets"}, "copy or mount s3://bucket/sets"),
     ({"name": "digits", "dir": "{tmp}/file/x"}, "cannot write the set digits to {tmp}/file/x"),
 ]
 

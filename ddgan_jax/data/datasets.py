@@ -232,21 +232,31 @@ def load_into_memory(dataset: RecordDataset) -> ArrayDataset:
     )
     labels = np.empty(info.num_examples, np.int32)
 
-    def decode(start: int) -> int:
-        ids = np.arange(start, min(start + CHUNK, info.num_examples))
+    def decode(ids: np.ndarray) -> None:
         pixels[ids], labels[ids] = dataset.read(ids)
+
+    in_chunks(decode, dataset, title=f"reading {info.name}")
+    return ArrayDataset(info, pixels, labels)
+
+
+def in_chunks(look: Callable[[np.ndarray], None], dataset: RecordDataset, title: str) -> None:
+    """Call `look` with the ids of all examples, int (n,), a few at a time, in several threads."""
+    count = dataset.info.num_examples
+
+    def call(start: int) -> int:
+        ids = np.arange(start, min(start + CHUNK, count))
+        look(ids)
         return len(ids)
 
     # Decoders release Python's lock, so that threads are enough.
-    chunks = grain.MapDataset.range(0, info.num_examples, CHUNK).map(decode)
+    chunks = grain.MapDataset.range(0, count, CHUNK).map(call)
     options = grain.ReadOptions(num_threads=dataset.threads, prefetch_buffer_size=dataset.threads)
-    display = Display(info.num_examples, title=f"reading {info.name}", unit="images")
+    display = Display(count, title=title, unit="images")
     # The iterator is closed also after an error, or its threads would go on reading.
     with (
         own_words(),
         display,
         contextlib.closing(iter(chunks.to_iter_dataset(options))) as done,
     ):
-        for count in done:
-            display.advance(count)
-    return ArrayDataset(info, pixels, labels)
+        for number in done:
+            display.advance(number)

@@ -6,18 +6,15 @@ on the share alone, and not on the seed of a run; those of a smaller share are a
 a larger one.
 """
 
-import contextlib
 import math
 from collections.abc import Callable
 
-import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from ddgan_jax.data.datasets import CHUNK, RecordDataset, own_words
+from ddgan_jax.data.datasets import RecordDataset, in_chunks
 from ddgan_jax.data.order import HOLDOUT_ORDER, permutation
 from ddgan_jax.errors import UserError, shown
-from ddgan_jax.progress import Display
 
 # What `ddgan evaluate --split` calls the part that is held out.
 HOLDOUT = "holdout"
@@ -90,20 +87,12 @@ def _large_enough(
 
 def _shorter_sides(records: RecordDataset) -> np.ndarray:
     """Return the width or height of every image, whichever is less; reads no more than heads."""
-    count = records.info.num_examples
-    sides = np.empty(count, np.int64)
+    sides = np.empty(records.info.num_examples, np.int64)
 
-    def look(start: int) -> int:
-        ids = np.arange(start, min(start + CHUNK, count))
+    def look(ids: np.ndarray) -> None:
         sides[ids] = records.shorter_sides(ids)
-        return len(ids)
 
-    heads = grain.MapDataset.range(0, count, CHUNK).map(look)
-    options = grain.ReadOptions(num_threads=records.threads, prefetch_buffer_size=records.threads)
-    display = Display(count, title=f"sizes of {records.info.name}", unit="images")
-    with own_words(), display, contextlib.closing(iter(heads.to_iter_dataset(options))) as done:
-        for number in done:
-            display.advance(number)
+    in_chunks(look, records, title=f"sizes of {records.info.name}")
     return sides
 
 
