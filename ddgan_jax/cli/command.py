@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from absl import flags
+from absl.flags import FlagValues
 
 from ddgan_jax import progress
 from ddgan_jax.cli.arguments import Flag
@@ -28,7 +28,7 @@ class Command(NamedTuple):
     examples: tuple[str, ...]
     run: Callable[..., None]
     takes_config: bool = False
-    config_without_file: Callable[[flags.FlagValues], ConfigDict] | None = None
+    config_without_file: Callable[[FlagValues], ConfigDict] | None = None
     words: str = ""
     when_interrupted: str = "the same command begins anew"
 
@@ -40,7 +40,7 @@ def into_file(run: Callable[..., None], *suffixes: str) -> Callable[..., None]:
     A command with this function has the flag FORCE.
     """
 
-    def held(values: flags.FlagValues) -> None:
+    def held(values: FlagValues) -> None:
         # The lock is taken before the work begins, since finding out after minutes that the file
         # cannot be written would cost the result.
         with (
