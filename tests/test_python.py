@@ -103,6 +103,26 @@ def test_what_is_no_images_any_more_is_numbers(other, tmp_path):
             call()
 
 
+@pytest.mark.parametrize(
+    "compute",
+    [
+        np.mean,
+        np.max,
+        lambda a: a.mean(0),
+        lambda a: a / 2,
+        np.concatenate,
+        lambda a: a > 3,
+        np.std,
+    ],
+)
+def test_what_is_computed_is_what_a_plain_array_gives(compute):
+    """Also its type: a mean is a number that JSON can hold."""
+    ours, plain = compute(PIXELS.view(Images)), compute(PIXELS)
+    assert type(ours) is type(plain)
+    np.testing.assert_array_equal(ours, plain)
+    assert type(PIXELS.view(Images)[1:3]) is Images
+
+
 def test_points_are_one_picture(tmp_path):
     points = np.random.default_rng(0).normal(size=(50, 1, 1, 2)).astype(np.float32).view(Images)
     shown = np.asarray(Image.open(io.BytesIO(points._repr_png_())))

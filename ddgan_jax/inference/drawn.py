@@ -7,6 +7,7 @@ In a notebook a cell that ends with `model.sample(16)` shows the grid.
 """
 
 import os
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,9 +24,16 @@ MOST_IN_A_NOTEBOOK = 100
 class Images(np.ndarray):
     """Drawn images, uint8 (N, H, W, C), or points of a toy set, float32 (N, 1, 1, 2).
 
-    It is a NumPy array in every respect. Its parts and whatever is computed from it have this type,
-    too; the methods below work on those that still are images.
+    It is a NumPy array in every respect. A part of it has this type, too, and the methods below
+    work on parts that still are images. What is computed from it is a plain array or number.
     """
+
+    def __array_wrap__(
+        self, array: np.ndarray, context: Any = None, return_scalar: bool = False
+    ) -> Any:
+        """Return the result of a NumPy function as it would be for a plain array."""
+        plain = np.asarray(array)
+        return plain[()] if return_scalar else plain
 
     def images(self) -> list[Image.Image]:
         """Return the images as PIL images, gray or RGB. Raises UserError for points."""
