@@ -258,7 +258,8 @@ done
 
 pod_name='^[a-z]([-a-z0-9]{0,60}[a-z0-9])?$'
 [[ $name =~ $pod_name ]] || mistake "--name=$name: use a-z, 0-9 and hyphens, a letter first"
-[[ -n $zone ]] || mistake "--zone is missing: a zone that has $type, e.g. us-central1-a"
+[[ -n $zone ]] ||
+    mistake "--zone is missing: a zone that has $type, or export CLOUDSDK_COMPUTE_ZONE=us-central1-a"
 if [[ -z $runtime ]]; then # https://cloud.google.com/tpu/docs/runtimes
     case $type in
         v6e-*) runtime=v2-alpha-tpuv6e ;;

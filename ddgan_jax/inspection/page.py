@@ -112,9 +112,9 @@ def _summary(config: ConfigDict) -> Iterator[tuple[str, str]]:
 
 def _objective(config: ConfigDict) -> str:
     o = config.objective
-    joint = ", in pairs with x_{t+1}" if o.joint else ""
+    joint = " in pairs with x_{t+1}" if o.joint else ""
     words = [
-        f"{build.method_name(config).upper()}: the generator tells {o.prediction}, the "
+        f"{build.method_name(config).upper()}: the generator predicts {o.prediction}, the "
         f"discriminator judges {o.judged}{joint}"
     ]
     words += [f"AFD {o.afd_weight:g}"] if o.afd_weight else []
