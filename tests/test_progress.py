@@ -19,6 +19,7 @@ import pytest
 from ddgan_jax import progress
 from ddgan_jax.cli.terminal import PrintableStream
 from ddgan_jax.progress import Display, Pace, duration
+from ddgan_jax.progress.line import LINE
 
 ROOT = Path(__file__).parents[1]
 WIDTHS = (1, 2, 7, 19, 40, 80, 120, 200)
@@ -52,7 +53,7 @@ class Screen:
 
     def line(self) -> str:
         """Draw, and return the only line on the screen, which leaves the last column empty."""
-        progress._line.draw()
+        LINE.draw()
         rows = self.rows()
         assert len(rows) <= 1, "the line has wrapped"
         assert all(len(row) < self.columns for row in rows) or self.columns == 1
@@ -82,7 +83,7 @@ def screen(request, monkeypatch):
     made.close()
     # Whatever happened, nobody draws any more.
     assert not [thread for thread in threading.enumerate() if thread.name == "progress"]
-    assert not progress._line.displays
+    assert not LINE.displays
 
 
 class Clock:
@@ -98,8 +99,8 @@ class Clock:
 def clock(monkeypatch):
     """The clock of the line, which is drawn when the test draws it."""
     clock = Clock()
-    monkeypatch.setattr(progress, "clock", clock)
-    monkeypatch.setattr(progress, "TICK", 3600.0)
+    monkeypatch.setattr("ddgan_jax.progress.display.clock", clock)
+    monkeypatch.setattr("ddgan_jax.progress.line.TICK", 3600.0)
     return clock
 
 
@@ -224,15 +225,15 @@ def test_a_part_of_the_work_has_the_line_until_it_is_done(screen, clock):
         with Display(1000, title="evaluating", unit="images", phase="evaluating") as inner:
             assert screen.line() == "evaluating ... 0 s"
             for _ in inner.counted([range(200), range(200)]):
-                progress._line.draw()
+                LINE.draw()
                 clock.now += 2.0
             outer.message("said meanwhile")
-            progress._line.draw()
+            LINE.draw()
             assert screen.rows() == [
                 "said meanwhile",
                 "evaluating: 40%  400 of 1,000 images  100 img/s  6 s left",
             ]
-        progress._line.draw()
+        LINE.draw()
         assert screen.rows() == ["said meanwhile", "42%  420/1000  training"]
     assert screen.rows() == ["said meanwhile"]
 
@@ -261,22 +262,22 @@ def test_the_line_makes_room_for_what_others_print(screen, clock):
         assert screen.line() == "reading ... 0 s"
         out.write("one\n")
         out.flush()
-        progress._line.draw()
+        LINE.draw()
         assert screen.rows() == ["one", "reading ... 0 s"]
         # Somebody else's line is not written over before it ends.
         out.write("two")
         out.flush()
-        progress._line.draw()
+        LINE.draw()
         assert screen.rows() == ["one", "two"]
         out.write(" and three\n")
         out.flush()
-        progress._line.draw()
+        LINE.draw()
         assert screen.rows() == ["one", "two and three", "reading ... 0 s"]
     assert screen.rows() == ["one", "two and three"]
 
 
 def test_time_passes_on_the_line_while_the_work_is_in_one_call(screen, monkeypatch):
-    monkeypatch.setattr(progress, "TICK", 0.01)
+    monkeypatch.setattr("ddgan_jax.progress.line.TICK", 0.01)
     with Display(phase="compiling", stream=screen.stream):
         assert screen.wait_for("compiling ... 1 s") == ["compiling ... 1 s"]
 

@@ -17,11 +17,11 @@ import pytest
 from array_record.python.array_record_module import ArrayRecordReader
 from PIL import Image
 
-from ddgan_jax import progress
 from ddgan_jax.errors import BusyError, UserError
 from ddgan_jax.files import locks
 from ddgan_jax.inference import formats, writers
 from ddgan_jax.inference.writers import Job
+from ddgan_jax.progress import display
 from tests.methods import ROOT
 
 COUNT, CHUNK = 23, 4
@@ -408,11 +408,11 @@ def test_memory_does_not_grow(tmp_path, out):
 
 def test_progress(tmp_path, monkeypatch, capsys):
     """Speed and time left, and where a job goes on."""
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.0)
     interrupt(Drawing(fails_after=3).job(), tmp_path / "x")
     capsys.readouterr()
     clock = itertools.count()
-    monkeypatch.setattr(progress, "clock", lambda: next(clock))
+    monkeypatch.setattr(display, "clock", lambda: next(clock))
     writers.write(Drawing().job(), tmp_path / "x")
     start, *lines = capsys.readouterr().err.splitlines()
     assert start == "12 of 23 images are there"
