@@ -113,7 +113,7 @@ def test_prepare_receives_its_flags(command_module):
     calls = command_module("ddgan_jax.data.prepare.prepare", "prepare")
     assert cli.main(["prepare", "--dataset=cifar10", "--archive=a.tgz", "--download"]) == 0
     options = {"data_dir": "", "archive": "a.tgz", "images": None, "arrays": None}
-    options |= {"download": True, "allow_unpublished": False}
+    options |= {"parquet": None, "download": True, "allow_unpublished": False}
     [(positional, named)] = calls
     assert callable(named.pop("warn"))
     assert (positional, named) == (("cifar10",), options)
@@ -412,6 +412,14 @@ def test_errors_of_the_library_name_no_flags(path):
             texts = (n.value for n in ast.walk(node) if isinstance(n, ast.Constant))
             for text in filter(lambda text: isinstance(text, str), texts):
                 assert "ddgan " in text or not FLAG_IN_TEXT.search(text), (node.lineno, text)
+
+
+def test_flags_are_spelled_with_hyphens_everywhere():
+    """In messages, commands to be copied and comments; XLA's own flags are others'."""
+    for path in (*PACKAGE.rglob("*.py"), *(REPOSITORY / "launch").iterdir()):
+        if path.is_file():
+            found = re.findall(r"(?<![\w-])--(?!xla_)[a-z]+_[a-z_]*", path.read_text())
+            assert not found, (path, found)
 
 
 def test_lines_of_progress_name_flags(capsys):

@@ -231,7 +231,7 @@ BAD = [  # fields, what the message says; {tmp}: the test's folder
     (
         {"name": "cifar10"},
         "not prepared in {tmp}/cifar10/3.0.2: "
-        "run `ddgan prepare --dataset=cifar10 --data_dir={tmp} --download`",
+        "run `ddgan prepare --dataset=cifar10 --data-dir={tmp} --download`",
     ),
     ({"name": "stacked_mnist", "image_size": 32}, "--dataset=mnist"),
     ({"name": "stacked_mnist", "image_size": 28}, "data.image_size=32"),

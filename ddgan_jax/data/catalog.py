@@ -172,7 +172,7 @@ def how_to_prepare(name: str, data_dir: str = "") -> str:
     data_dir: the folder of prepared sets that the command names, "" for none.
     """
     command = f"ddgan prepare --dataset={name}"
-    command += f" --data_dir={shlex.quote(data_dir)}" if data_dir else ""
+    command += f" --data-dir={shlex.quote(data_dir)}" if data_dir else ""
     if name in published.PUBLISHED:
         return (
             f"run `{command} --download`, or `{command} --archive=PATH` if you have "
