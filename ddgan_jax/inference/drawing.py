@@ -12,7 +12,7 @@ import numpy as np
 
 from ddgan_jax import compiler, distributed, pixels, randomness
 from ddgan_jax.config import MOST_IMAGES, ConfigDict
-from ddgan_jax.errors import UserError
+from ddgan_jax.errors import NotFiniteError, UserError
 from ddgan_jax.sampling import UNVARIED, Sampler, Trajectory, Variation
 from ddgan_jax.state import Params
 
@@ -95,6 +95,34 @@ def make_drawer(
 def _images_first(drawn: Trajectory) -> Trajectory:
     """Return the trajectory with the axis of images before the axis of steps."""
     return jax.tree.map(lambda a: a.swapaxes(0, 1), drawn)
+
+
+def checked(chunks: Iterable[Any], drawn_by: str, chunk_size: int) -> Iterator[Any]:
+    """Yield the chunks of a drawer. Raises UserError for numbers that are not finite, or too many.
+
+    drawn_by: the model, for the message.
+    """
+    try:
+        for chunk in chunks:
+            for array in jax.tree.leaves(chunk):
+                # uint8 images are finite; the floats that they came from have been checked on the
+                # way.
+                if array.dtype != np.uint8 and not np.isfinite(array).all():
+                    raise NotFiniteError("the images hold numbers that are not finite")
+            yield chunk
+    except NotFiniteError as error:
+        raise NotFiniteError(
+            f"{drawn_by} draws images that are not finite: take an earlier checkpoint, with `step`"
+        ) from error
+    except jax.errors.JaxRuntimeError as error:
+        # JAX has one class of errors for all failures on devices, and its text alone tells them
+        # apart.
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"drawing {chunk_size:,} images at a time takes more memory than there is: take a "
+            "smaller sampling.chunk_size in the model's config"
+        ) from error
 
 
 def concatenate(chunks: Iterable[Any]) -> Any:

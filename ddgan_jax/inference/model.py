@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import build, distributed
 from ddgan_jax.config import LARGEST, MOST_IMAGES, checks, from_stored
-from ddgan_jax.errors import NotFiniteError, UserError, shown
+from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference import arguments, drawing, weights
 from ddgan_jax.inference.drawing import Request
@@ -198,33 +198,10 @@ class Model:
         if variation.x_0 is not None and variation.x_0.shape != wanted:
             raise UserError(f"`images` of shape {variation.x_0.shape}, the model wants {wanted}")
         draw = self._drawer(start=start, trajectory=trajectory)
-        return self._checked(draw(self._placed, request, variation))
-
-    def _checked(self, chunks: Iterable[Any]) -> Iterator[Any]:
-        """Yield the chunks. Raises UserError for numbers that are not finite, or too many."""
-        try:
-            for chunk in chunks:
-                for array in jax.tree.leaves(chunk):
-                    # uint8 images are finite; the floats that they came from have been checked on
-                    # the way.
-                    if array.dtype != np.uint8 and not np.isfinite(array).all():
-                        raise NotFiniteError("the images hold numbers that are not finite")
-                yield chunk
-        except NotFiniteError as error:
-            where = f" of {self.source}" if self.source else ""
-            raise NotFiniteError(
-                f"step {self.step}{where} draws images that are not finite: take an earlier "
-                "checkpoint, with `step`"
-            ) from error
-        except jax.errors.JaxRuntimeError as error:
-            # JAX has one class of errors for all failures on devices, and its text alone tells them
-            # apart.
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            raise UserError(
-                f"drawing {self.config.sampling.chunk_size:,} images at a time takes more memory "
-                "than there is: take a smaller sampling.chunk_size in the model's config"
-            ) from error
+        drawn_by = f"step {self.step}" + (f" of {self.source}" if self.source else "")
+        return drawing.checked(
+            draw(self._placed, request, variation), drawn_by, self.config.sampling.chunk_size
+        )
 
     def request(self, seeds: Integers | int, labels: Integers | int | None = None) -> Request:
         """Return the request for these images; arguments and errors as in `sample`."""
