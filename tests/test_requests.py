@@ -108,6 +108,8 @@ def test_command_receives_its_flags(calls):
         "options": Options(labels=[]),
         "step": 40,
         "num_steps": 0,
+        "captions": None,
+        "force": False,
     }
     assert (list(more["seeds"]), more["num_steps"], more["out"]) == ([0, 1, 2, 3], 8, "x.npz")
     assert more["options"] == Options("all", 2, 1, "i.png", 1, True)
