@@ -137,7 +137,8 @@ def _check_files(folder: Path | epath.Path) -> None:
     # A bucket holds nothing but objects, and each look at one is a request.
     if paths.is_bucket(folder):
         return
-    for path in sorted(folder.iterdir()):
+    # The paths of epath take a pipe for a file.
+    for path in sorted(Path(folder).iterdir()):
         if not path.is_file() and not path.is_dir():
             raise UserError(f"{shown(path, 300)}, in a {WHAT}, is no regular file")
 
