@@ -15,6 +15,7 @@ from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.local import LocalFileSystem
 from tensorboardX.proto.event_pb2 import SessionLog
 
+from ddgan_jax import cli
 from ddgan_jax.cli.training import COMMANDS
 from ddgan_jax.config import base_config
 from ddgan_jax.config.files import from_json, load_config, to_json
@@ -85,6 +86,18 @@ def test_a_run_in_a_bucket_goes_on_with_its_own_config(bucket, monkeypatch):
     workdir.workdir = "gs://bucket/runs/none"
     with pytest.raises(UserError, match="gs://bucket/runs/none holds no run to go on with"):
         COMMANDS["train"].config_without_file(workdir)
+
+
+def test_a_report_lies_beside_its_run_and_is_replaced(bucket, monkeypatch, capsys):
+    monkeypatch.setattr(paths, "BUCKETS", {"gs": ("fsspec",)})
+    write_config(RUN, base_config())
+    for _ in range(2):
+        assert cli.main(["report", f"--workdir={RUN.path}"]) == 0
+    page = bucket / "runs" / "one" / "report.html"
+    assert page.read_text().startswith("<!doctype html>")
+    page.write_text("mine")
+    assert cli.main(["report", f"--workdir={RUN.path}"]) == 2
+    assert page.read_text() == "mine" and "replace it with --force" in capsys.readouterr().err
 
 
 def points(folder) -> list[tuple[int, float]]:
