@@ -59,7 +59,7 @@ _DATA = {
     ),
     "path": Field(
         "",
-        'Folder of the PNG and JPEG files of data.name = "folder", with a sub-folder per class.',
+        'Folder or .zip of the images of data.name = "folder", with a sub-folder per class.',
         is_local_path=True,
     ),
     "image_size": positive(

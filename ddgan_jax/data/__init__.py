@@ -8,14 +8,17 @@ The straight line:
         for batch in stream: ...                # state.Batch
 
 Reading    order      the examples of a train step, a pure function of (seed, step)
+           selection  which examples are large enough, and which are held out
            datasets   the forms of a set: in memory, in files, stacked digits; its fingerprint
            catalog    where prepared sets lie, and how to get one that is missing
            prepared   the checks of a set, before TFDS opens it
            decode     the only place that decodes images and fits their size
            mixture    the toy set of points in the plane
 Listing    image_folders, image_layouts   folders and zip files of images, their splits and classes
-           array_files                    .npy and .npz files of images
-Writing    builders, folder_sets          sets in TFDS's form; `digits` and `folder` at first use
+           image_metadata                 labels in metadata.csv and metadata.jsonl
+           array_files, tables            .npy and .npz, Parquet and Arrow files of images
+Writing    builders                       sets in TFDS's form; `digits` at first use
+           folder_sets, table_sets        sets from what is listed; `folder` at first use
            published                      the published files of CIFAR-10 and MNIST
 prepare/   `ddgan prepare`; it imports this package, and nothing here imports it
 
