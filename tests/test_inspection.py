@@ -161,7 +161,7 @@ def test_parts_that_are_asked_for(digits, monkeypatch):
     for network in (state.generator, state.discriminator):
         for module, subtree in network.params.items():
             arrays = len(jax.tree.leaves(subtree))
-            row = rf"^  {module} +{arrays} +{num_parameters(subtree):,}$"
+            row = rf"^\| {module} +\| {arrays} +\| {num_parameters(subtree):,} +\|$"
             assert re.search(row, text, re.MULTILINE), row
     lines = {
         line[2:30].strip(): float(line[30:].replace(",", "")) for line in text.splitlines()[-3:]

@@ -186,12 +186,26 @@ def _fields(config: ConfigDict, every: bool, columns: int) -> Iterator[str]:
 # ---- tables
 
 
+@dataclasses.dataclass
+class _Module:
+    """A row of the table of modules."""
+
+    module: str
+    arrays: int
+    parameters: int
+
+
 def _module_table(role: str, params: Params) -> Iterator[str]:
-    width = max(map(len, params)) + 2
-    yield f"{role}: {'arrays':>{max(width - len(role), 0) + 6}}{'parameters':>16}"
-    for name, module in params.items():
-        arrays = len(jax.tree.leaves(module))
-        yield f"  {name:<{width}}{arrays:>6}{num_parameters(module):>16,}"
+    # Imported here, since the first page needs to be there at once.
+    from clu import parameter_overview
+
+    yield f"{role}, modules"
+    yield parameter_overview.make_table(
+        [
+            _Module(name, len(jax.tree.leaves(module)), num_parameters(module))
+            for name, module in params.items()
+        ]
+    )
 
 
 def _memory_rows(memory: Memory) -> Mapping[str, int]:
