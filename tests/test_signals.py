@@ -17,6 +17,7 @@ import pytest
 
 from ddgan_jax.checkpoint import list_steps, load_ema
 from ddgan_jax.signals import INTERRUPTED, RUN_AGAIN
+from ddgan_jax.training.stopping import SignalledStop
 from tests.processes import QUICK_COMPILATION
 
 ROOT = Path(__file__).parents[1]
@@ -136,6 +137,17 @@ def test_no_signal_is_lost(number, unit, moment, tmp_path, environment, seconds_
         assert unit == "second" and f"{ended}; " in error.splitlines()[-1], error
     assert "Traceback" not in error and "Exception" not in error
     assert not list(workdir.rglob(".unfinished*"))
+
+
+@pytest.mark.parametrize("asked_after", range(4, 9))
+def test_the_message_names_the_step_at_which_the_run_stops(asked_after):
+    """From step 5, the first of this process, to step 8, the last of the run."""
+    stop = SignalledStop()
+    with stop.accepted(5, 8):
+        assert not any(stop.at(step) for step in range(5, asked_after + 1))
+        said = stop._ask(signal.SIGINT)
+        stopped = [step for step in range(asked_after + 1, 9) if stop.at(step)]
+    assert said.startswith(f"finishing step {stopped[0]}," if stopped else "the run is at its end")
 
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path, environment):
