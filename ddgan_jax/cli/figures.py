@@ -1,12 +1,11 @@
 """Declare the commands that picture a model: figure denoising, trajectory, neighbours, edit."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from absl import flags
 
-from ddgan_jax import compiler
-from ddgan_jax.cli.arguments import Flag, parse_labels, parse_names, parse_seeds
+from ddgan_jax.cli import figure_runs
+from ddgan_jax.cli.arguments import Flag, parse_names
 from ddgan_jax.cli.command import (
     DENOISING_STEPS,
     EXPORT,
@@ -16,57 +15,9 @@ from ddgan_jax.cli.command import (
     Command,
     into_file,
 )
-from ddgan_jax.config import MOST_TIMESTEPS, has_points
+from ddgan_jax.config import MOST_TIMESTEPS
 from ddgan_jax.errors import UserError
 from ddgan_jax.viz.figure_files import FORMS, form_of
-
-if TYPE_CHECKING:
-    import numpy as np
-    from etils import epath
-
-    from ddgan_jax.data import Dataset
-    from ddgan_jax.inference.model import Model
-    from ddgan_jax.viz.tiles import Picture
-
-
-def _open(values: flags.FlagValues, count: int) -> "Model":
-    """Return the model that the flags name, with chunks of no more than `count` images."""
-    compiler.keep_programs()
-    from ddgan_jax import distributed
-    from ddgan_jax.inference.load import open_model
-
-    model = open_model(values.workdir, values.export, values.step)
-    model = model.in_steps(values.denoising_steps)
-    if has_points(model.config):
-        raise UserError("this model draws points, and the figures are of images")
-    # The sampler fills up every chunk, and the images beyond the count would be drawn for nobody.
-    size = -(-count // len(distributed.local_devices()))
-    return model.with_sampling(chunk_size=min(size, model.config.sampling.chunk_size))
-
-
-def _open_set(model: "Model", data_dir: str) -> "Dataset":
-    from ddgan_jax import data
-
-    if data_dir:
-        # The config is a copy, see Model.with_sampling.
-        model.config.data.dir = data_dir
-    return data.open_dataset(model.config)
-
-
-def _request(values: flags.FlagValues) -> tuple["Model", Sequence[int], Sequence[int] | None]:
-    """Return the model, and the seed and label of each image: every seed with each of the labels.
-
-    A model without classes gets no labels.
-    """
-    # The flags are read before the model is opened, so that a mistake in them shows at once.
-    seeds, labels = parse_seeds(values.seeds, most=10_000), parse_labels(values.labels)
-    from ddgan_jax.inference import drawing
-
-    model = _open(values, len(seeds))
-    request = drawing.each_class(model.config.data.num_classes, seeds, labels)
-    # A model without classes takes no labels; the request has zeros in their place.
-    labels = list(map(int, request.labels)) if model.config.data.num_classes else None
-    return model, list(map(int, request.seeds)), labels
 
 
 def _figure(run: Callable[..., None]) -> Callable[..., None]:
@@ -80,146 +31,6 @@ def _figure(run: Callable[..., None]) -> Callable[..., None]:
         write(values)
 
     return checked
-
-
-def _check_size(values: flags.FlagValues, rows: int, columns: int, model: "Model") -> None:
-    """Refuse more tiles than a figure can hold, before the images are drawn."""
-    from ddgan_jax.viz import tiles
-
-    if values.captions == "full":
-        tiles.check_size(rows, columns, model.config.data.image_size)
-
-
-def _write(
-    values: flags.FlagValues,
-    out: "epath.Path",
-    figure: Callable[[], "Picture"],
-    plain: Callable[[], "np.ndarray"],
-) -> None:
-    """Write the figure with its words, or the tiles alone."""
-    from ddgan_jax import images
-    from ddgan_jax.files import atomic
-    from ddgan_jax.viz import tiles
-
-    if values.captions == "none":
-        images.write_png(out, plain())
-    else:
-        atomic.write_atomically(out, tiles.draw(figure(), form_of(out)))
-
-
-def _denoising(values: flags.FlagValues, out: "epath.Path") -> None:
-    # parse_names returns a list, of which this flag has one entry.
-    (noise,) = parse_names("posterior_noise", values.posterior_noise, ("own", "same"))
-    from ddgan_jax.viz import denoising
-
-    model = _open(values, values.draws)
-    _check_size(values, model.num_steps, 2 * values.draws + 3, model)
-    image, label = _real_image(model, values)
-    # Each draw has a latent z of its own seed, and all begin with the same noisy image.
-    seeds = range(values.seed, values.seed + values.draws)
-    drawn = denoising.denoise_once(model, image, seeds, label, same_posterior=noise == "same")
-    _write(
-        values,
-        out,
-        lambda: denoising.figure(model, image, drawn, seeds),
-        lambda: denoising.picture(image, drawn),
-    )
-    print(denoising.table(model, drawn))
-    # A model that predicts x_(k-1) itself has no predictions of x_0 to show.
-    given = "x_0, x_k" + ", predictions of x_0" * (drawn.x_0 is not None)
-    print(f"{given}, draws of x_(k-1), deviation, for each k of step {model.step} in {out}")
-
-
-def _real_image(model: "Model", values: flags.FlagValues) -> tuple["np.ndarray", int]:
-    """Return x_0 and its class, from the file --image or from the run's data set."""
-    import numpy as np
-
-    from ddgan_jax.inference import given_image
-
-    data = model.config.data
-    label = values.label
-    if values.image:
-        image = given_image.read(values.image, data.image_size, data.channels)
-    else:
-        dataset = _open_set(model, values.data_dir)
-        # The number of examples is known only when the set is open, so that no bound of the flag
-        # could say it.
-        if not 0 <= values.example < dataset.info.num_examples:
-            last = dataset.info.num_examples - 1
-            raise UserError(f"--example={values.example}: {data.name} has the examples 0 to {last}")
-        (image,), (found,) = dataset.read(np.array([values.example]))
-        # A class that the user names comes before the one that the data set has.
-        label = int(found) if label is None and data.num_classes else label
-    if label is None:
-        # Without classes the network reads no label, and the array of labels holds zeros.
-        return image, 0
-    # This refuses a class that the model does not know.
-    return image, int(model.request([0], label).labels[0])
-
-
-def _trajectory(values: flags.FlagValues, out: "epath.Path") -> None:
-    model, seeds, labels = _request(values)
-    from ddgan_jax import images
-    from ddgan_jax.viz import trajectory
-
-    _check_size(values, len(seeds), len(trajectory.columns(model)), model)
-    rows = trajectory.rows(model, seeds, labels)
-    _write(
-        values,
-        out,
-        lambda: trajectory.figure(model, seeds, labels, rows),
-        lambda: images.side_by_side([rows]),
-    )
-    print(f"columns: {', '.join(trajectory.columns(model))}")
-    print(f"{len(rows)} trajectories of step {model.step} in {out}")
-
-
-def _neighbours(values: flags.FlagValues, out: "epath.Path") -> None:
-    model, seeds, labels = _request(values)
-    from ddgan_jax import images
-    from ddgan_jax.viz import neighbours
-
-    _check_size(values, len(seeds), values.neighbours + 1, model)
-    dataset = _open_set(model, values.data_dir)
-    samples = model.sample(seeds, labels)
-    found = neighbours.nearest(dataset, samples, values.neighbours)
-    _write(
-        values,
-        out,
-        lambda: neighbours.figure(model, seeds, labels, samples, found, dataset),
-        lambda: images.side_by_side([samples[:, None], found.images]),
-    )
-    print(neighbours.table(seeds, found))
-    print(
-        f"{len(samples)} samples of step {model.step}, each before its {values.neighbours} nearest "
-        f"of {dataset.info.num_examples:,} images of {dataset.info.name}, in {out}"
-    )
-
-
-def _edit(values: flags.FlagValues, out: "epath.Path") -> None:
-    model, seeds, labels = _request(values)
-    from ddgan_jax import images
-    from ddgan_jax.inference import given_image
-    from ddgan_jax.viz import distances
-    from ddgan_jax.viz.edit import COLUMNS, edit, figure, strokes
-
-    _check_size(values, -(-len(seeds) // COLUMNS), COLUMNS + 1, model)
-    data = model.config.data
-    given = given_image.read(values.input, data.image_size, data.channels)
-    if values.strokes:
-        given = strokes(given, values.strokes)
-    results, t = edit(model, given, seeds, labels, from_step=values.from_step)
-    _write(
-        values,
-        out,
-        lambda: figure(model, given, results, t, seeds, labels),
-        lambda: images.side_by_side([given[None, None], results[None]]),
-    )
-    lengths = distances.from_one(results, given)
-    print(f"mean L2 from the input: {lengths.mean():.4g}")
-    print(
-        f"{len(results)} results from step {t} of {model.num_steps}, behind their input, in {out}"
-    )
 
 
 def _out(default: str) -> Flag:
@@ -279,7 +90,7 @@ COMMANDS = {
             "ddgan figure denoising --workdir=runs/digits",
             "ddgan figure denoising --export=exports/cifar10 --image=horse.png --draws=6",
         ),
-        run=_figure(_denoising),
+        run=_figure(figure_runs.denoising),
     ),
     "figure trajectory": Command(
         summary="from noise to image, step by step",
@@ -289,7 +100,7 @@ COMMANDS = {
         ),
         flags=(*_MODEL, *_SEEDS, _CAPTIONS, _out("trajectory.png"), FORCE),
         examples=("ddgan figure trajectory --workdir=runs/digits --seeds=0-7",),
-        run=_figure(_trajectory),
+        run=_figure(figure_runs.trajectory),
     ),
     "figure neighbours": Command(
         summary="the training images nearest to samples: does the model copy",
@@ -316,7 +127,7 @@ COMMANDS = {
             FORCE,
         ),
         examples=("ddgan figure neighbours --workdir=runs/digits --seeds=0-7 --neighbours=5",),
-        run=_figure(_neighbours),
+        run=_figure(figure_runs.neighbours),
     ),
     "figure edit": Command(
         summary="noise a given picture to a step and denoise it",
@@ -353,6 +164,6 @@ COMMANDS = {
             "ddgan figure edit --workdir=runs/church --input=painting.png --from-step=2",
             "ddgan figure edit --export=exports/church --input=photo.jpg --strokes=6",
         ),
-        run=_figure(_edit),
+        run=_figure(figure_runs.edit),
     ),
 }
