@@ -306,7 +306,7 @@ def test_tiles_alone_are_the_pixels_without_words(believing, command):
 @pytest.mark.parametrize("form", ["png", "svg", "pdf"])
 def test_figures_replace_their_own_files_alone(command, capsys, tmp_path, form):
     """Every form by its ending; a file of somebody else's is kept."""
-    argv = ["edit", "--workdir=w", "--input=given.png", "--seeds=0-8"]
+    argv = ["edit", "--workdir=w", "--input=given.png", "--seeds=0,1"]
     for _ in range(2):
         assert command(*argv, f"--out=x.{form}") == 0
     start = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}[form]
