@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +16,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddgan_jax import build, checkpoint, cli
+from ddgan_jax import build, checkpoint, cli, distributed
 from ddgan_jax.config.files import from_dict, load_config
 from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import UserError
-from ddgan_jax.training import hosts, loop
+from ddgan_jax.training import hooks, loop
+from ddgan_jax.training.stopping import StopRequest
 from tests.methods import ROOT, SMALLEST, config_file, config_of, every_method
-from tests.processes import QUICK_COMPILATION
 
 NUM_STEPS = 20
 SETTINGS = {
     "train.num_steps": NUM_STEPS,
     "checkpoint.save_every_steps": 4,
     "checkpoint.keep_latest": 3,
-    "log.every_steps": 1,
+    "log.every_steps": 5,
     "log.samples_every_steps": 10,
     "eval.every_steps": 3,
     "eval.num_samples": 12,
     "eval.features": "pixels",
 }
+# Each is a mean over the steps since the one before; checkpoints and scores have lines, too.
+LINES = [3, 4, 5, 6, 8, 9, 10, 12, 15, 16, 18, 20]
 
 
 @pytest.fixture(scope="module")
@@ -52,18 +55,8 @@ def command(method: str, workdir: Path, data_dir: Path) -> list[str]:
 
 
 def environment(data_dir: Path) -> dict[str, str]:
-    # One device, as on a laptop; the tests' own compilation cache, and one for all else.
-    return os.environ | {"XLA_FLAGS": QUICK_COMPILATION, "XDG_CACHE_HOME": str(data_dir / "cache")}
-
-
-def run(method: str, workdir: Path, data_dir: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(method, workdir, data_dir),
-        cwd=ROOT,
-        env=environment(data_dir),
-        capture_output=True,
-        text=True,
-    )
+    # As many devices as the runs in this process have, since the bits of a state depend on them.
+    return os.environ | {"XDG_CACHE_HOME": str(data_dir / "cache")}
 
 
 def final_arrays(workdir: Path) -> dict[str, int]:
@@ -86,6 +79,28 @@ def metrics(workdir: Path) -> list[dict]:
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def steps_are_compiled_once():
+    """Runs in this process with the same networks share the programs of their steps."""
+    made: dict[str, Any] = {}
+    make = loop._train_step
+
+    def remembered(config, devices, layout, out):
+        fields = {name: config[name] for name in config if name not in ("log", "checkpoint")}
+        key = str((fields, build.step))
+        return made.setdefault(key, make(config, devices, layout, out))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_train_step", remembered)
+        yield
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Commands in the test have one of the four devices that the runs have."""
+    monkeypatch.setattr(distributed, "local_devices", lambda: jax.devices()[:1])
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, data_dir):
     """undisturbed(method) -> the folder of a run that nothing interrupted."""
@@ -93,62 +108,67 @@ def undisturbed(tmp_path_factory, data_dir):
     @functools.cache
     def make(method: str) -> Path:
         workdir = tmp_path_factory.mktemp("runs") / method
-        result = run(method, workdir, data_dir)
-        assert result.returncode == 0, result.stderr
-        assert result.stdout.splitlines()[-3:] == [
-            f"done: {NUM_STEPS} steps",
-            f"samples:      {workdir}/samples/step_{NUM_STEPS}.png",
-            f"sample more:  ddgan sample --workdir={workdir} --seeds=0-99 --out=grid.png",
-        ]
+        loop.train(config_of_run(method, data_dir), workdir)
         return workdir
 
     return make
 
 
 def wait_for_step(workdir: Path, step: int, process: subprocess.Popen) -> None:
-    """Returns once the process has done this step, and one that no process before it had done.
+    """Returns once the process has done this step, and once there is a checkpoint.
 
-    And once there is a checkpoint, which is written in the background.
+    It is written in the background.
     """
     path = workdir / "metrics.jsonl"
-    done = len(metrics(workdir)) if path.exists() else 0
     while process.poll() is None:
-        told = path.read_text().count("\n") if path.exists() else 0
-        if told >= max(step, done + 1) and checkpoint.list_steps(workdir / "checkpoints"):
+        told = metrics(workdir)[-1:] if path.exists() else []
+        if told and told[0]["step"] >= step and checkpoint.list_steps(workdir / "checkpoints"):
             return
         time.sleep(0.01)
 
 
-# (step, signal, exit code). What stops a run is the same for both methods: each signal for one,
-# the hardest for both.
-KILL = (6, signal.SIGKILL, -signal.SIGKILL)
-WAYS = {
-    "ddgan": [KILL, (9, signal.SIGINT, 130), (12, signal.SIGTERM, hosts.RUN_AGAIN)],
-    "siddm": [KILL],
-}
+class EarlyStop(StopRequest):
+    """Asks, as Ctrl-C does, after the first step that has no line of metrics."""
+
+    def at(self, step: int) -> bool:
+        if step not in LINES:
+            self.signal_number = signal.SIGINT
+        return super().at(step)
 
 
 @every_method
-def test_interrupted_run_ends_with_the_same_bits(method, tmp_path, data_dir, undisturbed):
+def test_interrupted_run_ends_with_the_same_bits(method, tmp_path, data_dir, undisturbed, capsys):
+    """Killed as a process, stopped between two lines of metrics, and each time gone on with.
+
+    What a process does with each signal is the subject of test_signals.
+    """
     reference, workdir = undisturbed(method), tmp_path / "run"
-    for step, how, code in WAYS[method]:
-        process = subprocess.Popen(
-            command(method, workdir, data_dir),
-            cwd=ROOT,
-            env=environment(data_dir),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        wait_for_step(workdir, step, process)
-        process.send_signal(how)
-        _, stderr = process.communicate(timeout=300)
-        assert process.returncode == code, stderr
-        if how == signal.SIGINT:
-            assert "same command continues" in stderr
-    result = run(method, workdir, data_dir)
-    assert result.returncode == 0, result.stderr
-    assert "continuing after step" in result.stdout
+    process = subprocess.Popen(
+        command(method, workdir, data_dir),
+        cwd=ROOT,
+        env=environment(data_dir),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for_step(workdir, 6, process)
+    process.kill()
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, stderr
+    config = config_of_run(method, data_dir)
+    if method == "ddgan":
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(config, workdir, stop=EarlyStop())
+        assert metrics(workdir)[-1]["step"] not in LINES
+    capsys.readouterr()
+    loop.train(config, workdir)
+    told = capsys.readouterr().out
+    assert "continuing after step" in told
+    assert told.splitlines()[-3:] == [
+        f"done: {NUM_STEPS} steps",
+        f"samples:      {workdir}/samples/step_{NUM_STEPS}.png",
+        f"sample more:  ddgan sample --workdir={workdir} --seeds=0-99 --out=grid.png",
+    ]
     assert final_arrays(workdir) == final_arrays(reference)
     assert best_arrays(workdir) == best_arrays(reference)
 
@@ -168,16 +188,16 @@ def test_run_folder_holds_what_a_run_promises(undisturbed):
     assert sorted(p.name for p in (workdir / "samples").iterdir()) == [
         f"{kind}_{step}.png" for kind in ("step", "trajectory") for step in (10, 20)
     ]
-    assert [line["step"] for line in metrics(workdir)] == list(range(1, NUM_STEPS + 1))
+    assert [line["step"] for line in metrics(workdir)] == LINES
     assert json.loads((workdir / "config.json").read_text())["train"]["num_steps"] == NUM_STEPS
     assert list(workdir.glob("events.out.tfevents.*"))
 
 
 @every_method
 def test_best_checkpoint_is_a_run_folder_of_the_best_number(
-    method, tmp_path, undisturbed, monkeypatch
+    method, tmp_path, undisturbed, monkeypatch, one_device
 ):
-    """Scored again on four devices, it has the number that the run gave it on one."""
+    """Scored again on one device, it has the number that the run gave it on four."""
     workdir = undisturbed(method)
     name = "eval/frechet_pixels_12"
     scores = {line["step"]: line[name] for line in metrics(workdir) if name in line}
@@ -220,7 +240,7 @@ def test_other_config_is_refused_by_the_folder(undisturbed, data_dir):
 
 
 def sample(workdir: Path, out: Path, *argv: str) -> np.ndarray:
-    """What `ddgan sample` draws, here on four devices: the run's own grids were drawn on one."""
+    """What `ddgan sample` draws, on one device: the run's own grids were drawn on four."""
     assert cli.main(["sample", f"--workdir={workdir}", f"--out={out}", *argv]) == 0
     return np.load(out)
 
@@ -234,7 +254,7 @@ def images_of_grid(workdir: Path, count: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("seeds", ["0-6", "6,1,0"])
-def test_sample_command_draws_the_seeds_images(seeds, tmp_path, undisturbed):
+def test_sample_command_draws_the_seeds_images(seeds, tmp_path, undisturbed, one_device):
     workdir = undisturbed("ddgan")
     drawn = sample(workdir, tmp_path / "x.npy", f"--seeds={seeds}")
     places = {"0-6": (0, 1), "6,1,0": (2, 1)}[seeds]
@@ -242,7 +262,7 @@ def test_sample_command_draws_the_seeds_images(seeds, tmp_path, undisturbed):
         np.testing.assert_array_equal(drawn[place, ..., 0], image)
 
 
-def test_sample_command_draws_every_seed_of_every_class(tmp_path, undisturbed):
+def test_sample_command_draws_every_seed_of_every_class(tmp_path, undisturbed, one_device):
     """The run's grid shows seed 0 of the first classes; a seed alone has its own class."""
     workdir = undisturbed("siddm")
     drawn = sample(workdir, tmp_path / "all.npy", "--labels=all", "--seeds=0,7")
@@ -262,7 +282,7 @@ def test_sample_command_draws_every_seed_of_every_class(tmp_path, undisturbed):
     np.testing.assert_array_equal(written, drawn[2 * 3 + 1, ..., 0])
 
 
-def test_sample_command_takes_another_number_of_steps(tmp_path, undisturbed):
+def test_sample_command_takes_another_number_of_steps(tmp_path, undisturbed, one_device):
     workdir = undisturbed("siddm")
     as_trained, explicit, more = (
         sample(workdir, tmp_path / f"{n}.npy", "--seeds=0-3", f"--denoising_steps={n}")
@@ -309,7 +329,9 @@ def test_non_finite_loss_stops_the_run(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="step 5: g_loss is inf; the checkpoints so far are"):
         loop.train(config, tmp_path)
     assert checkpoint.list_steps(tmp_path / "checkpoints") == [3]
-    assert [line["step"] for line in metrics(tmp_path)] == [3]
+    [line] = metrics(tmp_path)
+    assert line["step"] == 3
+    assert line["g_loss"] == pytest.approx((1 / 4 + 1 / 3 + 1 / 2) / 3)  # the mean of its steps
 
 
 def write_array_set(folder: Path, name: str, config) -> None:
@@ -329,13 +351,15 @@ def check_finished_run(workdir: Path, config, state) -> None:
     jax.tree.map(np.testing.assert_array_equal, ema, jax.device_get(state.generator.ema_params))
 
 
-def test_shipped_config_trains_two_steps(tmp_path):
+def test_shipped_config_trains_two_steps(tmp_path, monkeypatch):
     """The networks that the digits do not have: NCSN++ of two levels and the large discriminator.
 
-    Without R1, which takes as long again to compile and treats both discriminators alike.
+    Without R1, which takes as long again to compile and treats both discriminators alike, in one
+    denoising step, and without the picture of several.
     """
     config = load_config(f"{ROOT}/configs/celebahq256_ddgan.py:tiny")
-    config.objective.r1_gamma = 0.0
+    config.objective.r1_gamma, config.diffusion.num_timesteps = 0.0, 1
+    monkeypatch.setattr(hooks, "make_step_picture", lambda *arguments: None)
     write_array_set(tmp_path, "random_images", config)
     config.data.name, config.data.dir = "random_images", str(tmp_path)
     config.data.split = "train"
@@ -350,8 +374,8 @@ def test_points_train_as_images_do(tmp_path):
     config.train.num_steps = 3
     state = loop.train(config, tmp_path)
     check_finished_run(tmp_path, config, state)
-    r1 = [line["r1"] for line in metrics(tmp_path)]
-    assert r1[0] == r1[1] != r1[2]  # a line repeats the last value of what a step does not compute
+    # A line has no mean of what none of its steps computes.
+    assert ["r1" in line for line in metrics(tmp_path)] == [True, False, True]
     assert Image.open(tmp_path / "samples" / "step_3.png").size == (512, 512)
 
 
