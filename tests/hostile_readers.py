@@ -18,7 +18,7 @@ from PIL import Image
 
 from ddgan_jax import checkpoint, models
 from ddgan_jax.config import files, from_stored
-from ddgan_jax.data import array_files, image_folders, image_layouts, prepared
+from ddgan_jax.data import array_files, image_checks, image_folders, image_layouts, prepared
 from ddgan_jax.data.prepare import archives
 from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.evaluation import classifier, given
@@ -126,7 +126,7 @@ def _images(folder: Path) -> Iterator[Reader]:
         def read() -> None:
             found = image_folders.open_folder(place)
             image_layouts.layout_of(found)
-            image_folders.check_all(found)
+            image_checks.check_all(found)
 
         return read
 

@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from ddgan_jax.data import decode, folder_sets, image_folders
-from ddgan_jax.data.image_folders import check_all, open_folder
+from ddgan_jax.data.image_checks import check_all
+from ddgan_jax.data.image_folders import open_folder
 from ddgan_jax.data.image_layouts import layout_of
 from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import UserError

@@ -15,6 +15,7 @@ Reading    order      the examples of a train step, a pure function of (seed, st
            decode     the only place that decodes images and fits their size
            mixture    the toy set of points in the plane
 Listing    image_folders, image_layouts   folders and zip files of images, their splits and classes
+           image_checks                   one decoding of all of them
            image_metadata                 labels in metadata.csv and metadata.jsonl
            array_files, tables            .npy and .npz, Parquet and Arrow files of images
 Writing    builders                       sets in TFDS's form; `digits` at first use

@@ -16,10 +16,11 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ddgan_jax.data import builders, image_folders, prepared
+from ddgan_jax.data import builders, image_checks, image_folders, prepared
 from ddgan_jax.data.builders import ImageSet
 from ddgan_jax.data.datasets import FILE
-from ddgan_jax.data.image_folders import Form, ImageFolder
+from ddgan_jax.data.image_checks import Form
+from ddgan_jax.data.image_folders import ImageFolder
 from ddgan_jax.data.image_layouts import Layout, layout_of
 from ddgan_jax.errors import shown
 from ddgan_jax.files import atomic, paths
@@ -85,7 +86,7 @@ def _builder(
     name: str,
     report: Callable[[str], None],
 ) -> ImageSet:
-    forms = dict(zip(folder.names, image_folders.check_all(folder), strict=True))
+    forms = dict(zip(folder.names, image_checks.check_all(folder), strict=True))
     metadata = checked(layout, forms, report)
     return ImageSet(
         name,

@@ -7,23 +7,17 @@ place, without extracting it. `image_layouts` says which split and class an imag
 
 import dataclasses
 import errno
-import hashlib
-import itertools
 import os
 import stat
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sized
-from concurrent import futures
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple
 
 from ddgan_jax.data import decode, image_metadata
 from ddgan_jax.errors import UserError, reason, shown
 from ddgan_jax.files import foreign, paths
-from ddgan_jax.progress import Display
-
-T = TypeVar("T")
 
 # Bytes of one image file.
 LARGEST_FILE = 2**28
@@ -33,9 +27,6 @@ MOST_NAMED = 10
 LONGEST_SUFFIX = 10
 # The labels of a StyleGAN or EDM set, beside its images.
 INDEX = "dataset.json"
-# Images that are decoded at a time when all are looked at.
-CHUNK = 1024
-THREADS = 4
 
 HIDDEN = "hidden"
 NO_IMAGE = "not named as an image"
@@ -118,54 +109,6 @@ def summary(counts: Counter[str]) -> str:
     named = [f"{count:,} ({shown(why)})" for why, count in sorted(counts.items())[:MOST_NAMED]]
     more = sum(counts.values()) - sum(n for _, n in sorted(counts.items())[:MOST_NAMED])
     return ", ".join(named) + (f", {more:,} more" if more else "")
-
-
-class Form(NamedTuple):
-    """The form of an image file: (height, width, 1 for gray or 3), and the SHA-256 of its bytes."""
-
-    shape: tuple[int, int, int]
-    sha256: bytes
-
-
-def check_all(folder: ImageFolder) -> list[Form]:
-    """Decode all images and return the form of each. Raises UserError as `forms_of` does."""
-    return forms_of(folder.names, lambda name: (folder.read(name), folder.source(name)))
-
-
-def forms_of(
-    images: Iterable[T], read: Callable[[T], tuple[bytes, str]], at_a_time: int = CHUNK
-) -> list[Form]:
-    """Decode all images and return the form of each.
-
-    images: what `read` takes; it returns the bytes of a file and its name in messages. at_a_time:
-    the number of `images` that are taken at once. Raises one UserError that names images that
-    cannot be decoded, the first ten and their number.
-    """
-
-    def look(image: T) -> Form | str:
-        try:
-            content, source = read(image)
-            shape = decode.decode(content, None, source).shape
-            return Form(shape, hashlib.sha256(content).digest())
-        except UserError as error:
-            return reason(error)
-
-    # In chunks, since a pool takes all tasks at once and a set may have millions of images.
-    forms, broken, left = [], [], iter(images)
-    total = len(images) if isinstance(images, Sized) else 0
-    display = Display(total, title="checking", unit="images")
-    with display, futures.ThreadPoolExecutor(THREADS) as threads:
-        while chunk := list(itertools.islice(left, at_a_time)):
-            for form in threads.map(look, chunk):
-                (broken if isinstance(form, str) else forms).append(form)
-            display.step(len(broken) + len(forms))
-    if broken:
-        named = "; ".join(broken[:MOST_NAMED])
-        more = f"; and {len(broken) - MOST_NAMED:,} more" if len(broken) > MOST_NAMED else ""
-        raise UserError(
-            f"{len(broken):,} of {len(broken) + len(forms):,} images cannot be used: {named}{more}"
-        )
-    return forms
 
 
 # -------------------------------------------------------------------------------------- folders

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddgan_jax.data import image_folders, image_metadata, tables
+from ddgan_jax.data import image_checks, image_metadata, tables
 from ddgan_jax.data.builders import ImageSet
 from ddgan_jax.data.datasets import FILE
 from ddgan_jax.data.folder_sets import checked, description
@@ -31,9 +31,9 @@ def builder_of(
     where = _common_columns([file for files in splits.values() for file in files])
     # The first of two readings: images are looked at, and of each row only its label is kept.
     labels: dict[str, list[Any]] = {split: [] for split in splits}
-    shapes: dict[str, list[image_folders.Form]] = {}
+    shapes: dict[str, list[image_checks.Form]] = {}
     for split, files in splits.items():
-        shapes[split] = image_folders.forms_of(
+        shapes[split] = image_checks.forms_of(
             _noting(files, where, labels[split]),
             lambda row: (row.content, row.source),
             at_a_time=AT_A_TIME,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddgan_jax.data import array_files, image_folders
+from ddgan_jax.data import array_files, image_checks, image_folders
 from ddgan_jax.data.array_files import ImageArrays
 from ddgan_jax.data.decode import decode
 from ddgan_jax.data.image_folders import ImageFolder
@@ -55,7 +55,7 @@ def _is_folder(path: Path) -> bool:
 
 def _folder(folder: ImageFolder) -> Given:
     # The heads of all files are read first: a file of another size shows before the scoring begins.
-    shapes = [form.shape for form in image_folders.check_all(folder)]
+    shapes = [form.shape for form in image_checks.check_all(folder)]
     height, width, _ = shapes[0]
     other = next((i for i, shape in enumerate(shapes) if shape[:2] != (height, width)), None)
     if other is not None:
