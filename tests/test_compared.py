@@ -55,6 +55,10 @@ def test_two_folders_compare_as_a_reference_made_of_one_does(on_disk, capsys):
         ),
         (["--against=one.npy", "--split=test"], "--split is that of a data set, and --against are"),
         (["--reference=bare.npz"], "mu and sigma alone, which are of Inception features in publi"),
+        (
+            ["--against=one.npy", "--features=classifier"],
+            "--features=classifier learns the classes",
+        ),
         ([], "name their set with --dataset=NAME, or images with --against=PATH"),
     ],
 )

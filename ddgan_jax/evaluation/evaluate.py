@@ -122,6 +122,11 @@ def _open_source(
 def evaluate(source: Source, options: Options, *, report: Callable[[str], None]) -> dict[str, Any]:
     """Return the result, as in the module's docstring. report: Takes lines of progress."""
     path, against = options.against, None
+    if path and options.features == "classifier" and source.data is None:
+        raise UserError(
+            "`features=classifier` learns the classes of a data set: name one with `dataset=NAME`, "
+            "or take `features=pixels`"
+        )
     if path:
         images = compared.open_against(path, source, options.metrics, options.features)
         against = (path, images)
