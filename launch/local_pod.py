@@ -1,7 +1,7 @@
 """Rehearse a pod on this machine: processes that each have CPU devices.
 
     python launch/local_pod.py --processes=2 --devices=2 \\
-        train --config=digits_ddgan:tiny --workdir=runs/rehearsal
+        train --config=mog25:tiny --workdir=runs/rehearsal
 
 A training is checked first, as by `ddgan check`. Each process runs
 `python -m ddgan_jax COMMAND ...` with the flags by which it finds its peers, as

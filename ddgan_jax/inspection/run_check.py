@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from ml_collections import ConfigDict
 
 from ddgan_jax import build, data
-from ddgan_jax.config import run_config
+from ddgan_jax.config import has_points, run_config
 from ddgan_jax.config.checks import validate
 from ddgan_jax.data import catalog
 from ddgan_jax.errors import UserError, shown
@@ -80,7 +80,7 @@ def _images(config: ConfigDict, report: Report) -> str:
     config.data.memory_limit_mib = 0
     info = data.open_dataset(config, report=report).info
     classes = f", {info.num_classes:,} classes" if info.num_classes else ""
-    return f"{info.num_examples:,} images{classes}"
+    return f"{info.num_examples:,} {'points' if has_points(config) else 'images'}{classes}"
 
 
 def _fit(config: ConfigDict, devices: int, gib: int) -> str:
