@@ -6,11 +6,12 @@ The argument is the size in pixels: 32, 64 (the default) or 128; "tiny" trains t
 Data: any folder or .zip of images, or a prepared set (--config.data.name=NAME). Sub-folders do not
 matter: DDGAN draws without classes. Smaller images are left out, and their number is said;
 --config.data.resize=up enlarges them instead.
-Hardware: one GPU; for 32 pixels a patient CPU of several cores is enough.
+Hardware: one GPU. A CPU takes days at 32 pixels; with --config.generator.base_channels=32
+--config.discriminator.base_channels=16 about a quarter of that.
 Published result: none, the networks are our own choice: those for CIFAR-10 at half the width at 32
 and 64 pixels, and those for CelebA-HQ with one level less and half as wide a discriminator at 128.
 The learning rates are those of CelebA-HQ, whose batches are of the same size.
-Measured by us: not measured.
+Measured by us: a step at 32 pixels takes about 6 s of one CPU core; no training to the end.
 The cosine of the learning rates is as long as the training, so that
 --config.train.num_steps=200000 is all that a longer one needs.
 """
