@@ -60,7 +60,7 @@ def group_page(first: str) -> str:
             "Commands:",
             *table((name, COMMANDS[name].summary) for name in names),
             "",
-            *paragraphs(f"`ddgan {names[0]} --help` explains the first of them."),
+            *paragraphs(f"`ddgan {first} NAME --help` explains one."),
         ]
     )
 
