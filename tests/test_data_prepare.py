@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import io
 import pickle
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from ddgan_jax.data import catalog, published
+from ddgan_jax import cli
+from ddgan_jax.cli.arguments import parse_config
+from ddgan_jax.data import catalog, open_dataset, published
 from ddgan_jax.data.prepare import archives
 from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.errors import BusyError, UserError
@@ -483,3 +486,39 @@ def test_data_dir_is_found_where_tfds_looks(tmp_path, monkeypatch):
     monkeypatch.delenv("TFDS_DATA_DIR")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert catalog.resolve_data_dir("") == tmp_path / "tensorflow_datasets"
+
+
+@pytest.mark.parametrize(
+    ("sides", "mode", "folder", "config", "further"),
+    [
+        ((80, 30, 90), "RGB", "", "64", []),
+        ((40, 50, 300), "RGB", "train", "32", []),
+        ((40, 50, 300), "RGB", "test", "32", ["split=test"]),
+        ((16, 16, 16), "L", None, "32", ["resize=up", "channels=1"]),
+    ],
+)
+def test_the_command_that_is_printed_opens_the_set(
+    tmp_path, capsys, sides, mode, folder, config, further
+):
+    """folder: of image files, which may be a split; None for a file of arrays."""
+    images = [Image.new(mode, (side, side), k) for k, side in enumerate(sides)]
+    if folder is None:
+        np.save(tmp_path / "x.npy", np.stack(images))
+    else:
+        root = tmp_path / "in" / folder
+        root.mkdir(parents=True)
+        for k, image in enumerate(images):
+            image.save(root / f"{k}.png")
+    given = (
+        "--arrays=" + str(tmp_path / "x.npy") if folder is None else f"--images={tmp_path / 'in'}"
+    )
+    data_dir = tmp_path / "sets of mine"
+    assert cli.main(["prepare", "--dataset=mine", given, f"--data-dir={data_dir}"]) == 0
+    printed = capsys.readouterr().out.splitlines()[-1].removeprefix("train on it: ")
+    program, command, config_flag, *flags, workdir = shlex.split(printed)
+    assert (program, command, workdir) == ("ddgan", "train", "--workdir=runs/mine")
+    assert config_flag == f"--config=folder_ddgan:{config}"
+    wanted = {f"--config.data.{field}" for field in ["name=mine", f"dir={data_dir}", *further]}
+    assert set(flags) == wanted
+    dataset = open_dataset(parse_config(config_flag.removeprefix("--config="), flags))
+    assert dataset.info.num_examples == sum(side >= int(config) for side in sides) or further
