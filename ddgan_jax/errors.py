@@ -12,6 +12,7 @@ LONGEST_WORD = 200
 # them, and an installation for that alone, see requirements-sample.txt, is without them.
 NOT_FOR_SAMPLING = (
     "array_record",
+    "clu",
     "grain",
     "jinja2",
     "matplotlib",
