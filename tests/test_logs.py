@@ -13,7 +13,7 @@ import pytest
 
 from ddgan_jax.config import base_config
 from ddgan_jax.config.checks import validate
-from ddgan_jax.config.defaults import WRITERS
+from ddgan_jax.config.observation import WRITERS
 from ddgan_jax.errors import UserError
 from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.training import profile, writers

@@ -5,7 +5,7 @@ The rules for the model are in `model_checks`. The rules here are those for trai
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.config.defaults import POINT_SETS, WRITERS, has_points
+from ddgan_jax.config.defaults import POINT_SETS, has_points
 from ddgan_jax.config.model_checks import (
     Rules,
     check_fields,
@@ -13,6 +13,7 @@ from ddgan_jax.config.model_checks import (
     check_time_embedding,
     refuse,
 )
+from ddgan_jax.config.observation import WRITERS
 from ddgan_jax.config.shapes import (
     CONVOLUTIONAL,
     STDDEV_GROUP_SIZE,

@@ -3,7 +3,7 @@
 A file in configs/ begins with `base_config` (or `variants.siddm_config`) and changes what its
 experiment needs; the command line changes single fields (`--config.train.batch_size=64`). The
 resolved config is written to the run folder and travels in every checkpoint. The networks' own
-fields are in `networks`.
+fields are in `networks`, those of what a run reports, keeps and scores in `observation`.
 """
 
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ddgan_jax.config.networks import NETWORKS
+from ddgan_jax.config.observation import CHECKPOINT, EVAL, LOG
 from ddgan_jax.config.schema import (
     LARGEST_IMAGE,
     MOST_CLASSES,
@@ -24,14 +25,10 @@ from ddgan_jax.config.schema import (
     paths,
     positive,
 )
-from ddgan_jax.metrics import names
 
 # Toy sets of points in the plane, as images of one pixel and two channels; `data.mixture` makes
 # them.
 POINT_SETS = ("mog25", "mog25_scaled")
-
-# What else is told about a run, besides the files in its folder; `training.writers` tells it.
-WRITERS = ("tensorboard", "wandb", "mlflow", "trackio")
 
 
 def _below_one(default: float, sentence: str) -> Field:
@@ -217,61 +214,6 @@ _TRAIN = {
     ),
 }
 
-_LOG = {
-    "every_steps": positive(
-        100, "Steps between lines of metrics, which are means over them.", "steps"
-    ),
-    "samples_every_steps": positive(5_000, "Steps between grids of samples.", "steps"),
-    "num_samples": positive(
-        64, "Images in a grid, always of the seeds 0, 1, 2, ...", "images", at_most=1_000_000
-    ),
-    "writers": Field(
-        "tensorboard",
-        f"Where metrics and pictures also go, with commas between: {', '.join(WRITERS)}; empty for "
-        "the run folder alone.",
-    ),
-}
-
-_CHECKPOINT = {
-    "save_every_steps": positive(5_000, "Steps between checkpoints.", "steps"),
-    "keep_latest": positive(2, "Newest checkpoints that are kept.", "checkpoints"),
-    "keep_every_steps": not_negative(
-        0, "Also keep the checkpoints at multiples of this step; 0 keeps none of them.", "steps"
-    ),
-}
-
-_EVAL = {
-    "every_steps": not_negative(
-        0, "Steps between evaluations, with one at the end; 0 evaluates never.", "steps"
-    ),
-    "num_samples": positive(
-        5_000,
-        "Images of each evaluation, always of the seeds 0, 1, 2, ...",
-        "images",
-        at_most=MOST_IMAGES,
-    ),
-    "metrics": Field("frechet", 'Metrics as in `ddgan evaluate`, such as "fid,prdc".'),
-    "features": Field(
-        "classifier",
-        'Network by whose features images are compared; fid, is and kid need "inception".',
-        choices=names.FEATURES,
-    ),
-    "split": Field(
-        "",
-        'Split that images are compared with, such as "test", or "holdout" with data.holdout; '
-        "empty takes that of the training.",
-    ),
-    "protocol": Field("tf1", "Preparation of images for Inception.", choices=names.PROTOCOLS),
-    "inception": Field(
-        "",
-        "File of the weights of Inception; empty takes the one in the cache folder.",
-        is_local_path=True,
-    ),
-    "best": Field(
-        "frechet", "Number that chooses the checkpoint in WORKDIR/best; empty keeps none."
-    ),
-}
-
 _SAMPLING = {
     "chunk_size": positive(
         64,
@@ -295,9 +237,9 @@ SECTIONS: dict[str, Section] = {
     "objective": _OBJECTIVE,
     "optimizer": _OPTIMIZER,
     "train": _TRAIN,
-    "log": changeable(_LOG),
-    "checkpoint": changeable(_CHECKPOINT),
-    "eval": changeable(_EVAL),
+    "log": changeable(LOG),
+    "checkpoint": changeable(CHECKPOINT),
+    "eval": changeable(EVAL),
     "sampling": changeable(_SAMPLING),
 }
 # Fields that name places on somebody's machine. Exports leave them empty, and those that come with

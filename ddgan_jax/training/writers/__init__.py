@@ -1,7 +1,7 @@
 """Tell a run to TensorBoard and to experiment trackers, each behind one small interface.
 
 A writer is a module here, with a function `open_writer` that makes the `Writer` of a run. It has a
-line in KINDS, under a name of `config.defaults.WRITERS`: the values of the field log.writers. A
+line in KINDS, under a name of `config.observation.WRITERS`: the values of the field log.writers. A
 module is imported for a run that wants it, and its package with it.
 """
 
