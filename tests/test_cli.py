@@ -132,7 +132,7 @@ def test_show_prints_parts_as_they_are_known(monkeypatch, capsys):
     monkeypatch.setattr(ddgan_jax.inspection, "page", stand_in, raising=False)
     monkeypatch.setenv("COLUMNS", "60")
     assert cli.main(["show", f"--config={DIGITS}", "--costs"]) == 2
-    parts = {"modules": False, "costs": True, "memory": False, "all_fields": False}
+    parts = {"modules": False, "costs": True, "memory": False, "all_fields": False, "base": None}
     assert capsys.readouterr() == (f"data digits {parts} 60\n", "ddgan show: no\n")
 
 

@@ -203,6 +203,20 @@ def test_fields_that_were_changed_are_explained(digits):
     assert every == {path for path, _ in leaves(config)}
 
 
+def test_a_config_is_compared_with_the_given_base(digits):
+    """With itself it has no differences, and with another those of their fields alone."""
+    config, _ = digits
+    assert shown(config, base=config).endswith("fields that differ from the given base")
+    other = config.copy_and_resolve_references()
+    other.diffusion.num_timesteps, other.train.seed = 8, 1
+    tree = json.loads(page.as_json(other, page.Parts(base=config)))
+    defaults = {name: field["default"] for name, field in tree["changed"].items()}
+    was = {"diffusion.num_timesteps": config.diffusion.num_timesteps, "train.seed": 0}
+    assert defaults == was
+    # A base with other networks has not all of the fields.
+    assert "generator.head_channels" in shown(load_config("digits_siddm"), base=config)
+
+
 def test_memory_of_a_device():
     """A state that is divided, gradients, and activations for each image."""
     needed = memory.Memory(state=100, divided=40, gradients=20, activations=3)

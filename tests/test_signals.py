@@ -204,7 +204,7 @@ def test_a_terminal_that_goes_away_costs_nothing(tmp_path, environment):
         written += os.read(ours, 65536)
     os.close(ours)
     lines = re.findall(r"[^\r\n]+", written.decode())
-    phases = ("starting ", "reading data ", "making the networks ", "compiling step ", "0%  ")
+    phases = ("starting ", "reading data ", "making the networks ", "compiling the step", "0%  ")
     places = [next(i for i, line in enumerate(lines) if line.startswith(p)) for p in phases]
     assert places == sorted(places)
     assert all(len(line) < 80 for line in lines if line.startswith(phases))

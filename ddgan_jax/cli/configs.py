@@ -6,14 +6,18 @@ from ddgan_jax.cli import help_pages
 from ddgan_jax.cli.arguments import Flag
 from ddgan_jax.cli.command import Command
 from ddgan_jax.config import ConfigDict
-from ddgan_jax.config.files import shipped_configs
+from ddgan_jax.config.files import load_config, shipped_configs
 
 
 def _show(values: flags.FlagValues, config: ConfigDict) -> None:
     from ddgan_jax.inspection import page
 
     parts = page.Parts(
-        modules=values.modules, costs=values.costs, memory=values.memory, all_fields=values.all
+        modules=values.modules,
+        costs=values.costs,
+        memory=values.memory,
+        all_fields=values.all,
+        base=load_config(values.base) if values.base else None,
     )
     if values.json:
         print(page.as_json(config, parts))
@@ -38,6 +42,7 @@ COMMANDS = {
             "data nor an accelerator."
         ),
         flags=(
+            Flag("base", "NAME", "compare with this config instead of the base config", ""),
             Flag("all", "", "explain every field", False, "switch"),
             Flag("modules", "", "add the parameters of each module", False, "switch"),
             Flag("costs", "", "add FLOPs per image, in about 10 seconds", False, "switch"),
@@ -46,6 +51,7 @@ COMMANDS = {
         ),
         examples=(
             "ddgan show --config=cifar10_ddgan",
+            "ddgan show --config=digits_siddm --base=digits_ddgan",
             "ddgan show --config=celebahq256_ddgan --config.train.batch_size=8 --costs --memory",
         ),
         run=_show,

@@ -28,7 +28,10 @@ def _prepare(values: flags.FlagValues) -> None:
         warn=messages.reporter(values),
     )
     print(f"prepared in {folder}")
-    print(f"train on it: {_training(values, folder)}")
+    command = _training(values, folder)
+    if "=folder_ddgan" in command:
+        print("training on photos is a GPU's work: on a CPU try folder_ddgan:tiny first")
+    print(f"train on it: {command}")
 
 
 # The smallest config that shows what a set is for, by the set's name.

@@ -195,5 +195,5 @@ def _unknown(name: str, data_dir: Place) -> str:
     hint = f"; nearest names: {', '.join(near)}" if near else ""
     return (
         f"no data set '{shown(name)}': neither prepared in {data_dir} nor one of TFDS's{hint}. "
-        "For images of your own: data.name=folder data.path=FOLDER"
+        "For images of your own: ddgan prepare --dataset=NAME --images=FOLDER"
     )

@@ -22,7 +22,9 @@ def seeds(value: Any, largest: int) -> Int64[np.ndarray, " n"]:
     largest: the largest seed. Raises UserError as `integers`.
     """
     if isinstance(value, int | np.integer):
-        return np.arange(integer("seeds", value, MOST_IMAGES, least=1))
+        if not 1 <= value <= MOST_IMAGES or isinstance(value, bool):
+            raise UserError(f"`seeds`: {value} is no number of images from 1 to {MOST_IMAGES:,}")
+        return np.arange(int(value))
     return integers("seeds", value, largest)
 
 

@@ -35,13 +35,15 @@ class Parts:
       modules: The parameters of each module.
       costs: FLOPs per image, which take seconds to count.
       memory: The memory of a device, which takes seconds as well.
-      all_fields: Every field, and not only those that differ from the base config.
+      all_fields: Every field, and not only those that differ from `base`.
+      base: The config that this one is compared with; None for the base config.
     """
 
     modules: bool = False
     costs: bool = False
     memory: bool = False
     all_fields: bool = False
+    base: ConfigDict | None = None
 
 
 def page(config: ConfigDict, parts: Parts, columns: int) -> Iterator[str]:
@@ -56,7 +58,7 @@ def page(config: ConfigDict, parts: Parts, columns: int) -> Iterator[str]:
         text = f"{config[role].name}, {num_parameters(params):,} parameters"
         yield _row(role, text, columns)
     yield ""
-    yield from _fields(config, parts.all_fields, columns)
+    yield from _fields(config, parts, columns)
     if parts.modules:
         for role, params in networks.items():
             yield from ["", *_module_table(role, params)]
@@ -88,9 +90,9 @@ def as_json(config: ConfigDict, parts: Parts) -> str:
             for role, params in networks.items()
         },
         "changed": {
-            path: {"default": field.default, "unit": field.unit, "meaning": field.sentence}
-            for path, field, value in _declared(config)
-            if value != field.default
+            path: {"default": before, "unit": field.unit, "meaning": field.sentence}
+            for path, field, value, before in _declared(config, parts.base)
+            if value != before
         },
     }
     if parts.costs:
@@ -165,19 +167,26 @@ def _fill(text: str, columns: int, first: str, hanging: str) -> str:
 # ---- fields
 
 
-def _declared(config: ConfigDict) -> Iterator[tuple[str, Field, Any]]:
-    """Yield each field as (full name, declaration, value)."""
+def _declared(config: ConfigDict, base: ConfigDict | None) -> Iterator[tuple[str, Field, Any, Any]]:
+    """Yield each field as (full name, declaration, value, value in `base`).
+
+    The last one is the field's default if there is no `base`, or if it has other networks.
+    """
     for name, section in check_fields(config).items():
         for key, field in section.items():
-            yield f"{name}.{key}", field, config[name][key]
+            before = field.default if base is None else base[name].get(key, field.default)
+            yield f"{name}.{key}", field, config[name][key], before
 
 
-def _fields(config: ConfigDict, every: bool, columns: int) -> Iterator[str]:
-    yield "all fields" if every else "fields that differ from the base config"
-    for path, field, value in _declared(config):
-        changed = value != field.default
-        if changed or every:
-            remarks = [field.unit] * bool(field.unit) + [f"base {field.default!r}"] * changed
+def _fields(config: ConfigDict, parts: Parts, columns: int) -> Iterator[str]:
+    title = "fields that differ from the base config"
+    if parts.base is not None:
+        title = "fields that differ from the given base"
+    yield "all fields" if parts.all_fields else title
+    for path, field, value, before in _declared(config, parts.base):
+        changed = value != before
+        if changed or parts.all_fields:
+            remarks = [field.unit] * bool(field.unit) + [f"base {before!r}"] * changed
             text = f"{path} = {value!r}" + (f" ({', '.join(remarks)})" if remarks else "")
             yield _fill(text, columns, "  ", _INDENT)
             yield _fill(field.sentence, columns, _INDENT, _INDENT)

@@ -91,6 +91,8 @@ def train(
                 stack.enter_context(stop.accepted(step, num_steps))
             trace.after(step, metrics)
             stopping = stop.at(step)
+            if stopping:
+                out.phase("stopping: the devices finish, then a checkpoint")
             observer.after_step(step, state, metrics, stopping=stopping)
             if stopping:
                 break
@@ -159,7 +161,9 @@ def _train_step(
         r1: distributed.map_step(build.step(config, r1=r1), config.train.mapping, devices, abstract)
         for r1 in (True, False)
     }
-    compiled = set()
+    # Within an interval of the penalty every kind of step occurs.
+    kinds = {build.r1_is_due(config, step) for step in range(config.objective.r1_interval)}
+    compiled: set[bool] = set()
 
     def train_step(
         step: int, state: TrainState, batch: Batch, key: jax.Array
@@ -167,7 +171,7 @@ def _train_step(
         r1 = build.r1_is_due(config, step)
         if r1 not in compiled:
             compiled.add(r1)
-            out.phase(f"compiling step {len(compiled)} of {len(programs)}")
+            out.phase(f"compiling the step, program {len(compiled)} of {len(kinds)}")
         return programs[r1](state, batch, key)
 
     return train_step
