@@ -89,7 +89,15 @@ def test_a_notebook_and_a_file_show_the_grid(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [PIXELS.mean(0), PIXELS / 2, PIXELS[0], PIXELS[..., :2], PIXELS[:0], PIXELS.sum(), PIXELS > 3],
+    [
+        PIXELS.mean(0),
+        PIXELS / 2,
+        PIXELS[0, 0],
+        PIXELS[..., :2],
+        PIXELS[:0],
+        PIXELS.sum(),
+        PIXELS > 3,
+    ],
 )
 def test_what_is_no_images_any_more_is_numbers(other, tmp_path):
     array = np.asarray(other).view(Images)
@@ -119,6 +127,36 @@ def test_what_is_computed_is_what_a_plain_array_gives(compute):
     assert type(PIXELS.view(Images)[1:3]) is Images
 
 
+def test_what_is_computed_into_images_stays_images():
+    array = PIXELS.copy().view(Images)
+    same = array
+    same += 1
+    assert same is array and np.add(array, 1, out=array) is array
+    np.testing.assert_array_equal(array, PIXELS + 2)
+    # What NumPy fills anew is a plain array, as before.
+    assert type(np.add(array, 1)) is np.ndarray
+
+
+def test_one_image_of_a_batch_is_an_image(tmp_path):
+    one = PIXELS.view(Images)[0]
+    assert one._repr_png_() == PIXELS[:1].view(Images)._repr_png_()
+    (found,) = one.images()
+    np.testing.assert_array_equal(np.asarray(found), PIXELS[0])
+    one.save(tmp_path / "x.png", columns=1)
+    shown = np.asarray(Image.open(tmp_path / "x.png"))
+    np.testing.assert_array_equal(shown, images.picture(PIXELS[:1]))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_points_without_a_place_have_no_picture(bad, tmp_path):
+    points = np.zeros((3, 1, 1, 2), np.float32).view(Images)
+    points[1, 0, 0, 1] = bad
+    assert points._repr_png_() is None
+    with pytest.raises(UserError, match="a coordinate is NaN or infinite"):
+        points.save(tmp_path / "x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_points_are_one_picture(tmp_path):
     points = np.random.default_rng(0).normal(size=(50, 1, 1, 2)).astype(np.float32).view(Images)
     shown = np.asarray(Image.open(io.BytesIO(points._repr_png_())))
@@ -130,11 +168,11 @@ def test_points_are_one_picture(tmp_path):
 # ------------------------------------------------------------------------- mistakes in arguments
 
 MISTAKES = [
-    (lambda m: m.sample(0), "`seeds`: 0 does not lie between 1 and 10000000"),
+    (lambda m: m.sample(0), "`seeds`: 0 is no number of images from 1 to 10,000,000"),
     (lambda m: m.sample([]), "`seeds`: [] is no list of integers"),
     (lambda m: m.sample([-1]), "`seeds`: -1 does not lie between 0 and 4294967295"),
     (lambda m: m.sample("16"), "`seeds`: '16' is no list of integers"),
-    (lambda m: m.sample(True), "`seeds`: True is no integer"),
+    (lambda m: m.sample(True), "`seeds`: True is no sequence of integers"),
     (lambda m: m.sample(3, labels=3), "`labels`: this model was trained without classes"),
     (lambda m: m.sample(3, latent_seed=1.5), "`latent_seed`: 1.5 is no integer"),
     (lambda m: m.sample(3, images=[[1], [2, 3]]), "`images` are no array ("),

@@ -21,9 +21,10 @@ def seeds(value: Any, largest: int) -> Int64[np.ndarray, " n"]:
 
     largest: the largest seed. Raises UserError as `integers`.
     """
-    if isinstance(value, int | np.integer):
-        if not 1 <= value <= MOST_IMAGES or isinstance(value, bool):
-            raise UserError(f"`seeds`: {value} is no number of images from 1 to {MOST_IMAGES:,}")
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        if not 1 <= value <= MOST_IMAGES:
+            images = f"no number of images from 1 to {MOST_IMAGES:,}"
+            raise UserError(f"`seeds`: {shown(value)} is {images}")
         return np.arange(int(value))
     return integers("seeds", value, largest)
 
