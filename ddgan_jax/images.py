@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, PngImagePlugin
 
+from ddgan_jax.errors import UserError
 from ddgan_jax.files import ours
 from ddgan_jax.files.atomic import write_atomically
 
@@ -74,9 +75,11 @@ def scatter(
     """Return points as a gray picture, darker where more of them are.
 
     The axes reach from the smallest to the largest coordinate, the first one to the right, the
-    second one upwards.
+    second one upwards. Raises UserError for a coordinate that is NaN or infinite.
     """
     xy = np.asarray(points, np.float64).reshape(-1, 2)
+    if not np.isfinite(xy).all():
+        raise UserError("a coordinate is NaN or infinite, and has no place in a picture")
     # One range for both axes keeps the shape of the cloud.
     low, high = xy.min(), xy.max()
     cells = np.clip((xy - low) / max(high - low, 1e-9) * (size - 1), 0, size - 1).astype(int)

@@ -155,7 +155,9 @@ def test_a_folder_into_which_nothing_came_goes_again(tmp_path):
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        ("x.png", "cannot write .*x.png: name an .json"),
+        ("x.png", "cannot write .*x.png: end its name in .json"),
+        (".json", "cannot write .*/.json: put a name before its ending"),
+        ("..JSON", "cannot write .*/..JSON: put a name before its ending"),
         ("folder.json", "cannot write .*folder.json: it is a folder"),
         ("pipe.json", "cannot write .*pipe.json: it is no regular file"),
         ("null.json", "cannot write .*null.json: it is no regular file"),

@@ -132,7 +132,10 @@ def test_the_command_writes_an_svg_file(tmp_path, capsys):
     ("argv", "message"),
     [
         (["--results=none"], "there is no result file at 'none'"),
-        (["--results=none", "--out=a.gif"], "cannot write a.gif: name an .png or .svg or .pdf"),
+        (
+            ["--results=none", "--out=a.gif"],
+            "cannot write a.gif: end its name in .png, .svg or .pdf",
+        ),
         ([], "--results is missing"),
     ],
 )

@@ -74,8 +74,13 @@ def output_file(
     BusyError as `only_writer`.
     """
     path = user_path(text, what)
-    if suffixes and not path.name.lower().endswith(suffixes):
-        raise UserError(f"cannot write {shown(path, 300)}: name an {' or '.join(suffixes)}")
+    # A name such as ".png" has no ending, for it begins with its only dot.
+    if suffixes and os.path.splitext(path.name)[1].lower() not in suffixes:
+        *others, last = suffixes
+        listed = f"{', '.join(others)} or {last}" if others else last
+        only = path.name.lower().endswith(suffixes)
+        remedy = "put a name before its ending" if only else f"end its name in {listed}"
+        raise UserError(f"cannot write {shown(path, 300)}: {remedy}")
     # Renaming would replace a pipe or a device by a file. (epath calls them files.)
     if not is_bucket(path) and os.path.exists(path) and not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "no regular file"

@@ -25,22 +25,26 @@ class Images(np.ndarray):
     """Drawn images, uint8 (N, H, W, C), or points of a toy set, float32 (N, 1, 1, 2).
 
     It is a NumPy array in every respect. A part of it has this type, too, and the methods below
-    work on parts that still are images. What is computed from it is a plain array or number.
+    work on parts that still are images, such as a single one (H, W, C). What is computed from it is
+    a plain array or number, and what is computed into it, as by `+=`, stays what it is.
     """
 
     def __array_wrap__(
         self, array: np.ndarray, context: Any = None, return_scalar: bool = False
     ) -> Any:
         """Return the result of a NumPy function as it would be for a plain array."""
+        # NumPy wraps the array that a function has written into as well, and it stays itself.
+        if array is self:
+            return self
         plain = np.asarray(array)
         return plain[()] if return_scalar else plain
 
     def images(self) -> list[Image.Image]:
         """Return the images as PIL images, gray or RGB. Raises UserError for points."""
-        if self._are_points():
+        batch = self._batch()
+        if batch.dtype != np.uint8:
             raise UserError("these are points of a toy set: `save` makes one picture of them")
-        self._check()
-        return [_to_pil(image) for image in self]
+        return [_to_pil(image) for image in batch]
 
     def save(
         self, path: str | os.PathLike, *, columns: int | None = None, force: bool = False
@@ -50,32 +54,32 @@ class Images(np.ndarray):
         columns: of the grid; without it the grid is as square as can be. force: replace a file that
         this package did not write. Raises UserError if it cannot be written.
         """
-        self._check()
+        batch = self._batch()
         if columns is not None:
-            columns = arguments.integer("columns", columns, len(self), least=1)
+            columns = arguments.integer("columns", columns, len(batch), least=1)
         written, force = arguments.path("path", path), arguments.switch("force", force)
         with locks.output_file(written, ".png", what="path", force=force) as out:
-            images.write_png(out, images.picture(np.asarray(self), columns))
+            images.write_png(out, images.picture(batch, columns))
 
     def _repr_png_(self) -> bytes | None:
         """Return the grid of the first images as a PNG file; a notebook asks for it."""
-        if not (self._are_images() or self._are_points()):
+        try:
+            batch = self._batch()
+            shown = batch[:MOST_IN_A_NOTEBOOK] if batch.dtype == np.uint8 else batch
+            return formats.to_png(images.picture(shown))
+        except UserError:
             # The notebook falls back to the numbers.
             return None
-        shown = self if self._are_points() else self[:MOST_IN_A_NOTEBOOK]
-        return formats.to_png(images.picture(np.asarray(shown)))
 
-    def _check(self) -> None:
-        if not (self._are_images() or self._are_points()):
+    def _batch(self) -> np.ndarray:
+        """Return the images (N, H, W, C) or points, a single one as N = 1, as a plain array."""
+        array = np.asarray(self)
+        batch = array if array.ndim == 4 else array[None]
+        are_images = array.dtype == np.uint8 and batch.ndim == 4 and batch.shape[3] in (1, 3)
+        are_points = array.dtype == np.float32 and batch.shape[1:] == (1, 1, 2)
+        if not (are_images or are_points) or not array.size:
             raise UserError(f"an array of {self.dtype} {self.shape} holds no images")
-
-    def _are_images(self) -> bool:
-        return (
-            self.dtype == np.uint8 and self.ndim == 4 and self.shape[3] in (1, 3) and self.size > 0
-        )
-
-    def _are_points(self) -> bool:
-        return self.dtype == np.float32 and self.shape[1:] == (1, 1, 2) and self.size > 0
+        return batch
 
 
 def _to_pil(image: np.ndarray) -> Image.Image:
