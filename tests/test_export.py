@@ -330,6 +330,24 @@ def test_what_is_there_stays_unless_it_may_go(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_files_of_somebody_else_in_an_export_are_kept(monkeypatch, tmp_path):
+    """Its own are those that it lists, of whatever version, and those that are written here."""
+    monkeypatch.setattr(export, "fill", lambda _, folder, **__: (folder / "new").touch())
+    out, listed = tmp_path / "x", {"later.bin": "", "config": ""}
+    out.mkdir()
+    (out / "config.json").write_text(json.dumps({"format": export.FORMAT, "sha256": listed}))
+    for name in ("later.bin", "README.md", "sampler.stablehlo", "notes.txt", "more"):
+        (out / name).touch()
+    before = sorted(out.iterdir())
+    with pytest.raises(UserError, match="files that are not of its .* lost: more, notes.txt: move"):
+        export.write(None, out, force=True)
+    assert sorted(out.iterdir()) == before and list(tmp_path.iterdir()) == [out]
+    (out / "more").unlink()
+    (out / "notes.txt").unlink()
+    export.write(None, out, force=True)
+    assert [path.name for path in out.iterdir()] == ["new"]
+
+
 def test_left_over_from_a_kill(tmp_path):
     """What was about to be replaced comes back."""
     (tmp_path / ".unfinished-old-x").mkdir()

@@ -35,6 +35,7 @@ from ddgan_jax.inference.export_format import (
     LONGEST_TEXT,
     config_sha256,
     is_export,
+    own_files,
     read,
     sha256,
 )
@@ -64,7 +65,8 @@ def write(
     dtype: "f32" or "bf16"; "" keeps the stored dtype. sampler_weights: whether the parameters are
     "inside" sampler.stablehlo or its "argument"; "" puts up to LARGEST_INSIDE bytes inside; "none"
     writes no sampler. grid_seeds: the seeds of samples.png, at most MOST_ON_CARD. licence: of the
-    parameters; "" takes the licence that the model came with. force: replace an export at `out`. A
+    parameters; "" takes the licence that the model came with. force: replace an export at `out`
+    that has no files but its own. A
     model from which no image can be drawn, see `Model.why_not_drawable`, gets neither a sampler nor
     a picture. Raises UserError for another argument, and if `out` exists or cannot be written;
     BusyError if another process is writing it.
@@ -75,7 +77,7 @@ def write(
     remedy = "name another folder, or use `force`"
     with (
         locks.only_writer(out),
-        whole_folder(out, replace=is_export if force else None, remedy=remedy) as folder,
+        whole_folder(out, replace=_may_be_replaced if force else None, remedy=remedy) as folder,
     ):
         fill(
             model,
@@ -85,6 +87,19 @@ def write(
             grid_seeds=grid_seeds,
             licence=licence,
         )
+
+
+def _may_be_replaced(folder: epath.Path) -> bool:
+    """Return whether the folder is an export. Raises UserError if it has files of somebody else."""
+    if not is_export(folder):
+        return False
+    others = sorted({file.name for file in folder.iterdir()} - own_files(folder))
+    if others:
+        raise UserError(
+            f"{shown(folder, 300)} has files that are not of its export and would be lost: "
+            f"{shown(', '.join(others), 300)}: move them, or name another folder"
+        )
+    return True
 
 
 def push(

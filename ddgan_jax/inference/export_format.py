@@ -23,6 +23,8 @@ from ddgan_jax.inference.model import Model
 
 FORMAT = "ddgan_jax export"
 FORMAT_VERSION = 1
+# The files that `export` writes.
+OURS = {"model.safetensors", "config.json", "sampler.stablehlo", "samples.png", "README.md"}
 # Bytes of config.json.
 LARGEST_ABOUT = 2 * 2**20
 # Characters of a licence, or of any other text about a model.
@@ -39,6 +41,7 @@ class _Kind(msgspec.Struct):
 
     format: Any = None
     format_version: Any = None
+    sha256: Any = None
 
 
 class _Rounding(msgspec.Struct):
@@ -104,6 +107,12 @@ def is_export(folder: epath.Path) -> bool:
         return foreign.read_json(folder / "config.json", _Kind).format == FORMAT
     except UserError:
         return False
+
+
+def own_files(folder: epath.Path) -> set[str]:
+    """Return the names of the files that an export has: those that it lists, and those of OURS."""
+    listed = foreign.read_json(folder / "config.json", _Kind).sha256
+    return OURS | set(listed if isinstance(listed, dict) else ())
 
 
 def _read_about(folder: epath.Path) -> _About:
