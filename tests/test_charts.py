@@ -78,7 +78,7 @@ def test_a_single_value_has_an_axis_around_it(value):
 )
 def test_log_ticks_enclose_the_data_and_are_few(span):
     ticks = log_ticks(*span)
-    assert ticks[0] <= span[0] and span[1] <= ticks[-1] and 2 <= len(ticks) <= 9
+    assert ticks[0] <= span[0] and span[1] <= ticks[-1] and 3 <= len(ticks) <= 9
     assert sorted(set(ticks)) == ticks
     for tick in ticks:
         assert f"{tick:e}"[0] in "125" and float(f"{tick:.0e}") == tick
@@ -86,14 +86,35 @@ def test_log_ticks_enclose_the_data_and_are_few(span):
 
 @pytest.mark.parametrize("log", [False, True])
 def test_an_axis_reaches_from_its_first_number_to_its_last(log):
-    """Points on round numbers at both ends lie at the ends of the axis."""
-    chart = charts.scatter_chart([Series("a", [(1, 1), (100, 100)])], title="t", log_x=log)
-    right, bottom = charts.DOTS[0] - charts.RIGHT, charts.DOTS[1] - charts.BOTTOM
+    """Points on round numbers at both ends of a line lie at the ends of the axis."""
+    both = [Series("a", [(100, 100), (1, 1)]), Series("b", [(1, 1), (100, 100)])]
+    chart = charts.line_chart(both, title="t", log_x=log)
+    right, bottom = charts.LINES[0] - charts.RIGHT, charts.LINES[1] - charts.BOTTOM
     first, last = dots(chart)
-    assert last[0] == pytest.approx(right) and last[1] == pytest.approx(charts.TOP)
+    assert last[0] == pytest.approx(right)
+    assert last[1] == pytest.approx(charts.TOP + charts.ROW)
     if log:
         assert first[0] == pytest.approx(charts.LEFT)
     assert bottom > first[1] > bottom - 10
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("points", [[(0.5, 2)], [(0.5, 10), (1, 5)], [(1, 1), (1000, 2)]])
+def test_dots_keep_away_from_the_ends_of_their_axes(points, log):
+    chart = charts.scatter_chart([Series("a", points)], title="t", about="b", log_x=log, log_y=log)
+    for x, y in dots(chart):
+        assert charts.LEFT + 10 < x < charts.DOTS[0] - charts.RIGHT - 10
+        assert charts.TOP + charts.ROW + 5 < y < charts.DOTS[1] - charts.BOTTOM - 5
+
+
+@pytest.mark.parametrize("name", ["", "learning rate"])
+def test_long_numbers_of_an_axis_are_not_cut_off(name):
+    """In the font of the files, whose digits are as wide as those of any other here."""
+    series = [Series("a", [(0, 0.000225), (1_234_567.5, 0.0002250001)])]
+    with charts.settings("t"):
+        chart = charts._Chart(charts.LINES, series, "t", [], ("", name), (False, False))
+        box = chart._axes.get_tightbbox()
+    assert box.x0 >= 4 and box.x1 <= charts.LINES[0]
 
 
 def test_numbers_of_an_axis_are_told_apart():

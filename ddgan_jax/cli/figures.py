@@ -133,8 +133,8 @@ COMMANDS = {
         summary="noise a given picture to a step and denoise it",
         description=(
             "The model's own version of a picture, such as a painting in a few strokes: noised to\n"
-            "step t and denoised in t steps, once for each seed. The later t, the less is left of\n"
-            "the picture. Prints the mean L2 distance from it, of images in [-1, 1]."
+            "step t and denoised in t steps, once for each seed. The larger t, the less is left\n"
+            "of the picture. Prints the mean L2 distance from it, of images in [-1, 1]."
         ),
         flags=(
             Flag("input", "FILE", "the picture, cropped to a square", required=True),

@@ -4,13 +4,15 @@ import bisect
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 # Size of a number below which it is drawn as zero.
 SMALLEST = 1e-290
 # Share of a number: two numbers that are closer than that are drawn as one.
 SHARE = 1e-9
 STEPS = (1, 2, 2.5, 5, 10)
 # Gaps between the numbers of a logarithmic axis.
-MOST_GAPS = 7
+MOST_GAPS, FEWEST_GAPS = 7, 2
 
 
 def round_ticks(low: float, high: float) -> list[float]:
@@ -33,20 +35,42 @@ def round_ticks(low: float, high: float) -> list[float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """Return powers of ten that enclose both positive numbers, with 2 and 5 between a few.
 
-    matplotlib's LogLocator has none that enclose the data within a decade.
+    There are three or more, so that a reader sees the scale. matplotlib's LogLocator has
+    none that enclose the data within a decade.
     """
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 2)
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
     fine = [float(f"{m}e{p}") for p in powers for m in (1, 2, 5)]
     # Every third of 1, 2, 5 is a power of ten: these alone are left where the data span decades.
     for ticks in (fine, fine[::3]):
         first = bisect.bisect_right(ticks, low) - 1
         last = max(bisect.bisect_left(ticks, high), first + 1)
+        if last - first < FEWEST_GAPS:
+            # The new number is on the side to which the data are nearer.
+            below, above = low / ticks[first], ticks[last] / high
+            first, last = (first - 1, last) if below < above else (first, last + 1)
         if last - first <= MOST_GAPS:
             break
     enclosing = ticks[first : last + 1]
     stride = math.ceil((last - first) / MOST_GAPS)
     # The last number is kept whatever the stride, since the axis must enclose the data.
     return enclosing if stride == 1 else [*enclosing[:-1:stride], enclosing[-1]]
+
+
+def around(values: np.ndarray, log: bool, space: float) -> list[float]:
+    """Return round numbers around all values, for an axis that keeps a part of the range free.
+
+    log: for a logarithmic axis. space: the part, at each end. Raises ValueError for a value that
+    has no place on the axis.
+    """
+    low, high = float(values.min()), float(values.max())
+    if not log:
+        free = space * (high - low)
+        return round_ticks(low - free, high + free)
+    if low <= 0:
+        raise ValueError(f"{low:g} has no place on a logarithmic axis")
+    # A single value has a range of no length, and needs room all the same.
+    factor = max((high / low) ** space, 1 + space)
+    return log_ticks(low / factor, high * factor)
 
 
 def number(value: float, digits: int = 4) -> str:

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ddgan_jax.viz import figure_files
-from ddgan_jax.viz.axis_numbers import distinct, log_ticks, number, round_ticks
+from ddgan_jax.viz.axis_numbers import around, distinct, number
 from ddgan_jax.viz.style import INK, PAPER, RULE, SERIES, SOFT, clean, settings
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ LINES, DOTS = (480, 260), (760, 440)  # width and height of both kinds, in pixel
 FILE_DPI = 216  # of a PNG file, with 72 pixels of these in an inch
 LEFT, RIGHT, BOTTOM, TOP = 60, 18, 42, 34  # margins; a legend adds to the last one
 ROW = 18  # height of a line of the legend
+DIGIT = 7.7  # width of a digit at 12 px in the widest font
+SPACE = 0.06  # part of an axis that a scatter chart keeps free at each end of its data
 # Mean width of a character at 12 px; a browser measures its own font only when it draws.
 CHARACTER = 6.7
 NOISY_FROM = 60  # points, from which a line is drawn faintly, with its running mean
@@ -96,13 +98,15 @@ def scatter_chart(
     y: str = "",
     log_x: bool = False,
     log_y: bool = False,
+    about: str = "",
 ) -> str:
     """Return a chart with a dot for each point, labelled where there is room.
 
-    It has a legend if there are several series. Arguments and errors are those of `line_chart`.
+    It has a legend if there are several series. about: a line below the title, such as what a point
+    is. The other arguments and the errors are those of `line_chart`.
     """
     with settings(title):
-        return _scatter(series, title, (x, y), (log_x, log_y)).svg()
+        return _scatter(series, title, (x, y), (log_x, log_y), about).svg()
 
 
 def scatter_file(
@@ -114,18 +118,23 @@ def scatter_file(
     y: str = "",
     log_x: bool = False,
     log_y: bool = False,
+    about: str = "",
 ) -> bytes:
     """Return the same chart as a file. form: an ending of `figure_files.FORMS`."""
     with settings(title):
-        chart = _scatter(series, title, (x, y), (log_x, log_y))
+        chart = _scatter(series, title, (x, y), (log_x, log_y), about)
         return standalone(chart.svg()).encode() if form == ".svg" else chart.file(form)
 
 
 def _scatter(
-    series: Sequence[Series], title: str, names: tuple[str, str], logs: tuple[bool, bool]
+    series: Sequence[Series],
+    title: str,
+    names: tuple[str, str],
+    logs: tuple[bool, bool],
+    about: str,
 ) -> "_Chart":
     entries = [s.name for s in series] if len(series) > 1 else []
-    chart = _Chart(DOTS, series, title, entries, names, logs)
+    chart = _Chart(DOTS, series, title, entries, names, logs, about, SPACE)
     points, labels = [], []
     for i, s in enumerate(series):
         texts = [*s.labels, *[""] * len(s.points)][: len(s.points)]
@@ -165,6 +174,8 @@ class _Chart:
         entries: Sequence[str],
         names: tuple[str, str],
         logs: tuple[bool, bool],
+        about: str = "",
+        space: float = 0,
     ):
         from matplotlib.figure import Figure
 
@@ -172,28 +183,37 @@ class _Chart:
         if not len(values) or not np.isfinite(values).all():
             raise ValueError("a chart needs points, all of them finite")
         width, height = size
-        inside = width - LEFT - RIGHT
+        x_ticks, y_ticks = (around(values[:, i], log, space) for i, log in enumerate(logs))
+        x_texts, y_texts = distinct(x_ticks), distinct(y_ticks)
+        # The margins have room for the longest number, and for the name of the axis beside it.
+        left = max(LEFT, round(DIGIT * max(map(len, y_texts)) + 12 + ROW * bool(names[1])))
+        right = max(RIGHT, round(DIGIT * len(x_texts[-1]) / 2 + 2))
+        inside = width - left - right
         widest = 28 + CHARACTER * max(map(len, entries), default=0)
         columns = max(1, int(inside / widest))
         legend = ROW * -(-len(entries) // columns)
         height += max(0, legend - ROW)
+        # The line below the title moves the legend and the axes down.
+        top = TOP + ROW * bool(about)
         self._title, self._size = title, (width, height)
         # At 72 dots per inch the units of matplotlib's sizes, points, are pixels.
         self._figure = Figure((width / 72, height / 72), dpi=72)
-        up = (height - BOTTOM - TOP - legend) / height
-        self._axes = self._figure.add_axes((LEFT / width, BOTTOM / height, inside / width, up))
+        up = (height - BOTTOM - top - legend) / height
+        self._axes = self._figure.add_axes((left / width, BOTTOM / height, inside / width, up))
         self._axes.spines[:].set_visible(False)
         self._axes.set_axisbelow(True)
         self._axes.grid(axis="y", color=RULE, linewidth=1, clip_on=False)
-        _set_numbers(self._axes, "x", values[:, 0], logs[0])
-        _set_numbers(self._axes, "y", values[:, 1], logs[1])
+        _set_numbers(self._axes, "x", x_ticks, x_texts, logs[0])
+        _set_numbers(self._axes, "y", y_ticks, y_texts, logs[1])
         self._axes.set_xlabel(clean(names[0]), color=SOFT)
         self._axes.set_ylabel(clean(names[1]), color=SOFT)
         self._axes.tick_params(color=RULE, labelcolor=SOFT, width=1)
         self._axes.tick_params("y", length=0, pad=6)
         style = {"size": 13, "weight": "bold", "va": "baseline"}
-        self._figure.text(LEFT / width, 1 - 18 / height, clean(title), **style)
-        self._draw_legend(entries, columns, (LEFT / width, 1 - 26 / height))
+        self._figure.text(left / width, 1 - 18 / height, clean(title), **style)
+        if about:
+            self._figure.text(left / width, 1 - 36 / height, clean(about), color=SOFT)
+        self._draw_legend(entries, columns, (left / width, 1 - (top - 8) / height))
 
     def draw_line(self, series: Series, colour: str) -> None:
         """Draw a line through the points and a dot at its end; a long one with its mean."""
@@ -277,14 +297,12 @@ class _Chart:
             )
 
 
-def _set_numbers(axes: "Axes", name: Literal["x", "y"], values: np.ndarray, log: bool) -> None:
-    """Make an axis reach from one round number to another, around all values."""
-    low, high = float(values.min()), float(values.max())
-    if log and low <= 0:
-        raise ValueError(f"{low:g} has no place on a logarithmic axis")
-    ticks = (log_ticks if log else round_ticks)(low, high)
+def _set_numbers(
+    axes: "Axes", name: Literal["x", "y"], ticks: list[float], texts: list[str], log: bool
+) -> None:
+    """Make an axis reach from the first of these numbers to the last one."""
     axes.set(**{f"{name}scale": "log" if log else "linear", f"{name}lim": (ticks[0], ticks[-1])})
-    axes.set(**{f"{name}ticks": ticks, f"{name}ticklabels": distinct(ticks)})
+    axes.set(**{f"{name}ticks": ticks, f"{name}ticklabels": texts})
     axes.minorticks_off()
 
 

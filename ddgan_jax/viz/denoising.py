@@ -110,10 +110,10 @@ def figure(
     mixed = [["", f"{signal:.2f} x₀ + {noise:.2f} ε"] for signal, noise in _factors(model)]
     lengths = [[f"mean L2 {distances.mean_pairwise(outputs):.3g}"] for outputs in drawn.outputs]
     blocks = [Block("given", noisy, ["x₀: real", "xₖ: noisy"], mixed)]
-    what, origin = "drawn xₖ₋₁", "xₖ"
+    what, origin = "xₖ₋₁", "xₖ"
     if drawn.x_0 is not None:
         blocks.append(Block("x₀ predicted from xₖ", pixels.to_uint8(drawn.x_0), of_seeds))
-        what, origin = "predicted x₀", "these"
+        what, origin = "x₀", "these"
     blocks.append(Block(f"xₖ₋₁ drawn from {origin}", pixels.to_uint8(drawn.x_km1), of_seeds))
     blocks.append(Block("spread", _spread(drawn), [f"of the {what}"], lengths))
     return Picture(

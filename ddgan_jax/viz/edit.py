@@ -1,4 +1,4 @@
-"""Edit a given picture: noise it to step t and denoise it again; the later t, the less is left."""
+"""Edit a given picture: noise it to step t and denoise it again; the larger t, the less is left."""
 
 from collections.abc import Sequence
 
@@ -84,5 +84,6 @@ def figure(
             ),
         ],
         notes="The number is the L2 distance from the input, over all pixels and channels, with "
-        "values from -1 to 1. The later the step, the less is left of the input.",
+        f"values from -1 to 1. The input was noised to step t = {t}: the larger t, the less is left "
+        "of it.",
     )

@@ -33,7 +33,13 @@ MOST_RESULTS = 200
 WIDE = 3
 # The least number that may stand on a logarithmic axis.
 LEAST_OF_LOG = 1e-9
-NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID"}
+NAMES = {
+    "fid": "FID",
+    "is": "Inception Score",
+    "kid": "KID",
+    "frechet": "Fréchet distance",
+    "kernel": "kernel distance",
+}
 # The metrics that a plot is of, the first before all others, if nobody names one.
 PREFERRED = ("fid", "frechet", "kid", "kernel", "is", "score")
 
@@ -213,17 +219,28 @@ def _plot(found: Sequence[Result], metric: str, published: bool) -> dict[str, An
         points = [(p.seconds, p.fid) for p in PUBLISHED]
         series.append(Series("published, one V100", points, [p.name for p in PUBLISHED]))
     values = [y for s in series for _, y in s.points]
-    name = NAMES.get(metric, metric.replace("_", " "))
+    name = _in_words(metric)
     # The first word is the metric; modes_kl is a divergence although more modes are better.
     higher = metric.split("_")[0] in HIGHER_IS_BETTER and not metric.startswith("modes_kl")
     return {
         "series": series,
         "title": f"{name} and sampling time",
+        "about": "A point is one evaluation of a run: its denoising steps decide how long "
+        "drawing takes.",
         "x": f"seconds for 100 images{where}, logarithmic",
-        "y": f"{name} ({'higher' if higher else 'lower'} is better)",
+        "y": f"{name}, {'higher' if higher else 'lower'} is better",
         "log_x": True,
         "log_y": min(values) > LEAST_OF_LOG and max(values) > WIDE * min(values),
     }
+
+
+def _in_words(metric: str) -> str:
+    """Return the name of a metric for an axis: "Fréchet distance (pixels, 1,000 images)"."""
+    kind, *parts = metric.split("_")
+    if kind not in NAMES:
+        return metric.replace("_", " ")
+    details = [f"{int(part):,} images" if part.isdecimal() else part for part in parts]
+    return f"{NAMES[kind]} ({', '.join(details)})" if details else NAMES[kind]
 
 
 def _require_the_papers(result: Result, metric: str) -> None:
