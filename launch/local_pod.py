@@ -31,6 +31,7 @@ USER_ERROR = 2
 STANDARD_ERROR = 2
 RUN_AGAIN = 75
 LOOPBACK = "127.0.0.1"
+LARGEST_PORT = 65_535
 LOOK_SECONDS = 0.1
 # From <linux/prctl.h>: the signal that a process gets when its parent dies.
 PR_SET_PDEATHSIG = 1
@@ -192,6 +193,13 @@ def _number(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    number = _number(text)
+    if number > LARGEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text} is above {LARGEST_PORT}, the largest port")
+    return number
+
+
 def parser() -> Parser:
     """Return the parser of the launcher's flags, after which the command's own follow."""
     result = Parser(
@@ -205,7 +213,7 @@ def parser() -> Parser:
     add("--processes", type=_number, default=2, metavar="N", help="default 2")
     add("--devices", type=_number, default=2, metavar="N", help="of each process (default 2)")
     add("--grace", type=_number, default=150, metavar="SECONDS", help="default 150")
-    add("--port", type=_number, metavar="N", help="of the first process (default: a free one)")
+    add("--port", type=_port, metavar="N", help="of the first process (default: a free one)")
     add("--skip-check", action="store_true", help="do not check a training first")
     add("--dry-run", action="store_true", help="print the commands; run none")
     add("arguments", nargs=argparse.REMAINDER, metavar="COMMAND", help="of ddgan, e.g. train")

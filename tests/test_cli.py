@@ -228,7 +228,7 @@ def test_help_and_mistakes_do_not_wait_for_heavy_imports():
 
 
 def test_python_m_is_the_same_program():
-    for arguments_, code in (["--version"], 0), (["trian"], 2):
+    for arguments_, code in (["version"], 0), (["trian"], 2):
         result = subprocess.run(
             [sys.executable, "-m", "ddgan_jax", *arguments_],
             cwd=REPOSITORY,

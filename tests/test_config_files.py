@@ -199,6 +199,7 @@ def test_a_config_begins_from_others():
         ("seed = (\n", "base.py, line 1: '(' was never closed"),
         ("import more\n", "more.py, line 3: ValueError: no"),
         ("import bsae\n", "base.py, line 1: ModuleNotFoundError: No module named 'bsae'; did you"),
+        ("from digits_ddgan import y\n", "; the config that ships is ddgan_jax.configs.digits_dd"),
         ("from configs.mog25x import y\n", "; the configs that ship are in ddgan_jax.configs"),
         ("exec('1 / 0')\n", "base.py, line 1: ZeroDivisionError"),
         ("compile('x(', 'no file', 'exec')\n", "base.py, line 1: SyntaxError"),

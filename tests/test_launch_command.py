@@ -83,6 +83,14 @@ FIRST_WORDS = [*dict.fromkeys(name.split()[0] for name in program.COMMANDS), "he
         ("ddgan completion ", list(completion.SHELLS)),
         ("ddgan help fig", ["figure"]),
         ("ddgan nothing ", []),
+        ("ddgan sample --workdir='my runs' --exp", ["--export="]),
+        ('ddgan "figure" --x ', []),
+        ('ddgan sample --workdir="my ', []),
+        ("ddgan sample --workdir='my --se", []),
+        ("ddgan sample --workdir=my\\ --se", []),
+        ('ddgan sample --workdir="my \\" --se', []),
+        ('ddgan sample --workdir="my \\', []),
+        ("ddgan sample --workdir=my\\", []),
     ],
 )
 def test_bash_completes(line, offered):

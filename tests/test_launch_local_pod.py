@@ -186,6 +186,7 @@ def test_processes_do_not_outlive_the_launcher(rehearsal):
         ([], "no command of ddgan"),
         (["--processes=2"], "no command of ddgan"),
         (["--processes=0", *TRAIN], "0 is not a whole number above 0"),
+        (["--port=99999999", *TRAIN], "99999999 is above 65535, the largest port"),
         (["--proceses=2", *TRAIN], "unrecognized arguments: --proceses=2"),
     ],
 )

@@ -79,6 +79,15 @@ def test_a_full_disk_behind_standard_output():
     )
 
 
+def test_a_full_disk_behind_a_help_page_is_one_message():
+    with open("/dev/full", "w") as full:
+        result = ddgan("help", "train", stdout=full)
+    assert (result.returncode, result.stderr) == (
+        2,
+        b"ddgan train: standard output cannot be written: No space left on device\n",
+    )
+
+
 @pytest.mark.parametrize("closed", [1, 2])
 def test_closed_streams(closed):
     result = ddgan(*SHOW, preexec_fn=lambda: os.close(closed))

@@ -20,9 +20,15 @@ _BASH = """\
 # Completion for bash, also that of macOS: eval "$(ddgan completion bash)" in ~/.bashrc
 _ddgan() {{
     # bash divides words at = and :, which flags hold; these are the words as they were typed.
-    local line=${{COMP_LINE:0:COMP_POINT}} typed known=() choices=()
-    read -r -a typed <<<"$line"
-    if [[ $line == *[[:space:]] ]]; then typed+=(""); fi
+    local rest=${{COMP_LINE:0:COMP_POINT}} typed=() known=() choices=()
+    # A word has plain characters, escaped ones, and quoted parts, the last of which may be open.
+    local plain='[^[:space:]"'\\''\\\\]|\\\\.|\\\\$'
+    local quoted='"([^"\\\\]|\\\\.)*\\\\?("|$)|'\\''[^'\\'']*('\\''|$)'
+    while [[ $rest =~ ^[[:space:]]*(($plain|$quoted)*) && ${{BASH_REMATCH[1]}} ]]; do
+        typed+=("${{BASH_REMATCH[1]}}")
+        rest=${{rest:${{#BASH_REMATCH[0]}}}}
+    done
+    if [[ $rest ]]; then typed+=(""); fi
     local count=${{#typed[@]}} first=${{typed[1]}}
     local word=${{typed[count - 1]}}
     if ((count == 2)); then

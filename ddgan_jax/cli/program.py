@@ -43,6 +43,9 @@ _SHORTAGES = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQU
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. argv: without the program's name."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    # "help train" is "train --help", and one command prints one message.
+    while argv[:1] == ["help"] and argv[1:]:
+        argv = [*argv[1:], "--help"]
     # The names of two words come first: "figure" alone is no command, but may begin one.
     name = next((" ".join(argv[:n]) for n in (2, 1) if " ".join(argv[:n]) in COMMANDS), "")
     command = COMMANDS.get(name)
@@ -95,11 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _without_command(argv: list[str]) -> int:
     """Print a help page, or refuse what is no command; return the exit code."""
     first, *rest = argv or [""]
-    if first == "help" and rest:
-        return main([*rest, "--help"])
     if first in ("-h", "--help", "help"):
         print(help_pages.overview())
-    elif first == "--version":
+    elif first in ("--version", "version"):
         print(f"ddgan-jax {ddgan_jax.__version__}")
     elif first in help_pages.groups() and rest and rest[0] in _HELP:
         print(help_pages.group_page(first))

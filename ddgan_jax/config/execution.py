@@ -133,5 +133,8 @@ def _hint(error: ModuleNotFoundError, folders: Sequence[str]) -> str:
     name = str(error.name or "")
     if name.partition(".")[0] == "configs":
         return "; the configs that ship are in ddgan_jax.configs"
+    # The files of this package's own configs are where a copied one has had its neighbours.
+    if name.isidentifier() and (Path(__file__).parents[1] / "configs" / f"{name}.py").exists():
+        return f"; the config that ships is {_PACKAGE}.configs.{name}"
     neighbours = (entry.stem for folder in folders for entry in Path(folder).glob("*.py"))
     return did_you_mean(name, neighbours)
