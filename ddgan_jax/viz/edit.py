@@ -84,6 +84,6 @@ def figure(
             ),
         ],
         notes="The number is the L2 distance from the input, over all pixels and channels, with "
-        f"values from -1 to 1. The input was noised to step t = {t}: the larger t, the less is left "
-        "of it.",
+        f"values from -1 to 1. The input was noised to step t = {t}: the larger t, the less is "
+        "left of it.",
     )
