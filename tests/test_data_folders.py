@@ -270,7 +270,7 @@ def test_shard_folders_are_no_classes(tmp_path):
     ("labels", "message"),
     [
         ([[n, 0] for n in SHARDS[:5]], "gives no label to 1 of the 6 images, such as 00002/img"),
-        ([[n, 0] for n in [*SHARDS, "../x.png"]], "to 1 files that are no images of the set"),
+        ([[n, 0] for n in [*SHARDS, "../x.png"]], "to 1 file that is no image of the set"),
         ([[n, 0] for n in [*SHARDS, SHARDS[0]]], "gives an image two labels"),
         ([[n, k + 1] for k, n in enumerate(SHARDS)], "with labels - 1"),
         ([[n, 10**9 * (k > 0)] for k, n in enumerate(SHARDS)], "and 999,999,989 more"),

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from ddgan_jax import progress
-from ddgan_jax.data import catalog, decode, prepared
+from ddgan_jax.data import catalog, decode, prepared, record_writer
 from ddgan_jax.data.datasets import FILE
 from ddgan_jax.data.prepared import Metadata
 from ddgan_jax.errors import UserError, reason, shown
@@ -79,10 +79,15 @@ class ImageSet(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         info.initialize_from_bucket = lambda: None
         return info
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+    def _generate_splits(self, dl_manager: Any, download_config: Any) -> list:
         if self._metadata:
             metadata = json.dumps(msgspec.to_builtins(self._metadata))
             (self.data_path / prepared.METADATA).write_text(metadata)
+        # TFDS's own way needs TensorFlow for sets above about 1 GB.
+        return [record_writer.write_split(self, *split) for split in self._splits.items()]
+
+    # TFDS asks for these two, which only its own way calls.
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
         return {split: self._generate_examples(ex) for split, ex in self._splits.items()}
 
     def _generate_examples(self, examples: Examples) -> Iterator:

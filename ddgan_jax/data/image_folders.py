@@ -31,6 +31,7 @@ INDEX = "dataset.json"
 HIDDEN = "hidden"
 NO_IMAGE = "not named as an image"
 IRREGULAR = "no regular file"
+A_FOLDER = "a folder"
 LINK_OUT = "a link out of the folder"
 LINK_IN_A_CIRCLE = "a link in a circle"
 LINK_AGAIN = "a link to a folder that another link has shown"
@@ -134,7 +135,9 @@ def _walk(root: Path) -> tuple[list[_Found], Counter[str]]:
             is_link = entry.is_symlink()
             status = _status(root, entry)
             if isinstance(status, str):
-                skipped[status] += 1
+                skipped[_named(status, name)] += 1
+            elif stat.S_ISDIR(status.st_mode) and _is_table(name):
+                skipped[_named(A_FOLDER, name)] += 1
             elif stat.S_ISDIR(status.st_mode):
                 # The identity of a folder: its paths may be many.
                 key = (status.st_dev, status.st_ino)
@@ -191,11 +194,10 @@ def _reader_of_files(root: Path) -> Callable[[str], bytes]:
 
 def _take(entry: _Found, found: list[_Found], skipped: Counter[str]) -> None:
     """Put a regular file among the images or the index, or count why it is neither."""
-    is_table = entry.name == INDEX or _is_metadata(entry.name)
-    if not _is_image(entry.name) and not is_table:
+    if not _is_image(entry.name) and not _is_table(entry.name):
         skipped[_no_image(entry.name)] += 1
     elif entry.size > LARGEST_FILE:
-        skipped[TOO_LARGE] += 1
+        skipped[_named(TOO_LARGE, entry.name)] += 1
     else:
         found.append(entry)
 
@@ -204,6 +206,15 @@ def _no_image(name: str) -> str:
     """Return why a file is left out, with its kind: "not named as an image: .heic"."""
     suffix = PurePosixPath(name).suffix.lower()
     return f"{NO_IMAGE}: {suffix}" if len(suffix) <= LONGEST_SUFFIX and suffix else NO_IMAGE
+
+
+def _named(why: str, name: str) -> str:
+    """Return why a file is left out; a file of labels is named, since all labels go with it."""
+    return f"{name} is {why}" if _is_table(name) else why
+
+
+def _is_table(name: str) -> bool:
+    return name == INDEX or _is_metadata(name)
 
 
 def _is_metadata(name: str) -> bool:
@@ -238,7 +249,7 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> tuple[list[_Found], Counte
         if any(part.startswith(".") for part in parts):
             skipped[HIDDEN] += 1
         elif "" in parts or kind not in (0, stat.S_IFREG):
-            skipped[IRREGULAR] += 1
+            skipped[_named(IRREGULAR, entry.filename)] += 1
         else:
             _take(_Found(entry.filename, entry.file_size, entry.CRC), found, skipped)
     if len({f.name for f in found}) < len(found):

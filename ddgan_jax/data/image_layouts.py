@@ -124,9 +124,10 @@ def _by_metadata(
 def _check_complete(source: str, labels: Mapping[str, object], names: Sequence[str]) -> None:
     """Raise UserError unless exactly the images have labels: training would not notice."""
     if unknown := sorted(labels.keys() - set(names)):
+        what = "file that is no image" if len(unknown) == 1 else "files that are no images"
         raise UserError(
-            f"{shown(source, 300)} gives labels to {len(unknown):,} files that are no images of "
-            f"the set, such as {shown(unknown[0])}"
+            f"{shown(source, 300)} gives labels to {len(unknown):,} {what} of the set, such as "
+            f"{shown(unknown[0])}"
         )
     if missing := [name for name in names if name not in labels]:
         raise UserError(
@@ -200,8 +201,17 @@ def _by_folder(folder: ImageFolder, splits: _Rests, skipped: Counter[str]) -> La
 
 
 def check_names(root: str, classes: Iterable[str]) -> None:
-    """Raise UserError for a name that TFDS, which keeps one a line, would not give back."""
+    """Raise UserError for a name that TFDS, which keeps one a line, would not give back.
+
+    Two classes of one name are refused too.
+    """
+    seen: set[str] = set()
     for name in classes:
+        if name in seen:
+            raise UserError(
+                f"{shown(root, 300)} has two classes with the name '{shown(name)}': rename one"
+            )
+        seen.add(name)
         if not name.isprintable() or name != name.strip():
             raise UserError(
                 f"'{shown(name)}' in {shown(root, 300)} cannot name a class: rename it with "

@@ -8,6 +8,7 @@ a larger one.
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -106,7 +107,9 @@ def _part(count: int, data: ConfigDict) -> np.ndarray:
                 "training leaves out"
             )
         return np.arange(count)
-    number = math.ceil(data.holdout * count) if data.holdout < 1 else int(data.holdout)
+    # The decimal as it is written: in floating point 0.07 * 100 is more than 7.
+    share = Fraction(repr(float(data.holdout)))
+    number = math.ceil(share * count) if share < 1 else int(share)
     if number >= count:
         raise UserError(f"data.holdout={data.holdout:g} leaves nothing of {count:,} to train on")
     held_out = np.zeros(count, bool)

@@ -15,9 +15,6 @@ from ddgan_jax.data.image_layouts import Layout, check_names
 from ddgan_jax.data.tables import Columns, Row
 from ddgan_jax.errors import UserError, shown
 
-# Rows that are decoded at a time; each holds an image, where those of a folder are names.
-AT_A_TIME = 64
-
 
 def builder_of(
     path: str | os.PathLike, data_dir: Path, name: str, report: Callable[[str], None]
@@ -29,6 +26,7 @@ def builder_of(
     """
     root, splits = tables.find_files(path)
     where = _common_columns([file for files in splits.values() for file in files])
+    check_names(os.fspath(root), where.names or ())
     # The first of two readings: images are looked at, and of each row only its label is kept.
     labels: dict[str, list[Any]] = {split: [] for split in splits}
     shapes: dict[str, list[image_checks.Form]] = {}
@@ -36,7 +34,8 @@ def builder_of(
         shapes[split] = image_checks.forms_of(
             _noting(files, where, labels[split]),
             lambda row: (row.content, row.source),
-            at_a_time=AT_A_TIME,
+            # A row holds an image file, where those of a folder are names.
+            size=lambda row: len(row.content),
         )
     layout = _layout(root, where, labels)
     for line in description(layout, Counter()):
@@ -88,8 +87,7 @@ def _layout(root: Path, where: Columns, labels: dict[str, list[Any]]) -> Layout:
     numbers: Sequence[int | None] = flat
     if where.label is not None and classes is None:
         classes, numbers = image_metadata.numbered(flat, os.fspath(root))
-    if classes is not None and not isinstance(classes, int):
-        check_names(os.fspath(root), classes)
+        check_names(os.fspath(root), () if isinstance(classes, int) else classes)
     left = iter(numbers)
     splits = {
         split: [(f"{split}/{k:09d}", next(left)) for k in range(len(found))]

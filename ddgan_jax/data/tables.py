@@ -13,8 +13,10 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ddgan_jax.data import image_metadata
 from ddgan_jax.data.image_folders import LARGEST_FILE
 from ddgan_jax.data.image_layouts import SPLITS, TRAIN
 from ddgan_jax.errors import UserError, shown
@@ -22,8 +24,9 @@ from ddgan_jax.files import foreign, paths
 
 WHAT = "Parquet or Arrow file"
 SUFFIXES = (".parquet", ".arrow")
-# Rows that are decompressed at a time.
+# Rows that are decompressed at a time, and their bytes, unless one row has more.
 ROWS = 8
+LARGEST_BATCH = 2**28
 # Bytes that are read at a time.
 BUFFER = 2**20
 # No file of an image is as short: a file claims no more rows than it has bytes for.
@@ -130,7 +133,7 @@ def _features(schema: pa.Schema, path: Path) -> dict[str, _Feature]:
 def _holds_files(kind: pa.DataType) -> bool:
     if pa.types.is_struct(kind):
         index = kind.get_field_index("bytes")
-        return index >= 0 and _holds_files(kind.field(index).type)
+        kind = kind.field(index).type if index >= 0 else pa.null()
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
@@ -147,11 +150,17 @@ def rows(path: Path, where: Columns) -> Iterator[Row]:
         for batch in _open(file, wanted)[1]:
             # Arrow takes the offsets in a file as they are; this compares them with its bytes.
             batch.validate(full=True)
-            for row in batch.select(wanted).to_pylist():
+            # Lengths are compared before a row is copied, and rows are copied one by one.
+            for place, length in enumerate(_lengths(batch.column(where.image))):
                 number += 1
                 source = f"{path}, row {number}"
                 if number > most:
                     raise UserError(f"{shown(path, 300)} has more rows than bytes for images")
+                if length > LARGEST_FILE:
+                    raise UserError(
+                        f"{shown(source, 300)} is too large: at most {LARGEST_FILE:,} bytes"
+                    )
+                row = batch.select(wanted).slice(place, 1).to_pylist()[0]
                 yield Row(_file_in(row[where.image], source), _label(row, where, source), source)
 
 
@@ -162,7 +171,7 @@ def _open(file: BinaryIO, wanted: list[str] | None = None) -> tuple[pa.Schema, I
     if magic == _MAGIC:
         # With a buffer a group of rows is read page by page, and without one as a whole.
         table = pq.ParquetFile(file, pre_buffer=False, buffer_size=BUFFER)
-        read = table.iter_batches(batch_size=ROWS, columns=wanted, use_threads=False)
+        read = table.iter_batches(_batch_size(table.metadata), columns=wanted, use_threads=False)
         return table.schema_arrow, read
     if magic == b"ARRO":
         whole = pa.ipc.open_file(file)
@@ -171,12 +180,23 @@ def _open(file: BinaryIO, wanted: list[str] | None = None) -> tuple[pa.Schema, I
     return stream.schema, iter(stream)
 
 
+def _batch_size(file: pq.FileMetaData) -> int:
+    """Return how many rows to decompress at a time: `ROWS`, or fewer where they are large."""
+    groups = [file.row_group(k) for k in range(file.num_row_groups)]
+    largest = max((g.total_byte_size // max(g.num_rows, 1) for g in groups), default=0)
+    return min(ROWS, max(LARGEST_BATCH // max(largest, 1), 1))
+
+
+def _lengths(cells: pa.Array) -> list[int]:
+    """Return the bytes of each image file in a column, 0 for none."""
+    files = cells.field("bytes") if pa.types.is_struct(cells.type) else cells
+    return pc.fill_null(pc.binary_length(files), 0).to_pylist()
+
+
 def _file_in(cell: Any, source: str) -> bytes:
     content = cell.get("bytes") if isinstance(cell, dict) else cell
     if not content:
         raise UserError(f"{shown(source, 300)} holds no image, only a path or nothing")
-    if len(content) > LARGEST_FILE:
-        raise UserError(f"{shown(source, 300)} is too large: at most {LARGEST_FILE:,} bytes")
     return content
 
 
@@ -184,8 +204,9 @@ def _label(row: Mapping[str, Any], where: Columns, source: str) -> str | int | N
     if where.label is None:
         return None
     label = row[where.label]
-    known = range(len(where.names)) if where.names is not None else None
-    if label is None or (isinstance(label, int) and label < 0) or (known and label not in known):
+    image_metadata.check_label(label, source)
+    known = where.names is None or label in range(len(where.names))
+    if label is None or (isinstance(label, int) and label < 0) or not known:
         raise UserError(
             f"{shown(source, 300)} has the label {shown(label)}: prepare the files of labelled "
             "splits alone"
