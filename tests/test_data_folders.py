@@ -322,6 +322,22 @@ def test_labels_of_hugging_face_folders_come_from_metadata(tmp_path, form, label
     }
 
 
+def test_marks_of_windows_and_dots_in_paths(tmp_path):
+    fill(tmp_path, "1.png", "2.png")
+    rows = [{"file_name": f"./{k}.png", "label": k - 1} for k in (1, 2)]
+    (tmp_path / "metadata.jsonl").write_text("\ufeff" + "\n".join(map(json.dumps, rows)))
+    assert layout(tmp_path)[0] == {"train": {"1.png": 0, "2.png": 1}}
+
+
+def test_images_that_are_left_out_need_not_be_sound(tmp_path):
+    fill(tmp_path / "in", "a/1.png", "b/2.png")
+    fill(tmp_path / "in", "stray.png", content=b"broken")
+    (tmp_path / "in" / "metadata.csv").mkdir()
+    lines = []
+    prepare("mine", data_dir=tmp_path, images=tmp_path / "in", report=lines.append)
+    assert "1 (beside the class folders), 1 (metadata.csv is a folder)" in lines[2]
+
+
 def test_captions_are_no_labels(tmp_path):
     fill(tmp_path, "cat/1.png", "dog/2.png")
     (tmp_path / "metadata.csv").write_text("file_name,text\ncat/1.png,a\ndog/2.png,b\n")
@@ -345,6 +361,9 @@ def test_captions_are_no_labels(tmp_path):
         ("metadata.jsonl", '{"file_name": "1.png", "label": [1]}', "line 1: Expected"),
         ("metadata.jsonl", '{"label": 1}', "line 1: .*file_name"),
         ("metadata.jsonl", "[" * 10**5, "line 1: Expected"),
+        ("metadata.jsonl", '{"file_name": "1.png", "label": 1, "label": 0}', "label twice"),
+        ("metadata.csv", "file_name,label,label\n1.png,a,b\n", "column label twice"),
+        ("metadata.csv", "file_name,Label\n1.png,a\n", "has a column 'Label'"),
     ],
 )
 def test_metadata_that_does_not_fit_the_images(tmp_path, name, content, message):

@@ -119,6 +119,8 @@ def images(cells, kind=None):
         (table([0, 1], [0, None]), "row 2 has the label None"),
         (table([0, 1], [0, 2], names=None), "no image has the label 1"),
         (table([0, 1], [0, 1], names=("a", "b\n")), "cannot name a class"),
+        (table([0, 1], [0, 1], names=("a", "a")), "two classes with the name 'a'"),
+        (table([0, 1], ["a", "b" * 1001], names=None), "row 2 has a label of 1,001 characters"),
         # One image many times, which takes the file a few bytes.
         (
             images([png(0)] * 10**5),
