@@ -190,7 +190,7 @@ def _batch_size(file: pq.FileMetaData) -> int:
 def _lengths(cells: pa.Array) -> list[int]:
     """Return the bytes of each image file in a column, 0 for none."""
     files = cells.field("bytes") if pa.types.is_struct(cells.type) else cells
-    return pc.fill_null(pc.binary_length(files), 0).to_pylist()
+    return pc.fill_null(pc.binary_length(files), 0).to_pylist()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _file_in(cell: Any, source: str) -> bytes:
