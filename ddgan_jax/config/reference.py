@@ -19,8 +19,8 @@ Written by `python -m ddgan_jax.config.reference` from the declarations in `ddga
 A config file sets a field with `c.train.batch_size = 64`, the command line with
 `--config.train.batch_size=64`. The defaults are those of `base_config()`, DDGAN on 32-pixel images;
 `siddm_config()` changes some of them. `ddgan show --config=FILE --all` prints every field of a
-config with its value. A field that nothing reads in a config is refused unless it has its default. Fields
-with a star may change when a run resumes.
+config with its value. A field that nothing reads in a config is refused unless it has its default.
+Fields with a star may change when a run resumes.
 
 """
 _TITLES = {
