@@ -37,6 +37,7 @@ DEVICES = {
     "cifar10_siddm": 8,
     "digits_ddgan": 1,
     "digits_siddm": 1,
+    "folder_ddgan": 1,
     "imagenet64_siddm": 64,
     "lsun_church256_ddgan": 8,
     "mog25": 1,
