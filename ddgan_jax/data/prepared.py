@@ -85,7 +85,8 @@ def is_prepared(folder: Path | epath.Path) -> bool:
     Raises UserError if the folder may not be read.
     """
     with foreign.reading(folder, WHAT):
-        return (folder / INFO).is_file()
+        # Older versions of etils call a path that does not exist a file.
+        return (folder / INFO).exists()
 
 
 def open_prepared(folder: Path | epath.Path) -> tfds.core.DatasetBuilder:
@@ -111,7 +112,7 @@ def metadata(folder: str | os.PathLike) -> Metadata:
     """Return the facts that were stored with a set. Raises UserError if they are damaged."""
     path = epath.Path(folder) / METADATA
     with foreign.reading(path, WHAT):
-        return foreign.read_json(path, Metadata) if path.is_file() else Metadata()
+        return foreign.read_json(path, Metadata) if path.exists() else Metadata()
 
 
 def check_shards(folder: Path | epath.Path, shards: list[Any]) -> None:
