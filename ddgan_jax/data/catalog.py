@@ -101,7 +101,7 @@ def find_folder(name: str, data_dir: Place) -> Place | None:
         # A set with several configurations has a folder for each, and TFDS marks the default one.
         if config is None and not _versions(folder):
             common = folder / _DEFAULT_CONFIG
-            if not common.is_file():
+            if not common.exists():
                 return None
             config = foreign.read_json(common, _Common).default_config_name
         if config:
