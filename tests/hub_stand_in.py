@@ -56,7 +56,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         path = urlsplit(self.path).path
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.hub.requests.append(f"POST {path}")
@@ -84,7 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         url = f"{self.hub.endpoint}/{repository}/commit/{COMMIT}"
         return self._answer(200, {"success": True, "commitOid": COMMIT, "commitUrl": url})
 
-    def do_PUT(self):  # noqa: N802
+    def do_PUT(self):
         content = self.rfile.read(int(self.headers["Content-Length"]))
         oid = self.path.rsplit("/", 1)[1]
         if hashlib.sha256(content).hexdigest() != oid:
@@ -92,10 +92,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.hub.uploads[oid] = content
         return self._answer(200, {})
 
-    def do_HEAD(self):  # noqa: N802
+    def do_HEAD(self):
         self._read()
 
-    def do_GET(self):  # noqa: N802
+    def do_GET(self):
         self._read()
 
     def _read(self):

@@ -54,7 +54,7 @@ def examples(folder, split="train"):
     """The first channel of each image with the name of its label."""
     builder = tfds.builder_from_directory(folder)
     features = builder.info.features
-    label = features["label"] if "label" in features.keys() else None  # noqa: SIM118
+    label = dict(features.items()).get("label")
     return {
         int(example["image"][0, 0, 0]): label.int2str(example["label"]) if label else None
         for example in builder.as_data_source(split)
