@@ -93,13 +93,23 @@ def test_seeds_that_train_together_are_ordinary_runs(tmp_path, trained):
         assert not np.allclose(both[0], expected, rtol=0, atol=1e-3)
 
 
-def test_divergence_is_one_line(monkeypatch):
-    def diverging(config):
-        return lambda states, keys, points, ids: (states, {"g_loss": points[ids].sum() / 0})
-
-    monkeypatch.setattr(mog25, "make_many_steps", diverging)
-    with pytest.raises(UserError, match="training diverged: g_loss is not finite"):
-        mog25.train_seeds(small_cell(), [5, 3])
+def test_seeds_that_diverge_are_counted(monkeypatch):
+    """NaN, or farther from the data than a point at their mean; the means leave these seeds out."""
+    real = mixture.points()[0]
+    monkeypatch.setattr(mog25, "NUM_MODE_SAMPLES", 500)
+    mean = np.repeat(real.mean(0, keepdims=True), 2_000, axis=0)
+    good, far = real[::125], 3 * real[::125]
+    lost = good.copy()
+    lost[7, 1] = np.nan
+    samples = np.stack([good, lost, far, mean * (1 - 1e-9)])
+    cell = mog25.measure(small_cell(), samples, "siddm", "reduced", [0, 1, 2, 3], 1.0)
+    assert cell.diverged() == [False, True, True, False]
+    # The distance of a point is the variance, a closed form.
+    np.testing.assert_allclose(cell.frechet[3], mog25.distance_of_mean(), rtol=1e-6)
+    assert cell.frechet[1] is None and cell.modes_any[1] is None
+    row = mog25.table([cell]).splitlines()[2]
+    assert " 2 of 4 " in row
+    assert f"{np.mean([cell.modes_any[0], cell.modes_any[3]]):.1f} +- " in row
 
 
 # ---- the table
@@ -211,7 +221,7 @@ def test_table_text():
     assert rule == "|" + " --- |" * (header.count("|") - 1)
     assert first == (
         "| siddm | 4 | 2.500 +- 1.803 | 1.21 | 25.0 +- 0.0 | 24.0 +- 1.0 | 80.0 +- 10.0 % | "
-        "0.020 +- 0.010 | 0.330 +- 0.000 | 3 | paper | 187,500 x 4,000 | 1875 |"
+        "0.020 +- 0.010 | 0.330 +- 0.000 | 0 of 3 | paper | 187,500 x 4,000 | 1875 |"
     )
     assert second == (
         "| gan | 3 | 3.142 | - | 3.0 | 1.0 | 12.3 % | 2.500 | 0.200 | 1 | paper | "

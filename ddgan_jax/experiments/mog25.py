@@ -7,10 +7,14 @@ call (`lax.scan`), on data that stays on the device.
 The paper's number is the Frechet distance of the raw coordinates. It sees mean and covariance
 alone: one broad Gaussian scores as well as 25 sharp ones. The table therefore also says how many
 modes are covered and how sharply (`metrics.mixture_statistics`).
+
+A seed has diverged if a loss or a sample is not finite, or if its samples are farther from the data
+than a single point at their mean. The table counts such seeds and takes its means over the others.
 """
 
 import functools
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,9 +29,10 @@ from ml_collections import ConfigDict
 from ddgan_jax import build, distributed, images, metrics, randomness
 from ddgan_jax.data import mixture
 from ddgan_jax.data.order import example_ids
-from ddgan_jax.errors import UserError
+from ddgan_jax.experiments import provenance
 from ddgan_jax.experiments.mog25_cells import PAPER, cell_config
 from ddgan_jax.files.atomic import write_atomically
+from ddgan_jax.metrics.mixture import MixtureStatistics
 from ddgan_jax.progress import Display
 from ddgan_jax.state import Metrics, Params, TrainState
 
@@ -40,7 +45,11 @@ CHUNK = 50_000
 
 
 class Cell(NamedTuple):
-    """The measurements of a cell of the table, one entry for each seed, and their cost."""
+    """The measurements of a cell of the table, one entry for each seed, and their cost.
+
+    The numbers of a seed whose samples are not finite are None. about: see `provenance.describe`;
+    empty in files of older versions, which did not count processor time either.
+    """
 
     method: str
     num_timesteps: int
@@ -48,16 +57,23 @@ class Cell(NamedTuple):
     iterations: int
     batch_size: int
     seeds: list[int]
-    frechet: list[float]
-    modes_any: list[int]
-    modes_covered: list[int]
-    high_quality_share: list[float]
-    kl_to_uniform: list[float]
-    within_mode_std: list[float]
+    frechet: list[float | None]
+    modes_any: list[int | None]
+    modes_covered: list[int | None]
+    high_quality_share: list[float | None]
+    kl_to_uniform: list[float | None]
+    within_mode_std: list[float | None]
     seconds: float
     # Of each seed; compilation is not counted.
     iterations_per_second: float
     device: str
+    cpu_seconds: float | None = None
+    about: dict[str, Any] = {}
+
+    def diverged(self) -> list[bool]:
+        """Return for each seed whether it has diverged, as the module's docstring says."""
+        worst = distance_of_mean()
+        return [d is None or not d <= worst for d in self.frechet]
 
 
 def run(
@@ -91,11 +107,15 @@ def run(
         if any(key == (c.method, c.num_timesteps, c.setting, c.iterations, c.seeds) for c in cells):
             print(f"{method}, T = {T}: already in {folder}")
             continue
+        before = provenance.cpu_seconds()
         params, seconds = train_seeds(config, seeds, title=f"{method}, T = {T}")
         samples = draw_points(config, params, NUM_SAMPLES)
         cell = measure(config, samples, method, setting, seeds, seconds)
-        cells.append(cell)
-        images.write_png(folder / f"{method}_{T}_{setting}.png", images.scatter(samples[0][:CHUNK]))
+        cpu = round(provenance.cpu_seconds() - before, 1)
+        cells.append(cell._replace(cpu_seconds=cpu, about=provenance.describe()))
+        first = samples[0][:CHUNK]
+        picture = images.scatter(first[np.isfinite(first).all(1)])
+        images.write_png(folder / f"{method}_{T}_{setting}.png", picture)
         # Written after every cell, so that a stopped experiment goes on with the next one.
         write_atomically(
             folder / "cells.json", json.dumps([c._asdict() for c in cells], indent=1).encode()
@@ -161,9 +181,8 @@ def train_seeds(config: ConfigDict, seeds: Sequence[int], title: str = "") -> tu
                 compiled.add(ids.shape)
             start = time.monotonic()
             states, metrics = many_steps(states, keys, points, ids)
-            # Reading the metrics waits for the device, without which the clock would stop too
-            # early.
-            _require_finite(metrics)
+            # Without waiting for the device the clock would stop too early.
+            jax.block_until_ready(metrics)
             seconds += time.monotonic() - start
             display.advance(ids.shape[1])
     return states.generator.ema_params, seconds
@@ -178,12 +197,6 @@ def _ids_of_calls(config: ConfigDict, seeds: Sequence[int], count: int) -> Itera
             [[example_ids(seed, step, batch_size, count) for step in calls] for seed in seeds],
             np.int32,
         )
-
-
-def _require_finite(metrics: Metrics) -> None:
-    for name, values in metrics.items():
-        if not np.isfinite(values).all():
-            raise UserError(f"training diverged: {name} is not finite; lower the learning rates")
 
 
 # ---- measuring
@@ -219,7 +232,17 @@ def measure(
 ) -> Cell:
     """Return the numbers of a cell. samples: (S, N, 2) in the coordinates of the paper."""
     real, centres = mixture.points()[0], mixture.centres()
-    modes = [metrics.mixture_statistics(s[:NUM_MODE_SAMPLES], centres) for s in samples]
+    frechet: list[float | None] = []
+    modes: list[tuple] = []
+    for points in samples:
+        # A seed whose parameters have become NaN or infinite draws such points.
+        finite = np.isfinite(points).all()
+        frechet.append(metrics.frechet_distance(real, points) if finite else None)
+        modes.append((None,) * len(MixtureStatistics._fields))
+        if finite:
+            numbers = metrics.mixture_statistics(points[:NUM_MODE_SAMPLES], centres)
+            # Without a sample of high quality there is no width of the modes, and JSON has no NaN.
+            modes[-1] = tuple(None if math.isnan(n) else n for n in numbers)
     return Cell(
         method=method,
         num_timesteps=config.diffusion.num_timesteps,
@@ -227,38 +250,55 @@ def measure(
         iterations=config.train.num_steps,
         batch_size=config.train.batch_size,
         seeds=list(seeds),
-        frechet=[metrics.frechet_distance(real, s) for s in samples],
-        **{name: [getattr(m, name) for m in modes] for name in modes[0]._fields},
+        frechet=frechet,
+        **dict(zip(MixtureStatistics._fields, map(list, zip(*modes, strict=True)), strict=True)),
         seconds=seconds,
         iterations_per_second=config.train.num_steps / seconds,
         device=distributed.all_devices()[0].device_kind,
     )
 
 
+@functools.cache
+def distance_of_mean() -> float:
+    """Return the Frechet distance of a single point at the mean of the data: their variance."""
+    return float(mixture.points()[0].var(0, ddof=1).sum())
+
+
 _COLUMNS: dict[str, Callable[[Cell], Any]] = {
     "method": lambda c: c.method,
     "T": lambda c: c.num_timesteps,
-    "Frechet": lambda c: _spread(c.frechet, 3),
+    "Frechet": lambda c: _spread(c, c.frechet, 3),
     "paper": lambda c: PAPER.get(c.method, {}).get(c.num_timesteps, "-"),
-    "modes, any": lambda c: _spread(c.modes_any, 1),
-    "modes, 0.2 %": lambda c: _spread(c.modes_covered, 1),
-    "high quality": lambda c: _spread([100 * share for share in c.high_quality_share], 1) + " %",
-    "KL": lambda c: _spread(c.kl_to_uniform, 3),
-    "std in mode": lambda c: _spread(c.within_mode_std, 3),
-    "seeds": lambda c: len(c.seeds),
+    "modes, any": lambda c: _spread(c, c.modes_any, 1),
+    "modes, 0.2 %": lambda c: _spread(c, c.modes_covered, 1),
+    "high quality": lambda c: _spread(c, c.high_quality_share, 1, unit=" %", scale=100),
+    "KL": lambda c: _spread(c, c.kl_to_uniform, 3),
+    "std in mode": lambda c: _spread(c, c.within_mode_std, 3),
+    "diverged": lambda c: f"{sum(c.diverged())} of {len(c.seeds)}",
     "setting": lambda c: c.setting,
     "iterations": lambda c: f"{c.iterations:,} x {c.batch_size:,}",
     "it/s": lambda c: f"{c.iterations_per_second:.0f}",
 }
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} +- {np.std(values, ddof=1):.{digits}f}"
+def _spread(
+    cell: Cell, values: Sequence[float | None], digits: int, *, unit: str = "", scale: float = 1.0
+) -> str:
+    """Return mean and standard deviation over the seeds that have not diverged."""
+    kept = [
+        scale * value
+        for value, gone in zip(values, cell.diverged(), strict=True)
+        if not gone and value is not None and math.isfinite(value)
+    ]
+    if not kept:
+        return "-"
+    mean = f"{np.mean(kept):.{digits}f}"
+    spread = "" if len(kept) == 1 else f" +- {np.std(kept, ddof=1):.{digits}f}"
+    return f"{mean}{spread}{unit}"
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """Return the cells as a Markdown table: mean and standard deviation over the seeds."""
+    """Return the cells as a Markdown table; see `_spread`."""
     rows = [list(_COLUMNS), ["---"] * len(_COLUMNS)]
     rows += [[str(column(cell)) for column in _COLUMNS.values()] for cell in cells]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
