@@ -243,6 +243,9 @@ def measure(
             numbers = metrics.mixture_statistics(points[:NUM_MODE_SAMPLES], centres)
             # Without a sample of high quality there is no width of the modes, and JSON has no NaN.
             modes[-1] = tuple(None if math.isnan(n) else n for n in numbers)
+    # The entries of all seeds stand together under each number's name.
+    columns = map(list, zip(*modes, strict=True))
+    by_name: dict[str, Any] = dict(zip(MixtureStatistics._fields, columns, strict=True))
     return Cell(
         method=method,
         num_timesteps=config.diffusion.num_timesteps,
@@ -251,7 +254,7 @@ def measure(
         batch_size=config.train.batch_size,
         seeds=list(seeds),
         frechet=frechet,
-        **dict(zip(MixtureStatistics._fields, map(list, zip(*modes, strict=True)), strict=True)),
+        **by_name,
         seconds=seconds,
         iterations_per_second=config.train.num_steps / seconds,
         device=distributed.all_devices()[0].device_kind,
