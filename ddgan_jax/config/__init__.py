@@ -3,6 +3,7 @@
 from ddgan_jax.config.defaults import (
     LOCAL_PATHS,
     POINT_SETS,
+    STACKED_SETS,
     base_config,
     empty_local_paths,
     has_points,
@@ -28,6 +29,7 @@ __all__ = [
     "MOST_IMAGES",
     "MOST_TIMESTEPS",
     "POINT_SETS",
+    "STACKED_SETS",
     "ConfigDict",
     "apply_variant",
     "base_config",

@@ -5,7 +5,7 @@ The rules for the model are in `model_checks`. The rules here are those for trai
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.config.defaults import POINT_SETS, has_points
+from ddgan_jax.config.defaults import POINT_SETS, STACKED_SETS, has_points
 from ddgan_jax.config.model_checks import (
     Rules,
     check_fields,
@@ -113,8 +113,9 @@ def _check_evaluation(config: ConfigDict) -> None:
         names.check_count(metrics, wanted.num_samples, allow_small=True)
     except UserError as error:
         raise UserError(f"eval.metrics={wanted.metrics}: {error}") from error
-    if "modes" in metrics and config.data.name != "stacked_mnist":
-        raise UserError("eval.metrics: modes are counted on data.name='stacked_mnist'")
+    if "modes" in metrics and config.data.name not in STACKED_SETS:
+        known = " or ".join(map(repr, STACKED_SETS))
+        raise UserError(f"eval.metrics: modes are counted on data.name={known}")
     # `best` is a plain name such as "fid", whatever features and count the number is of.
     numbers = names.value_names(metrics, wanted.features, wanted.num_samples)
     if wanted.best and wanted.best not in numbers:

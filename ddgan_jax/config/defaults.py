@@ -29,6 +29,9 @@ from ddgan_jax.config.schema import (
 # Toy sets of points in the plane, as images of one pixel and two channels; `data.mixture` makes
 # them.
 POINT_SETS = ("mog25", "mog25_scaled")
+# Sets of three digits as the colours of an image, whose modes are counted; `data.stacks` makes
+# them.
+STACKED_SETS = ("stacked_mnist", "stacked_digits")
 
 
 def _below_one(default: float, sentence: str) -> Field:
@@ -38,8 +41,8 @@ def _below_one(default: float, sentence: str) -> Field:
 _DATA = {
     "name": Field(
         "",
-        'Name of the data set: "cifar10" or any other in TFDS, "digits", "stacked_mnist", '
-        f'"folder" with data.path, or points: {", ".join(POINT_SETS)}.',
+        'Name of the data set: "cifar10" or any other in TFDS, "digits", "folder" with data.path, '
+        f"stacks of three digits: {', '.join(STACKED_SETS)}, or points: {', '.join(POINT_SETS)}.",
     ),
     "split": Field(
         "train",

@@ -12,14 +12,14 @@ import tensorflow_datasets as tfds
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax.data import mixture, prepared, published
+from ddgan_jax.data import mixture, prepared, published, stacks
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files import foreign, paths
 
 # A folder, or one in a bucket.
 Place = Path | epath.Path
 # Names that TFDS does not have.
-OWN = ("digits", "folder", "stacked_mnist", *mixture.SETS)
+OWN = ("digits", "folder", *stacks.SETS, *mixture.SETS)
 # The groups are the set, its configuration and its version.
 NAME = re.compile(r"(\w+)(?:/([\w.\-]+))?(?::(\d+\.\d+\.\d+))?")
 _VERSION = re.compile(r"\d{1,9}\.\d{1,9}\.\d{1,9}")

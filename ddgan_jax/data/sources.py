@@ -1,5 +1,6 @@
 """Open the data set that a config names: find it, check it, load it."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -10,7 +11,7 @@ from array_record.python.array_record_data_source import ArrayRecordDataSource
 from etils import epath
 from ml_collections import ConfigDict
 
-from ddgan_jax.data import builders, catalog, folder_sets, mixture, prepared, selection
+from ddgan_jax.data import builders, catalog, folder_sets, mixture, prepared, selection, stacks
 from ddgan_jax.data.datasets import (
     ArrayDataset,
     Dataset,
@@ -19,7 +20,6 @@ from ddgan_jax.data.datasets import (
     StackedDataset,
     load_into_memory,
 )
-from ddgan_jax.data.order import STACK, permutation
 from ddgan_jax.errors import UserError, reason
 
 Report = Callable[[str], None]
@@ -51,8 +51,8 @@ def open_dataset(config: ConfigDict, *, report: Report = _say_nothing) -> Datase
 
 
 def _open(data: ConfigDict, report: Report) -> Dataset:
-    if data.name == "stacked_mnist":
-        return _stacked_mnist(data, report)
+    if data.name in stacks.SETS:
+        return _stacked(data, report)
     if data.name in mixture.SETS:
         return _mixture(data)
     builder, hold = _find(data)
@@ -71,31 +71,25 @@ def _mixture(data: ConfigDict) -> ArrayDataset:
     return ArrayDataset(info, mixture.to_set(data.name, points), labels)
 
 
-def _stacked_mnist(data: ConfigDict, report: Report) -> StackedDataset:
-    """Return triples of MNIST digits, padded from 28 to 32 pixels with zeros, twice as many.
+def _stacked(data: ConfigDict, report: Report) -> StackedDataset:
+    """Return triples of gray digits, see `stacks`.
 
     Digits and not triples are held out, so that no training sees a digit of the other part.
-    Each channel goes through all digits in a random order, then in another one. The orders have the
-    seed 0 whatever the run's seed, so that the set is the same in every run.
     """
-    if (data.image_size, data.channels) != (32, 3):
-        raise UserError("stacked_mnist has 32x32x3 images: set data.image_size=32 data.channels=3")
+    stack = stacks.SETS[data.name]
+    size, channels = stack.image_size, stacks.CHANNELS
+    if (data.image_size, data.channels) != (size, channels):
+        raise UserError(
+            f"{data.name} has {size}x{size}x{channels} images: set data.image_size={size} "
+            f"data.channels={channels}"
+        )
     # The limit on examples counts triples, and not the digits that they are made of.
-    mnist = data.copy_and_resolve_references()
-    mnist.name, mnist.max_examples = "mnist", 0
-    digits = load_into_memory(_open_records(_find(mnist)[0], mnist, 28, 1, report))
-    count = digits.info.num_examples
-    members = [
-        np.concatenate([permutation(0, (STACK, channel, half), count) for half in range(2)])
-        for channel in range(3)
-    ]
-    return StackedDataset(
-        DatasetInfo(data.name, _limited(2 * count, data.max_examples), 32, 3, 1000),
-        # MNIST's digits have a black background, so that zeros continue it.
-        np.pad(digits.images[..., 0], ((0, 0), (2, 2), (2, 2))),
-        digits.labels,
-        np.stack(members),
-    )
+    gray = data.copy_and_resolve_references()
+    gray.name, gray.max_examples = stack.gray, 0
+    digits = load_into_memory(_open_records(_find(gray)[0], gray, stack.gray_size, 1, report))
+    whole = stacks.stacked(data.name, digits)
+    count = _limited(whole.info.num_examples, data.max_examples)
+    return dataclasses.replace(whole, info=dataclasses.replace(whole.info, num_examples=count))
 
 
 def _find(data: ConfigDict) -> tuple[tfds.core.DatasetBuilder, IO | None]:
@@ -111,7 +105,8 @@ def _find(data: ConfigDict) -> tuple[tfds.core.DatasetBuilder, IO | None]:
         copy = folder_sets.open_copy(data.path, Path(data_dir))
         return prepared.open_prepared(copy.folder), copy.hold
     if not data.name:
-        raise UserError("data.name is empty: give a TFDS name, digits, stacked_mnist or folder")
+        known = ", ".join(catalog.OWN)
+        raise UserError(f"data.name is empty: give a TFDS name, or one of {known}")
     if found := catalog.find_prepared(data.name, data_dir):
         return found, None
     try:

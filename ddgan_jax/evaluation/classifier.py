@@ -1,7 +1,7 @@
 """Train a classifier of the data set at hand, at its first use, and keep it in the cache folder.
 
 Its features compare images where the Inception weights are missing, or know nothing of the domain.
-The classifier of single digits counts the modes of Stacked MNIST. A tenth of the set is held out of
+The classifier of single digits counts the modes of stacked ones. A tenth of the set is held out of
 the training and gives the accuracy, which belongs beside every number that comes from a classifier.
 """
 
@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from ddgan_jax import data, randomness
 from ddgan_jax.config.files import from_dict
+from ddgan_jax.data import stacks
 from ddgan_jax.data.datasets import ArrayDataset, Dataset, DatasetInfo, StackedDataset
 from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
 from ddgan_jax.data.selection import whole_split
@@ -130,21 +131,22 @@ def of_dataset(dataset: Dataset, report: Report, *, steps: int = 0) -> Trained:
 
 
 def of_stacked_digits(config: ConfigDict, report: Report) -> Trained:
-    """Return the classifier of single MNIST digits, padded as in the channels of stacked_mnist.
+    """Return the classifier of single digits, padded as in the channels of the stacks.
 
-    config: The config of a run on stacked_mnist. Raises UserError as `of_dataset` does, and if
-    mnist is missing.
+    config: The config of a run on a set of `data.stacks`. Raises UserError as `of_dataset` does, if
+    the set is another one, and if its digits are missing.
     """
     # All digits: a run on few examples is judged by the same classifier as one on all of them.
     whole = from_dict(config.to_dict())
     whole.data.update(max_examples=0, holdout=0.0, split=whole_split(whole.data.split))
     stacked = data.open_dataset(whole)
     if not isinstance(stacked, StackedDataset):
-        raise UserError(f"modes are counted on stacked_mnist, not on {config.data.name}")
+        known = " and ".join(stacks.SETS)
+        raise UserError(f"modes are counted on {known}, not on {config.data.name}")
     digits = stacked.gray[..., None]
-    # The digits are padded as in the stacks: a classifier of 28 pixels would not fit their
+    # The digits are padded as in the stacks: a classifier of MNIST's 28 pixels would not fit their
     # channels.
-    info = DatasetInfo("mnist", len(digits), digits.shape[1], 1, 10)
+    info = DatasetInfo(stacks.SETS[config.data.name].gray, len(digits), digits.shape[1], 1, 10)
     return of_dataset(ArrayDataset(info, digits, stacked.digits), report)
 
 

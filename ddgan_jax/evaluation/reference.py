@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddgan_jax.config import base_config
-from ddgan_jax.data import catalog
+from ddgan_jax.data import catalog, stacks
 from ddgan_jax.data.datasets import Dataset, fingerprint
 from ddgan_jax.data.order import REFERENCE_ORDER, permutation
 from ddgan_jax.errors import UserError
@@ -153,7 +153,9 @@ def data_config(
 
 
 # Sets that this program makes, of which nothing may be prepared yet that tells their sizes.
-_OURS = {"digits": (8, 1), "stacked_mnist": (32, 3)}
+_OURS = {"digits": (8, 1)} | {
+    name: (stack.image_size, stacks.CHANNELS) for name, stack in stacks.SETS.items()
+}
 
 
 def _own_size(name: str, data_dir: str) -> tuple[int, int]:

@@ -97,7 +97,7 @@ def open_scorer(
       protocol: One of names.PROTOCOLS.
       inception_file: The converted Inception weights, "" for those in the cache folder.
       dataset: Opens the real images.
-      config: Returns a config with the data of stacked_mnist, for counting modes.
+      config: Returns a config with the data of stacked digits, for counting modes.
       reference: Returns the statistics of the real images.
       report: Takes messages about classifiers and statistics that are made once.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from ddgan_jax.data import array_files, builders, catalog, folder_sets, published
+from ddgan_jax.data import array_files, builders, catalog, folder_sets, published, stacks
 from ddgan_jax.data.prepare import archives
 from ddgan_jax.data.prepared import Metadata
 from ddgan_jax.errors import UserError, reason, shown
@@ -102,8 +102,10 @@ def _check_request(dataset: str, given: list[str], allow_unpublished: bool) -> N
         raise UserError(
             "give the folder's set a name: ddgan prepare --dataset=NAME --images=FOLDER"
         )
-    if dataset == "stacked_mnist":
-        raise UserError("stacked_mnist is made from mnist when it is read: prepare mnist")
+    if stack := stacks.SETS.get(dataset):
+        raise UserError(
+            f"{dataset} is made from {stack.gray} when it is read: prepare {stack.gray}"
+        )
     if not catalog.NAME.fullmatch(dataset):
         raise UserError(f"'{shown(dataset)}' cannot name a set: use a-z, 0-9 and _, a letter first")
 
