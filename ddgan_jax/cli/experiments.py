@@ -1,4 +1,4 @@
-"""Declare the commands that repeat tables of the papers: experiment mog25."""
+"""Declare the commands that repeat tables of the papers: experiment mog25, experiment claims."""
 
 from absl import flags
 
@@ -22,7 +22,49 @@ def _mog25(values: flags.FlagValues) -> None:
     )
 
 
+def _claims(values: flags.FlagValues) -> None:
+    from ddgan_jax.experiments import claims, claims_rows
+
+    tables = parse_names("tables", values.tables, claims_rows.TABLES)
+    known = dict.fromkeys(row for table in tables for row in claims_rows.TABLES[table].rows)
+    claims.run(
+        values.out,
+        tables=tables,
+        rows=parse_names("rows", values.rows, known) if values.rows else (),
+        seeds=parse_seeds(values.seeds, most=1_000),
+        jobs=values.jobs,
+    )
+
+
 COMMANDS = {
+    "experiment claims": Command(
+        summary="the claims of both papers, at the size of 8 x 8 digits",
+        description=(
+            "Train the rows of the tables with each seed and measure them: numbers of steps, the\n"
+            "latent, what the generator predicts; weight, form and regulariser of SIDDM. Every\n"
+            "row and seed is a process of its own, held to one processor core, and a JSON file in\n"
+            "--out: numbers, command, commit, machine and time. What --out holds is kept, so that\n"
+            "the same command goes on after a stop. A row takes two to five minutes of a core."
+        ),
+        flags=(
+            Flag("out", "FOLDER", "folder of the results", required=True),
+            Flag(
+                "tables",
+                "LIST",
+                "stacked_ddgan, stacked_siddm, digits_siddm",
+                "stacked_ddgan,stacked_siddm,digits_siddm",
+            ),
+            Flag("rows", "LIST", "rows of these tables, e.g. T1,T4; without it all", ""),
+            Flag("seeds", "LIST", "seeds of each row, e.g. 0-2", "0-2"),
+            Flag("jobs", "N", "rows side by side", 1, "integer", at_least=1, at_most=256),
+        ),
+        examples=(
+            "ddgan experiment claims --jobs=2 --out=results/claims",
+            "ddgan experiment claims --tables=stacked_ddgan --rows=T4,no_latent --seeds=0 \\\n"
+            "    --out=results/claims",
+        ),
+        run=_claims,
+    ),
     "experiment mog25": Command(
         summary="the 25-Gaussian table of the SIDDM paper",
         description=(
