@@ -1,0 +1,1 @@
+"""Write docs/results.md and its plots from the result files of the experiments."""
