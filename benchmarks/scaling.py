@@ -41,6 +41,8 @@ DEVICES = {
     "imagenet64_siddm": 64,
     "lsun_church256_ddgan": 8,
     "mog25": 1,
+    "stacked_digits_ddgan": 1,
+    "stacked_digits_siddm": 1,
     "stacked_mnist_ddgan": 4,
     "stl10_ddgan": 1,
 }

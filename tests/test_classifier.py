@@ -10,6 +10,7 @@ import pytest
 
 from ddgan_jax import data, metrics
 from ddgan_jax.data.datasets import ArrayDataset, DatasetInfo, StackedDataset
+from ddgan_jax.data.order import HELD_OUT_ORDER, permutation
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import classifier
 from ddgan_jax.evaluation.reference import data_config
@@ -114,7 +115,7 @@ def test_damaged_and_foreign_files(trained, tmp_path):
             classifier.load(path)
 
 
-# ---- Stacked MNIST
+# ---- stacked digits
 
 
 def stack_of(digits):
@@ -136,18 +137,32 @@ def test_stacks_are_labelled_by_their_channels(digits, trained):
     np.testing.assert_array_equal(swapped, found % 10 * 100 + found // 10 % 10 * 10 + found // 100)
 
 
-def test_digit_classifier_is_of_the_channels_as_they_are(digits, trained, monkeypatch):
-    """What it is trained on are the set's own layers, each digit once."""
-    stacked, given = stack_of(digits), []
-    monkeypatch.setattr(data, "open_dataset", lambda config: stacked)
+def test_the_accuracy_is_that_of_the_channels_of_held_out_stacks(digits, trained):
+    """Each channel goes through the held-out digits once, in an order of its own."""
+    held_out = permutation(0, (HELD_OUT_ORDER,), 1797)[:180]
+    members = np.random.default_rng(1).permuted(np.tile(held_out, (3, 1)), axis=1)
+    info = DatasetInfo("stacked_digits", 180, 8, 3, 1000)
+    stacked = StackedDataset(info, digits.images[..., 0], digits.labels, members)
+    images, labels = stacked.read(np.arange(180))
+    found = classifier.label_stacks(trained.params, images)
+    for place in (1, 10, 100):
+        right = (found // place % 10 == labels // place % 10).mean()
+        assert right == pytest.approx(trained.about["accuracy"])
+
+
+def test_digit_classifier_is_of_the_channels_as_they_are(digits, folders, trained, monkeypatch):
+    """What it is trained on are all of the set's own layers, each digit once."""
+    given = []
     monkeypatch.setattr(
         classifier, "of_dataset", lambda dataset, report: given.append(dataset) or trained
     )
-    assert classifier.of_stacked_digits(data_config("stacked_mnist"), print) is trained
+    config = data_config("stacked_digits", data_dir=folders["TFDS_DATA_DIR"])
+    config.data.update(max_examples=7, holdout=0.5, split="train:holdout")
+    assert classifier.of_stacked_digits(config, print) is trained
     [dataset] = given
-    assert (dataset.info.num_examples, dataset.info.num_classes) == (1797, 10)
+    assert (dataset.info.name, dataset.info.num_classes) == ("digits", 10)
     np.testing.assert_array_equal(dataset.images, digits.images)
     np.testing.assert_array_equal(dataset.labels, digits.labels)
-    monkeypatch.setattr(data, "open_dataset", lambda config: digits)
-    with pytest.raises(UserError, match="modes are counted on stacked_mnist, not on digits"):
-        classifier.of_stacked_digits(data_config("digits"), print)
+    config = data_config("digits", data_dir=folders["TFDS_DATA_DIR"])
+    with pytest.raises(UserError, match="on stacked_mnist and stacked_digits, not on digits"):
+        classifier.of_stacked_digits(config, print)

@@ -9,11 +9,11 @@ import jax
 import pytest
 
 from ddgan_jax import losses, models
-from ddgan_jax.config import POINT_SETS, checks, reference
+from ddgan_jax.config import POINT_SETS, STACKED_SETS, checks, reference
 from ddgan_jax.config.defaults import SECTIONS
 from ddgan_jax.config.files import from_json, leaves, load_config, shipped_configs, to_json
 from ddgan_jax.config.networks import NETWORKS
-from ddgan_jax.data import mixture
+from ddgan_jax.data import mixture, stacks
 from ddgan_jax.errors import UserError
 from ddgan_jax.models import registry
 
@@ -128,6 +128,7 @@ def test_the_reference_of_the_fields_is_current():
 
 def test_choices_are_what_the_code_knows():
     assert tuple(mixture.SETS) == POINT_SETS
+    assert tuple(stacks.SETS) == STACKED_SETS
     assert set(SECTIONS["objective"]["afd_form"].choices) == losses.AFD_FORMS.keys()
     assert NETWORKS["generator"].keys() == registry._GENERATORS.keys()
     assert NETWORKS["discriminator"].keys() == registry._DISCRIMINATORS.keys()

@@ -368,6 +368,7 @@ BAD = [  # dataset, arguments, what the message says
     ("svhn_cropped", {}, 'pip install "ddgan-jax[tf]"'),
     ("cifra10", {}, "nearest names: cifar10"),
     ("stacked_mnist", {}, "prepare mnist"),
+    ("stacked_digits", {}, "prepare digits"),
     ("folder", {"images": "x"}, "--dataset=NAME --images=FOLDER"),
     ("stl10", {"images": "x"}, "stl10 is the name of another set"),
     ("My-Set", {"images": "x"}, "'My-Set' cannot name a set"),

@@ -197,6 +197,8 @@ def test_stacked_mnist_is_the_same_set_in_every_run(mnist_dir):
     other.train.seed = 5
     for a, b in zip(read_all(open_dataset(one)), read_all(open_dataset(other)), strict=True):
         np.testing.assert_array_equal(a, b)
+    # Runs that have begun resume on it.
+    assert fingerprint(open_dataset(one)) == "fc29c839efaecf28"
 
 
 @pytest.mark.parametrize("memory_limit_mib", [0, 100])

@@ -317,7 +317,7 @@ def test_modes_need_no_feature_network(on_disk, monkeypatch, capsys):
         (["--metrics=frechet", "--num=0"], "--num=0 is not an integer from 1 to 10,000,000"),
         (["--features=pixel"], "--features: 'pixel' is not known; did you mean pixels?"),
         (["--protocol=clean"], "--protocol: 'clean' is not known"),
-        (["--metrics=modes", "--num=9"], "modes are counted on stacked_mnist, not on digits"),
+        (["--metrics=modes", "--num=9"], "on stacked_mnist and stacked_digits, not on digits"),
         (["--images=x.npy"], "--images are scored without a model"),
         (["--dataset=mnist", "--metrics=frechet", "--num=9"], "mnist is not prepared in"),
         (

@@ -126,7 +126,7 @@ def test_metrics_of_a_state():
         ({"eval__metrics": "fid"}, "fid is the name of a number from Inception features"),
         ({"eval__metrics": "frechte"}, "no metric 'frechte'; did you mean frechet"),
         ({"eval__metrics": "kernel"}, "kernel needs at least 1,000 images, there are 8"),
-        ({"eval__metrics": "modes"}, "modes are counted on data.name='stacked_mnist'"),
+        ({"eval__metrics": "modes"}, "modes are counted on data.name='stacked_mnist' or 'stacked_"),
         ({"eval__best": "recall"}, "eval.best='recall' is not one of frechet"),
         ({"eval__num_samples": 0}, "eval.num_samples=0 must be positive"),
         ({"eval__every_steps": -1}, "eval.every_steps=-1 must not be negative"),

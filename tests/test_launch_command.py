@@ -75,7 +75,7 @@ FIRST_WORDS = [*dict.fromkeys(name.split()[0] for name in program.COMMANDS), "he
         ("ddgan figure denoising --wo", ["--workdir="]),
         ("ddgan train --allow", ["--allow-changed-data"]),
         ("ddgan train --config=", list(shipped_configs())),
-        ("ddgan show --json --config=stack", ["stacked_mnist_ddgan"]),
+        ("ddgan show --json --config=stacked_mn", ["stacked_mnist_ddgan"]),
         ("ddgan train --config=x --config.train.batch", ["--config.train.batch_size="]),
         ("ddgan train --config.generator.head", ["--config.generator.head_channels="]),
         ("ddgan sample --workdir=ru", []),

@@ -13,6 +13,7 @@ Reading    order      the examples of a train step, a pure function of (seed, st
            catalog    where prepared sets lie, and how to get one that is missing
            prepared   the checks of a set, before TFDS opens it
            decode     the only place that decodes images and fits their size
+           stacks     the sets of three digits in one image
            mixture    the toy set of points in the plane
 Listing    image_folders, image_layouts   folders and zip files of images, their splits and classes
            image_checks                   one decoding of all of them

@@ -9,7 +9,7 @@ The shortest use:
     metrics.inception_score(logits)
 
 `statistics` gathers the mean and covariance of a set that is too large to keep, and stores them
-with what they were made from. `mode_statistics` counts the modes of Stacked MNIST,
+with what they were made from. `mode_statistics` counts the modes of stacked digits,
 `mixture_statistics` those of a mixture of Gaussians in the plane. `names` lists the metrics that
 users can ask for. `inception` extracts features on devices and therefore lies in `evaluation`; it
 is reachable from here because it is the first line of every use.

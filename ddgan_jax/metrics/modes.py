@@ -1,4 +1,4 @@
-"""Count the modes of generated images by the labels of a classifier: Stacked MNIST has 1000."""
+"""Count the modes of generated images by the labels of a classifier: stacked digits have 1000."""
 
 from typing import NamedTuple
 
@@ -18,12 +18,12 @@ class ModeStatistics(NamedTuple):
 def mode_statistics(labels: Int[np.ndarray, " n"], num_modes: int) -> ModeStatistics:
     """Return how generated images spread over K = num_modes classes, equally likely in the data.
 
-    labels: The classifier's, in 0 .. K - 1; for Stacked MNIST 100 R + 10 G + B.
+    labels: The classifier's, in 0 .. K - 1; for stacked digits 100 R + 10 G + B.
 
     Returns:
       modes: labels seen at least once.
       kl: KL(generated || uniform) in nats. A perfect sampler's is not 0 but about (K - 1) / (2 N):
-        0.019 for the customary 26,000 samples of Stacked MNIST.
+        0.019 for the customary 26,000 samples of stacked digits.
 
     Raises:
       UserError: no labels, or labels outside 0 .. K - 1.

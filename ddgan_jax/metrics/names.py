@@ -26,7 +26,7 @@ INCEPTION_URL = (
 PUBLISHED_COUNT = 50_000
 # Generated images behind the published modes of Stacked MNIST.
 PUBLISHED_COUNT_OF_MODES = 26_000
-# Modes of Stacked MNIST: three digits of ten classes.
+# Modes of stacked digits: three digits of ten classes.
 NUM_MODES = 1000
 # Splits of the Inception Score.
 SPLITS = 10
@@ -82,7 +82,7 @@ HIGHER_IS_BETTER = ("is", "score", "precision", "recall", "density", "coverage",
 
 
 def of_features(features: str) -> list[str]:
-    """Return the metrics of these features; modes, which only Stacked MNIST has, must be named."""
+    """Return the metrics of these features; modes, which stacked digits have, must be named."""
     found = METRICS.items()
     return [name for name, metric in found if features in metric.features and name != "modes"]
 
