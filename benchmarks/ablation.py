@@ -27,22 +27,21 @@ from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.inference import drawing
 
 _C = {"objective.afd_regression": True}
-_WITHOUT_C = {"objective.afd_regression": False}
 _WITHOUT_AFD = {"objective.afd_weight": 0.0}
 _WITHOUT_R = {"objective.denoising_weight": 0.0}
 _KL = {"objective.afd_form": "kl"}
 # DDGAN judges pairs, and has no AFD.
 _PAIRS = {"objective.joint": True} | _WITHOUT_AFD
 ROWS = {
-    "SIDDM: recon, C, R": _C,
+    "recon, C, R": _C,
     "kl, C, R": _C | _KL,
     "kl, C, R, likelihood weight": _C | _KL | {"objective.afd_scaling": "likelihood"},
-    "code, without C": _WITHOUT_C | {"objective.afd_form": "code"},
-    "recon, without C": _WITHOUT_C,
-    "without R": _C | _WITHOUT_R,
-    "without AFD": _WITHOUT_AFD,
-    "AFD alone": _C | {"objective.adversarial_weight": 0.0},
-    "D told s": _C | {"objective.discriminator_time": "t"},
+    "code, R": {"objective.afd_form": "code"},
+    "SIDDM: recon, R": {},
+    "recon": _WITHOUT_R,
+    "R, without AFD": _WITHOUT_AFD,
+    "recon alone, R": {"objective.adversarial_weight": 0.0},
+    "recon, R, D told s": {"objective.discriminator_time": "t"},
     "DDGAN, this D": _PAIRS | _WITHOUT_R,
     "DDGAN, this D, R": _PAIRS,
 }

@@ -6,7 +6,7 @@
 Data: 1,797 gray digits, which are in the package; no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.
 Measured by us, on two cores of a virtual machine that did other work besides: 1,500 steps in six
-minutes; every class legible from about 1,000 steps on. docs/ablation.md compares the forms of the
+minutes; every class legible from about 1,000 steps on. docs/siddm.md compares the forms of the
 loss.
 ":tiny" trains two steps of a smaller network.
 """
@@ -25,8 +25,6 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.flip = False
 
     c.diffusion.num_timesteps = 2
-    # With the head C all images of a class look alike: docs/ablation.md.
-    c.objective.afd_regression = False
     for network in (c.generator, c.discriminator):
         network.base_channels = 32
         network.channel_multipliers = (1, 1)

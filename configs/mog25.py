@@ -8,7 +8,7 @@ column. `ddgan experiment mog25` trains whole rows, several seeds at once, and m
 
 Data: 250,000 points, made by the program. Hardware: any.
 Published results (Frechet distance at T = 4): DDGAN 0.99, SIDDM 1.21, without AFD 53.22; GAN 12.04.
-Measured by us: docs/ablation.md.
+Measured by us: docs/siddm.md.
 """
 
 from ddgan_jax.config import ConfigDict, tiny

@@ -17,16 +17,19 @@ variance, whose mean sqrt(1 - beta) C(x_t') a second head C of the discriminator
     A = E w (|| x_{t+1} - sqrt(1 - beta) x_t' ||^2 - || x_{t+1} - sqrt(1 - beta) C(x_t') ||^2)  (2)
 
 G minimises lambda A through x_t'; C minimises its half, lambda E w || x_{t+1} - .. C ||^2. With
-w = 1 / (2 beta) this is the KL. Given the best C it is 0 if p = q and never negative. Without C,
-its least x_0' is x_{t+1} / sqrt(abar_{t+1}), which does not denoise. The first half of (2) has
-three forms:
+w = 1 / (2 beta) this is a bound of the KL from below, for each entry of the image, which compares
+the means. Given the best C it is 0 if p = q and never negative, since C may be the identity. The
+second half is a choice, and the first half has three forms:
 
     kl     || x_{t+1} - sqrt(1 - beta) x_t' ||^2                                                (3)
     code   || x_{t+1} - x_{t+1}' ||^2,  x_{t+1}' ~ q(x_{t+1} | x_t')   (the authors' toy code) (4)
     recon  (1 - beta) c0^2 || x_0' - x_0 ||^2                                                   (5)
 
-(3) is (2) as it stands, (4) differs by noise and a constant, and (5) is the expected gradient of
-(1 - beta) || x_t' - x_t ||^2 for the real x_t of the same chain: an L2 reconstruction.
+(3) is (2) as it stands, and (4) differs by noise and a constant. Without C, their least x_0' is
+x_{t+1} / sqrt(abar_{t+1}), which does not denoise. (5) has the expected gradient of
+(1 - beta) || x_t' - x_t ||^2 for the real x_t of the same chain: an L2 reconstruction. Without C,
+its least x_0' is E[x_0 | x_{t+1}], which denoises, and D must keep x_0' from being a mean. With C
+it is no divergence: A falls below its value for p = q when x_t' tells nothing of x_{t+1}.
 
 Regulariser (SIDDM): a third head R of the discriminator denoises real images,
 

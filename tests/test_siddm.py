@@ -164,12 +164,12 @@ def gaussian_pairs(generate, count=400_000, tau=0.5, scale=2.0):
     return step, Chain(x_0, x_tau, fake_x_0, generated(step, fake_x_0, x_tau, noises[4]))
 
 
-def afd_with_best_head(step, chain):
-    """A of the kl form with C(x) = a x, whose a minimises C's own half; and a."""
+def afd_with_best_head(step, chain, form=losses.afd_kl):
+    """A of a form with C(x) = a x, whose a minimises C's own half; and a."""
     x, target = chain.fake_x_t, chain.x_tp1 / step.step_signal[0]
     a = float((x * target).mean() / (x * x).mean())
-    cross_entropy = losses.afd_kl(step, chain, None).mean()
-    return float(cross_entropy - losses.afd_regression(step, chain.x_tp1, a * x).mean()), a
+    first_half = form(step, chain, None).mean()
+    return float(first_half - losses.afd_regression(step, chain.x_tp1, a * x).mean()), a
 
 
 def test_afd_vanishes_for_the_true_model():
@@ -191,6 +191,30 @@ def test_afd_is_positive_for_wrong_models(wrong):
     value, a = afd_with_best_head(*gaussian_pairs(wrong))
     assert value > 0.005
     assert abs(a - 1) > 0.05
+
+
+def test_beside_recon_the_head_rewards_a_generator_that_hides_x_tau():
+    """The true model has A = (1 - beta) c0^2 2 var(x_0 | x_tau) - beta > 0.
+
+    A generator whose x_s' is noise alone has a large reconstruction, but leaves C the whole
+    variance of x_tau. The form kl, where C belongs, is fair.
+    """
+
+    def hidden(step, chain):
+        c0, c1 = step.posterior_x_0[0], step.posterior_x_tp1[0]
+        noise = chain.fake_x_t - c0 * chain.fake_x_0 - c1 * chain.x_tp1
+        return step, chain._replace(fake_x_0=-c1 / c0 * chain.x_tp1, fake_x_t=noise)
+
+    true = gaussian_pairs(lambda mean, std, noise: mean + std * noise)
+    kl, recon = (
+        [afd_with_best_head(*pairs, form)[0] for pairs in (true, hidden(*true))]
+        for form in (losses.afd_kl, losses.afd_recon)
+    )
+    assert kl[0] < kl[1]
+    beta = true[0].step_noise[0] ** 2
+    variance = 1 / (1 / 4 + 0.49376684 / (1 - 0.49376684))
+    assert abs(recon[0] - (0.3350 * 2 * variance - beta)) < 0.01
+    assert recon[1] < 0 < recon[0]
 
 
 def test_without_the_head_afd_does_not_denoise():
@@ -247,6 +271,7 @@ def test_likelihood_weight_has_a_ceiling():
 def test_fresh_networks_start_at_nothing():
     """Logits and R are 0, C is the identity, so that the first AFD of kl form is exactly 0."""
     config = siddm_config()
+    config.objective.afd_regression = True
     tiny(config)
     generator, discriminator = models.init_params(config, jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (2, 32, 32, 3))
@@ -260,14 +285,17 @@ def test_fresh_networks_start_at_nothing():
     assert not jax.jit(models.generator(config))(generator, x, t, z).any()
 
 
+HEAD_C = {"objective.afd_regression": True}
+
+
 @pytest.mark.parametrize(
     ("changes", "heads"),
     [
-        ({}, ("logits", "regression", "denoised")),
-        ({"objective.afd_weight": 0.0}, ("logits", "denoised")),
-        ({"objective.afd_regression": False}, ("logits", "denoised")),
-        ({"objective.denoising_weight": 0.0}, ("logits", "regression")),
-        ({"objective.denoising_weight": 0.0, "objective.afd_weight": 0.0}, ("logits",)),
+        ({}, ("logits", "denoised")),
+        ({"objective.denoising_weight": 0.0}, ("logits",)),
+        (HEAD_C, ("logits", "regression", "denoised")),
+        (HEAD_C | {"objective.afd_weight": 0.0}, ("logits", "denoised")),
+        (HEAD_C | {"objective.denoising_weight": 0.0}, ("logits", "regression")),
     ],
 )
 def test_heads_are_those_that_the_objective_reads(changes, heads):

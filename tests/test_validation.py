@@ -278,7 +278,7 @@ REFUSALS = [
         "nothing to minimise",
     ),
     (
-        dict(objective__afd_weight=1.0),
+        dict(objective__afd_weight=1.0, objective__afd_regression=True),
         "objective.afd_regression needs a discriminator with further heads, not "
         "discriminator.name='small'; use 'unet'",
     ),
@@ -323,7 +323,7 @@ SIDDM_REFUSALS = [
         "objective.prediction='x_t' tells no x_0, which objective.afd_weight > 0",
     ),
     (
-        dict(objective__judged="x_0"),
+        dict(objective__judged="x_0", objective__afd_regression=True),
         "objective.afd_regression needs objective.judged='x_t': its head reads x_t",
     ),
     (
@@ -451,7 +451,7 @@ def test_refusals(make, changes, message):
         dict(objective__judged="x_0"),
         dict(diffusion__schedule="one_shot", diffusion__num_timesteps=1),
         dict(diffusion__schedule="cosine", generator__time_embedding="fourier"),
-        dict(objective__afd_weight=1.0, objective__afd_regression=False),
+        dict(objective__afd_weight=1.0),
         dict(generator="unet"),
         dict(generator="unet", discriminator="unet", data__num_classes=10),
         dict(objective__prediction="noise", generator__output_tanh=False),

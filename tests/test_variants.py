@@ -129,8 +129,8 @@ SIDDM_VARIANTS = {
     "without AFD": {"objective.afd_weight": 0.0},
     "AFD alone": {"objective.adversarial_weight": 0.0},
     "without regulariser": {"objective.denoising_weight": 0.0},
-    "without head C": {"objective.afd_regression": False},
-    "kl": {"objective.afd_form": "kl"},
+    "recon, C": {"objective.afd_regression": True},
+    "kl, C": {"objective.afd_form": "kl", "objective.afd_regression": True},
     "code": {"objective.afd_form": "code"},
     "likelihood": {"objective.afd_scaling": "likelihood"},
     "time of x_t": {"objective.discriminator_time": "t"},
@@ -140,7 +140,6 @@ SIDDM_VARIANTS = {
     "DDGAN, U-Net, regulariser": PAIRS,
     "x_0 judged": {
         "objective.judged": "x_0",
-        "objective.afd_regression": False,
         "objective.denoising_weight": 0.0,
     },
 }

@@ -148,10 +148,13 @@ _OBJECTIVE = {
         0.0, "Weight lambda of auxiliary forward diffusion (AFD); 0 trains without it."
     ),
     "afd_form": Field(
-        "recon", "Form of the cross entropy in AFD.", choices=("recon", "kl", "code")
+        "recon",
+        'Form of AFD: "recon" pulls x_0\' to x_0; "kl", and "code" with fresh noise, pull x_t\' to '
+        "x_{t+1}, and are a divergence only with afd_regression.",
+        choices=("recon", "kl", "code"),
     ),
     "afd_regression": Field(
-        True, "Learn the regression head C of the discriminator, which AFD compares with."
+        False, "Learn the head C of the discriminator, whose error AFD subtracts."
     ),
     "afd_scaling": Field(
         "none",

@@ -1,13 +1,14 @@
 """SIDDM (Xu et al. 2023): match the marginals by a GAN, the forward diffusion explicitly.
 
-The discriminator sees single images. Its two further heads, C and R, are trained on the side:
+The discriminator sees single images. It may have two further heads, C and R, trained on the side:
 
     L_D = E softplus(-D(x_t, t)) + E softplus(D(x_t', t)) + gamma R1
           + lambda E w || x_{t+1} - sqrt(1 - beta) C(x_t') ||^2 + mu E || R(x_t) - x_0 ||^2     (1)
     L_G = alpha E softplus(-D(x_t', t)) + lambda A                                              (2)
 
 A, the auxiliary forward diffusion, its weight w and its forms are derived in `losses`, equations 2
-to 6. The fields are alpha = adversarial_weight, lambda = afd_weight, mu = denoising_weight.
+to 6; C and its term of equation 1 are there with afd_regression. The fields are
+alpha = adversarial_weight, lambda = afd_weight, mu = denoising_weight.
 """
 
 import dataclasses
@@ -97,16 +98,16 @@ class SIDDM(Objective):
         return loss, metrics
 
     def _afd(self, pair: Pair, fake: Judgement, draws: Draws) -> jax.Array:
-        """Return A, a scalar: the cross entropy, less what the best C leaves of it."""
+        """Return A, a scalar: its first half, less the second where there is a head C."""
         squares = losses.AFD_FORMS[self.afd_form](pair.step, pair.chain, draws.noise_afd)
-        cross_entropy = (losses.afd_weights(self.afd_scaling, pair.step) * squares).mean()
+        first_half = (losses.afd_weights(self.afd_scaling, pair.step) * squares).mean()
         if not self.afd_regression:
-            return cross_entropy
+            return first_half
         # C is not updated here, but the gradient runs through C(x_t') to the generator.
-        return cross_entropy - self._regression(pair, fake)
+        return first_half - self._regression(pair, fake)
 
     def _regression(self, pair: Pair, fake: Judgement) -> jax.Array:
-        """Return C's half of A, a scalar."""
+        """Return the second half of A, a scalar: the error of C."""
         regression = cast(jax.Array, fake.regression)
         squares = losses.afd_regression(pair.step, pair.chain.x_tp1, regression)
         return (losses.afd_weights(self.afd_scaling, pair.step) * squares).mean()
