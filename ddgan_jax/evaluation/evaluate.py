@@ -195,6 +195,9 @@ def _is_comparable(scorer: Scorer) -> bool | None:
     published = scorer.network.identity.get("source_sha256") == PUBLISHED_SHA256
     if names.needs_features(scorer.metrics) and not published:
         return False
+    # Published modes are those of MNIST's digits.
+    if scorer.digits is not None and scorer.digits.about["dataset"] != "mnist":
+        return False
     if any(scorer.count < names.METRICS[name].published_count for name in scorer.metrics):
         return False
     unknown = scorer.reference is not None and not scorer.reference.count
