@@ -43,7 +43,8 @@ class Curve(NamedTuple):
 class Panel(NamedTuple):
     """Axes with curves.
 
-    even: the settings stand side by side at equal distances; otherwise x is logarithmic.
+    even: the settings stand side by side at equal distances; otherwise x is logarithmic. most: the
+    largest number that there can be, beyond which no axis reaches.
     """
 
     x: str
@@ -51,6 +52,7 @@ class Panel(NamedTuple):
     curves: Sequence[Curve]
     even: bool = True
     log_y: bool = True
+    most: float = math.inf
 
 
 def draw(title: str, about: str, panels: Sequence[Panel]) -> str:
@@ -99,7 +101,9 @@ def _draw_panel(axes: "Axes", panel: Panel) -> None:
     axes.spines[:].set_visible(False)
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=RULE, linewidth=1)
-    ticks = around(values, log_y, SPACE)
+    ticks = [tick for tick in around(values, log_y, SPACE) if tick <= panel.most]
+    if ticks[-1] < values.max():
+        ticks.append(panel.most)
     axes.set(yscale="log" if log_y else "linear", ylim=(ticks[0], ticks[-1]))
     axes.set_yticks(ticks, distinct(ticks))
     if panel.even:

@@ -9,6 +9,7 @@ from benchmarks.results.drawing import Curve, Panel, draw
 from benchmarks.results.records import Results, Trained
 from ddgan_jax.experiments.claims_rows import Table, sampling_steps
 from ddgan_jax.experiments.mog25_cells import PAPER
+from ddgan_jax.metrics.names import NUM_MODES
 
 DDGAN, SIDDM = "stacked_ddgan", "stacked_siddm"
 STEPS, WEIGHT, R = "diffusion.num_timesteps", "objective.afd_weight", "objective.denoising_weight"
@@ -54,13 +55,12 @@ def _of_rows(
 def _by_steps(results: Results, tables: Tables) -> list[Panel]:
     rows = claims.sweep(tables[DDGAN], STEPS)
 
-    def panel(measure: str, title: str, log_y: bool) -> Panel:
-        points = _of_rows(results, tables, DDGAN, rows, measure)
-        return Panel("steps T", title, [Curve("DDGAN", 0, points)], log_y=log_y)
+    def curves(measure: str) -> list[Curve]:
+        return [Curve("DDGAN", 0, _of_rows(results, tables, DDGAN, rows, measure))]
 
     return [
-        panel("modes", "modes of 1,000", False),
-        panel("kl", "KL divergence from equal modes", True),
+        Panel("steps T", "modes of 1,000", curves("modes"), log_y=False, most=NUM_MODES),
+        Panel("steps T", "KL divergence from equal modes", curves("kl")),
     ]
 
 
