@@ -161,5 +161,5 @@ def train_and_measure(task: Task) -> dict[str, Any]:
             numbers = measures.measure(images, labels, real, digits)
             result["numbers"][str(steps)] = numbers | {"seconds_per_100": seconds}
     result["cpu_seconds"] = round(provenance.cpu_seconds(), 1)
-    result["about"] = provenance.describe() | {"command": task.command()}
+    result["about"] = provenance.describe(task.command())
     return result

@@ -112,7 +112,8 @@ def run(
         samples = draw_points(config, params, NUM_SAMPLES)
         cell = measure(config, samples, method, setting, seeds, seconds)
         cpu = round(provenance.cpu_seconds() - before, 1)
-        cells.append(cell._replace(cpu_seconds=cpu, about=provenance.describe()))
+        about = provenance.describe(_command(cell))
+        cells.append(cell._replace(cpu_seconds=cpu, about=about))
         first = samples[0][:CHUNK]
         picture = images.scatter(first[np.isfinite(first).all(1)])
         images.write_png(folder / f"{method}_{T}_{setting}.png", picture)
@@ -122,6 +123,15 @@ def run(
         )
         write_atomically(folder / "table.md", table(cells).encode())
     print(table(cells))
+
+
+def _command(cell: Cell) -> str:
+    """Return the command that makes this cell again."""
+    seeds = ",".join(map(str, cell.seeds))
+    return (
+        f"ddgan experiment mog25 --methods={cell.method} --steps={cell.num_timesteps} "
+        f"--seeds={seeds} --setting={cell.setting} --iterations={cell.iterations} --out=FOLDER"
+    )
 
 
 def _read_cells(folder: Path) -> list[Cell]:

@@ -3,9 +3,7 @@
 import datetime
 import os
 import platform
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +13,13 @@ import ddgan_jax
 from ddgan_jax import distributed
 
 
-def describe() -> dict[str, Any]:
-    """Return what the numbers of this process depend on, in values that JSON can hold."""
+def describe(command: str) -> dict[str, Any]:
+    """Return what the numbers of this process depend on, in values that JSON can hold.
+
+    command: the one that makes these numbers again.
+    """
     return {
-        "command": command(),
+        "command": command,
         "commit": commit(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": {
@@ -33,11 +34,6 @@ def describe() -> dict[str, Any]:
             "jax": jax.__version__,
         },
     }
-
-
-def command() -> str:
-    """Return the command line of this process as one would type it."""
-    return shlex.join(["ddgan", *sys.argv[1:]])
 
 
 def commit() -> str:
