@@ -120,7 +120,7 @@ def test_result_has_the_size(height, width):
 def test_images_are_enlarged_only_if_asked():
     with pytest.raises(UserError, match="100x31 pixels, .* data.resize='up'"):
         decode.fit(noise(31, 100, 3), 32)
-    assert decode.fit(noise(31, 100, 3), 32, enlarge=True).shape == (32, 32, 3)
+    assert decode.fit(noise(31, 100, 3), 32, small="up").shape == (32, 32, 3)
 
 
 def test_enlarging_is_bilinear():
@@ -132,8 +132,28 @@ def test_enlarging_is_bilinear():
         weights[row, near] += 0.75
         weights[row, min(max(far, 0), 3)] += 0.25
     expected = weights @ pixels[..., 0] @ weights.T
-    enlarged = decode.fit(pixels, 8, enlarge=True)[..., 0]
+    enlarged = decode.fit(pixels, 8, small="up")[..., 0]
     np.testing.assert_allclose(enlarged, expected, atol=1)
+
+
+@pytest.mark.parametrize("height", [1, 4, 5, 7, 8, 11])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_padding_puts_black_around_the_image(height, channels):
+    """Half of the missing rows are above; of an image that is too high the centre is kept."""
+    pixels = noise(height, 6, channels)
+    padded = decode.fit(pixels, 8, small="pad")
+    above = (8 - height) // 2
+    expected = np.zeros((8, 8, channels), np.uint8)
+    if height <= 8:
+        expected[above : above + height, 1:7] = pixels
+    else:
+        expected[:, 1:7] = pixels[1:9]
+    np.testing.assert_array_equal(padded, expected)
+
+
+def test_padding_changes_small_images_alone():
+    pixels = noise(47, 100, 3)
+    np.testing.assert_array_equal(decode.fit(pixels, 32, small="pad"), decode.fit(pixels, 32))
 
 
 def test_the_shorter_side_is_read_from_the_head():

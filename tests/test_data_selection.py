@@ -74,7 +74,7 @@ def test_batches_of_what_is_left_follow_seed_and_step(data_dir):
 
 def test_refusing_counts_and_says_what_else_there_is(data_dir):
     with pytest.raises(
-        UserError, match=r"3 of 10 images .*image_size=8 .*'up' enlarges them, 'skip'"
+        UserError, match=r"3 of 10 images .*image_size=8 .*'up' enlarges them, 'pad' .*, 'skip'"
     ):
         open_dataset(config(data_dir))
     assert len(values(open_dataset(config(data_dir, size=5)))) == 10
@@ -83,11 +83,26 @@ def test_refusing_counts_and_says_what_else_there_is(data_dir):
 @pytest.mark.parametrize("resize", ["refuse", "skip"])
 def test_arrays_of_one_size_need_no_look(data_dir, resize, monkeypatch):
     monkeypatch.setattr("ddgan_jax.data.decode.shorter_side", None)
-    with pytest.raises(UserError, match="20 of 20 images .* has 4 pixels.*'up' enlarges them$"):
+    with pytest.raises(
+        UserError, match="20 of 20 images .* has 4 pixels.*'pad' puts black around them$"
+    ):
         open_dataset(config(data_dir, "small", channels=1, resize=resize))
     enlarged = open_dataset(config(data_dir, "small", channels=1, resize="up"))
     assert sorted(values(enlarged)) == list(range(20))
     assert enlarged.info.image_size == 8
+
+
+def test_padding_keeps_small_images_and_their_order(data_dir):
+    """Black surrounds 4 x 4 pixels; nothing is done to photos that are large enough."""
+    padded, plain = (
+        open_dataset(config(data_dir, "small", size, 1, resize=resize))
+        for size, resize in ((8, "pad"), (4, "refuse"))
+    )
+    ids = np.arange(20)
+    around = ((0, 0), (2, 2), (2, 2), (0, 0))
+    np.testing.assert_array_equal(padded.read(ids)[0], np.pad(plain.read(ids)[0], around))
+    photos = [open_dataset(config(data_dir, size=5, resize=r)) for r in ("pad", "refuse")]
+    np.testing.assert_array_equal(*(photo.read(np.arange(10))[0] for photo in photos))
 
 
 def test_an_image_that_is_smaller_than_its_set_says_is_refused(data_dir, tmp_path):

@@ -79,8 +79,8 @@ _DATA = {
     "resize": Field(
         "refuse",
         'What becomes of images smaller than image_size: "refuse" ends with an error, "up" '
-        'enlarges them, "skip" leaves them out.',
-        choices=("refuse", "up", "skip"),
+        'enlarges them, "pad" puts black around them, "skip" leaves them out.',
+        choices=("refuse", "up", "pad", "skip"),
     ),
     "max_examples": not_negative(0, "Use only the first so many examples; 0 uses all.", "examples"),
     "holdout": not_negative(

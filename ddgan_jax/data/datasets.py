@@ -117,8 +117,8 @@ class RecordDataset:
     features: the features of an example, of which `image_key` and `label_key` (None without labels)
     are used. location: the folder, for messages. threads: the number that should read at a time.
     hold: a lock that keeps the files from being removed while they are read, if they need one.
-    enlarge: whether smaller images are enlarged. places: int (n,), the places in the files of the
-    examples, in their order; None for the first n.
+    small: what becomes of smaller images, see `decode.fit`. places: int (n,), the places in the
+    files of the examples, in their order; None for the first n.
     """
 
     info: DatasetInfo
@@ -129,7 +129,7 @@ class RecordDataset:
     location: str
     threads: int
     hold: IO | None = None
-    enlarge: bool = False
+    small: str = "refuse"
     places: np.ndarray | None = None
 
     def restricted_to(self, ids: np.ndarray) -> "RecordDataset":
@@ -200,7 +200,7 @@ class RecordDataset:
             pixels = decode.decode(image, channels, source)
         else:
             pixels = decode.convert_channels(image, channels)
-        return decode.fit(pixels, self.info.image_size, source, enlarge=self.enlarge)
+        return decode.fit(pixels, self.info.image_size, source, small=self.small)
 
 
 def _keep_encoded(features: tfds.features.FeaturesDict) -> Mapping[str, Any]:

@@ -17,6 +17,10 @@ KINDS = "PNG, JPEG, WebP, BMP or GIF image"
 # Pillow's names of images by their number of channels.
 MODES = {1: "L", 3: "RGB"}
 GRAY = ("1", "L")
+# The values of data.resize that fit small images, instead of refusing or skipping them.
+FITTED = ("up", "pad")
+# What they do, for messages.
+WAYS_TO_FIT = "data.resize='up' enlarges them, 'pad' puts black around them"
 # Of one image, 8192 x 8192: a small file may decode to far more.
 MOST_PIXELS = 2**26
 
@@ -75,32 +79,54 @@ def convert_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def fit(
-    pixels: np.ndarray, size: int, source: str = "the image", *, enlarge: bool = False
+    pixels: np.ndarray, size: int, source: str = "the image", *, small: str = "refuse"
 ) -> np.ndarray:
     """Resize the shorter side to `size` (bilinear, antialiased) and crop the centre square.
 
     pixels: uint8 (H, W, 1 or 3). Returns uint8 (size, size, 1 or 3), `pixels` itself if it has
     that size. The longer side is rounded down. The crop's offset is rounded to the nearest number,
     and to the even one when it lies halfway. Published results rest on torchvision's Resize and
-    CenterCrop, which do the same. source: how messages call the image. enlarge: also enlarge
-    smaller images, by the same filter, which invents no values beyond those of the neighbours as a
-    bicubic one would; without it UserError is raised if the shorter side is less than `size`.
+    CenterCrop, which do the same. source: how messages call the image.
+
+    small: what becomes of images whose shorter side is less than `size`. "up" enlarges them, by the
+    same filter, which invents no values beyond those of the neighbours as a bicubic one would.
+    "pad" keeps every pixel as it is and puts black around them, evenly; an odd row or column is at
+    the bottom or at the right. UserError is raised for every other word.
     """
     height, width, channels = pixels.shape
     if (height, width) == (size, size):
         return pixels
     # Enlarging teaches a network the blur of the interpolation, so that it must be asked for.
-    if min(height, width) < size and not enlarge:
+    if min(height, width) < size and small not in FITTED:
         raise UserError(
             f"{shown(source, 300)} has {width}x{height} pixels, less than data.image_size={size}: "
-            "data.resize='up' enlarges such images, 'skip' leaves them out"
+            f"{WAYS_TO_FIT}, 'skip' leaves them out"
         )
+    if min(height, width) < size and small == "pad":
+        return _padded(pixels, size)
     short = min(height, width)
     new_width, new_height = int(size * width / short), int(size * height / short)
     left, top = round((new_width - size) / 2), round((new_height - size) / 2)
     resized = _to_pillow(pixels).resize((new_width, new_height), Image.Resampling.BILINEAR)
     cropped = resized.crop((left, top, left + size, top + size))
     return np.asarray(cropped).reshape(size, size, channels)
+
+
+def _padded(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Return the centre of the image in the centre of a black square, pixel by pixel."""
+    square = np.zeros((size, size, pixels.shape[-1]), pixels.dtype)
+    # Along a side that is longer than the square, the roles of the two change.
+    (rows, square_rows), (columns, square_columns) = (
+        (_centre(side, size), _centre(size, side)) for side in pixels.shape[:2]
+    )
+    square[square_rows, square_columns] = pixels[rows, columns]
+    return square
+
+
+def _centre(length: int, size: int) -> slice:
+    """Return the `size` pixels in the middle of a side, or all of it if it has no more."""
+    start = max(length - size, 0) // 2
+    return slice(start, start + min(size, length))
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddgan_jax.data.datasets import RecordDataset, in_chunks
+from ddgan_jax.data.decode import FITTED, WAYS_TO_FIT
 from ddgan_jax.data.order import HOLDOUT_ORDER, permutation
 from ddgan_jax.errors import UserError, shown
 
@@ -68,7 +69,8 @@ def _large_enough(
     wanted, everything = records.info.image_size, np.arange(records.info.num_examples)
     # Looking at all images takes long. Where nothing is known of a set and small images are
     # refused, the one that is met first is refused when it is read.
-    if data.resize == "up" or smallest >= wanted or (data.resize == "refuse" and not smallest):
+    unknown = data.resize == "refuse" and not smallest
+    if data.resize in FITTED or smallest >= wanted or unknown:
         return everything
     sides = np.full(len(everything), size) if size else _shorter_sides(records)
     large = everything[sides >= wanted]
@@ -76,11 +78,9 @@ def _large_enough(
     count = f"{small:,} of {len(everything):,} images of {records.info.name}"
     because = f"smaller than data.image_size={wanted} (the smallest has {sides.min()} pixels)"
     if not len(large):
-        raise UserError(f"{count} are {because}: data.resize='up' enlarges them")
+        raise UserError(f"{count} are {because}: {WAYS_TO_FIT}")
     if small and data.resize == "refuse":
-        raise UserError(
-            f"{count} are {because}: data.resize='up' enlarges them, 'skip' leaves them out"
-        )
+        raise UserError(f"{count} are {because}: {WAYS_TO_FIT}, 'skip' leaves them out")
     if small:
         report(f"left out {count}: {because}")
     return large

@@ -150,7 +150,7 @@ def _open_records(
         str(folder),
         data.decode_threads,
         hold,
-        enlarge=data.resize == "up",
+        small=data.resize,
     )
     # Of most sets in arrays the features tell the one size that all images have.
     shape: Any = features[image_key].shape
