@@ -12,7 +12,7 @@ from PIL import Image
 from ddgan_jax import build
 from ddgan_jax.data import mixture
 from ddgan_jax.errors import UserError
-from ddgan_jax.experiments import mog25
+from ddgan_jax.experiments import mog25, mog25_table
 from ddgan_jax.experiments.mog25_cells import METHODS, PAPER, SETTINGS, cell_config
 from ddgan_jax.training import loop
 
@@ -105,9 +105,9 @@ def test_seeds_that_diverge_are_counted(monkeypatch):
     cell = mog25.measure(small_cell(), samples, "siddm", "reduced", [0, 1, 2, 3], 1.0)
     assert cell.diverged() == [False, True, True, False]
     # The distance of a point is the variance, a closed form.
-    np.testing.assert_allclose(cell.frechet[3], mog25.distance_of_mean(), rtol=1e-6)
+    np.testing.assert_allclose(cell.frechet[3], mog25_table.distance_of_mean(), rtol=1e-6)
     assert cell.frechet[1] is None and cell.modes_any[1] is None
-    row = mog25.table([cell]).splitlines()[2]
+    row = mog25_table.table([cell]).splitlines()[2]
     assert " 2 of 4 " in row
     assert f"{np.mean([cell.modes_any[0], cell.modes_any[3]]):.1f} +- " in row
 
@@ -195,7 +195,7 @@ def test_numbers_of_the_data_itself():
 @pytest.mark.quick
 def test_table_text():
     """Mean and deviation over seeds; a single seed has none; no number of the paper, a dash."""
-    cell = mog25.Cell(
+    cell = mog25_table.Cell(
         method="siddm",
         num_timesteps=4,
         setting="paper",
@@ -216,7 +216,7 @@ def test_table_text():
         method="gan", num_timesteps=3, seeds=[0], frechet=[math.pi], modes_any=[3],
         modes_covered=[1], high_quality_share=[0.123], kl_to_uniform=[2.5], within_mode_std=[0.2],
     )  # fmt: skip
-    header, rule, first, second = mog25.table([cell, alone]).splitlines()
+    header, rule, first, second = mog25_table.table([cell, alone]).splitlines()
     assert header.split(" | ")[:4] == ["| method", "T", "Frechet", "paper"]
     assert rule == "|" + " --- |" * (header.count("|") - 1)
     assert first == (

@@ -16,7 +16,7 @@ import msgspec
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import results
 from ddgan_jax.experiments.claims_rows import Table
-from ddgan_jax.experiments.mog25 import Cell
+from ddgan_jax.experiments.mog25_table import Cell
 from ddgan_jax.files import foreign
 
 TRAINING = "training.json"

@@ -47,7 +47,7 @@ def run(
     seeds: Sequence[int],
     jobs: int = 1,
 ) -> None:
-    """Train and measure the rows that `out` does not hold yet, `jobs` at a time; print their table.
+    """Train and measure the rows that `out` does not hold yet, `jobs` at a time.
 
     rows: names of rows, of any of the tables; none for all. Raises UserError for unknown names, if
     `out` cannot be written, and at the end if a row has failed.

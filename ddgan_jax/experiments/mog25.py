@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,8 @@ from ddgan_jax import build, distributed, images, metrics, randomness
 from ddgan_jax.data import mixture
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.experiments import provenance
-from ddgan_jax.experiments.mog25_cells import PAPER, cell_config
+from ddgan_jax.experiments.mog25_cells import cell_config
+from ddgan_jax.experiments.mog25_table import Cell, read_cells, table
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.metrics.mixture import MixtureStatistics
 from ddgan_jax.progress import Display
@@ -42,38 +43,6 @@ NUM_SAMPLES = 500_000
 NUM_MODE_SAMPLES = 100_000
 # Samples drawn at once.
 CHUNK = 50_000
-
-
-class Cell(NamedTuple):
-    """The measurements of a cell of the table, one entry for each seed, and their cost.
-
-    The numbers of a seed whose samples are not finite are None. about: see `provenance.describe`;
-    empty in files of older versions, which did not count processor time either.
-    """
-
-    method: str
-    num_timesteps: int
-    setting: str
-    iterations: int
-    batch_size: int
-    seeds: list[int]
-    frechet: list[float | None]
-    modes_any: list[int | None]
-    modes_covered: list[int | None]
-    high_quality_share: list[float | None]
-    kl_to_uniform: list[float | None]
-    within_mode_std: list[float | None]
-    seconds: float
-    # Of each seed; compilation is not counted.
-    iterations_per_second: float
-    device: str
-    cpu_seconds: float | None = None
-    about: dict[str, Any] = {}
-
-    def diverged(self) -> list[bool]:
-        """Return for each seed whether it has diverged, as the module's docstring says."""
-        worst = distance_of_mean()
-        return [d is None or not d <= worst for d in self.frechet]
 
 
 def run(
@@ -101,7 +70,7 @@ def run(
             config = cell_config(method, T, setting)
             config.train.num_steps = iterations or config.train.num_steps
             configs[method, T] = config
-    cells = _read_cells(folder)
+    cells = read_cells(folder)
     for (method, T), config in configs.items():
         key = (method, T, setting, config.train.num_steps, list(seeds))
         if any(key == (c.method, c.num_timesteps, c.setting, c.iterations, c.seeds) for c in cells):
@@ -132,11 +101,6 @@ def _command(cell: Cell) -> str:
         f"ddgan experiment mog25 --methods={cell.method} --steps={cell.num_timesteps} "
         f"--seeds={seeds} --setting={cell.setting} --iterations={cell.iterations} --out=FOLDER"
     )
-
-
-def _read_cells(folder: Path) -> list[Cell]:
-    file = folder / "cells.json"
-    return [Cell(**cell) for cell in json.loads(file.read_text())] if file.exists() else []
 
 
 # ---- training
@@ -269,49 +233,3 @@ def measure(
         iterations_per_second=config.train.num_steps / seconds,
         device=distributed.all_devices()[0].device_kind,
     )
-
-
-@functools.cache
-def distance_of_mean() -> float:
-    """Return the Frechet distance of a single point at the mean of the data: their variance."""
-    return float(mixture.points()[0].var(0, ddof=1).sum())
-
-
-_COLUMNS: dict[str, Callable[[Cell], Any]] = {
-    "method": lambda c: c.method,
-    "T": lambda c: c.num_timesteps,
-    "Frechet": lambda c: _spread(c, c.frechet, 3),
-    "paper": lambda c: PAPER.get(c.method, {}).get(c.num_timesteps, "-"),
-    "modes, any": lambda c: _spread(c, c.modes_any, 1),
-    "modes, 0.2 %": lambda c: _spread(c, c.modes_covered, 1),
-    "high quality": lambda c: _spread(c, c.high_quality_share, 1, unit=" %", scale=100),
-    "KL": lambda c: _spread(c, c.kl_to_uniform, 3),
-    "std in mode": lambda c: _spread(c, c.within_mode_std, 3),
-    "diverged": lambda c: f"{sum(c.diverged())} of {len(c.seeds)}",
-    "setting": lambda c: c.setting,
-    "iterations": lambda c: f"{c.iterations:,} x {c.batch_size:,}",
-    "it/s": lambda c: f"{c.iterations_per_second:.0f}",
-}
-
-
-def _spread(
-    cell: Cell, values: Sequence[float | None], digits: int, *, unit: str = "", scale: float = 1.0
-) -> str:
-    """Return mean and standard deviation over the seeds that have not diverged."""
-    kept = [
-        scale * value
-        for value, gone in zip(values, cell.diverged(), strict=True)
-        if not gone and value is not None and math.isfinite(value)
-    ]
-    if not kept:
-        return "-"
-    mean = f"{np.mean(kept):.{digits}f}"
-    spread = "" if len(kept) == 1 else f" +- {np.std(kept, ddof=1):.{digits}f}"
-    return f"{mean}{spread}{unit}"
-
-
-def table(cells: Sequence[Cell]) -> str:
-    """Return the cells as a Markdown table; see `_spread`."""
-    rows = [list(_COLUMNS), ["---"] * len(_COLUMNS)]
-    rows += [[str(column(cell)) for column in _COLUMNS.values()] for cell in cells]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + "\n"
