@@ -109,6 +109,16 @@ def test_experiment_receives_its_cells(command_module):
     assert calls == [(("o",), options | {"setting": "reduced", "iterations": 0})]
 
 
+def test_claims_receive_their_rows(command_module):
+    """Rows are those of the tables that were named."""
+    calls = command_module("ddgan_jax.experiments.claims", "run")
+    argv = ["experiment", "claims", "--out=o", "--tables=stacked_ddgan", "--rows=T1,T4"]
+    assert cli.main([*argv, "--seeds=1", "--jobs=2"]) == 0
+    options = {"tables": ["stacked_ddgan"], "rows": ["T1", "T4"], "seeds": [1], "jobs": 2}
+    assert calls == [(("o",), options)]
+    assert cli.main([*argv[:-1], "--rows=code"]) == 2
+
+
 def test_prepare_receives_its_flags(command_module):
     calls = command_module("ddgan_jax.data.prepare.prepare", "prepare")
     assert cli.main(["prepare", "--dataset=cifar10", "--archive=a.tgz", "--download"]) == 0

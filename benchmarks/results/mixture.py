@@ -10,8 +10,8 @@ from benchmarks.results.claims import made_with
 from benchmarks.results.records import About, Results
 from benchmarks.results.spread import FREE, count_of, hours, over_seeds
 from benchmarks.scaling import markdown_table
-from ddgan_jax.experiments.mog25_table import Cell
 from ddgan_jax.experiments.mog25_cells import PAPER
+from ddgan_jax.experiments.mog25_table import Cell
 
 # Seeds of a cell.
 SEEDS = 5
