@@ -1,5 +1,6 @@
 """Run the command line of the benchmarks, and describe the machine in every report."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -72,7 +73,7 @@ def run(
     """Run a benchmark with flags of its own, as `main` does: benchmark(values, overrides)."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
-        print(f"{page.strip()}\n\nFlags:\n{_flag_lines(known)}")
+        print(f"{page.strip()}\n\nFlags:\n{flag_lines(known)}")
         return 0
     # Libraries (Grain's workers) ask absl's own registry of flags, which stays empty.
     flags.FLAGS.mark_as_parsed()
@@ -119,7 +120,8 @@ def _overrides(path: str, config: ConfigDict) -> Report:
     return {field: value for field, value in leaves(config) if value != original[field]}
 
 
-def _flag_lines(known: Sequence[Flag]) -> str:
+def flag_lines(known: Sequence[Flag]) -> str:
+    """Return the lines of a help page about flags."""
     lines = []
     for flag in known:
         remark = " (required)" if flag.required else ""
@@ -154,12 +156,12 @@ def _processor_name() -> str:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python, of this project, and of the libraries that compile it."""
-    libraries = ("jax", "jaxlib", "flax")
-    return {
-        "python": platform.python_version(),
-        "ddgan_jax": ddgan_jax.__version__,
-        **{name: importlib.metadata.version(name) for name in libraries},
-    }
+    found = {"python": platform.python_version(), "ddgan_jax": ddgan_jax.__version__}
+    for name in ("jax", "jaxlib", "flax", "torch"):
+        # PyTorch, which some are compared with, is not everywhere.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def peak_memory() -> Report:

@@ -8,7 +8,7 @@ import pytest
 from benchmarks import (
     checkpoint,
     command,
-    gpu_session,
+    first_steps,
     input_pipeline,
     measure,
     mog25,
@@ -20,14 +20,17 @@ from benchmarks import (
     tables,
     train_step,
 )
+from ddgan_jax import build, distributed
 from ddgan_jax.cli.arguments import parse_config
 from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
 from ddgan_jax.inspection import costs
+from ddgan_jax.state import num_parameters
 
 DIGITS = str(Path(__file__).parents[1] / "configs" / "digits_ddgan.py") + ":tiny"
 BENCHMARKS = {
+    "first_steps": first_steps,
     "train_step": train_step,
     "sampler": sampler,
     "input_pipeline": input_pipeline,
@@ -201,6 +204,28 @@ def test_train_step_report(capsys):
     assert 0.5 < flops["xla"] / flops["counted"] < 2
 
 
+def test_first_step_report(capsys, tmp_path):
+    # The step of a run's beginning is that of the benchmark with R1: both compile one program.
+    report = run(capsys, "first_steps", *SMALLEST, f"--turn={tmp_path / 'turn'}")
+    assert report["r1"] and report["metrics_are_finite"] and "error" not in report
+    shapes = jax.eval_shape(lambda: build.initial_state(smallest_config(), jax.random.key(0)))
+    networks = (shapes.generator.params, shapes.discriminator.params)
+    assert report["parameters"] == sum(map(num_parameters, networks))
+    times = report["step_seconds"]
+    assert 0 < times["min"] <= times["median"] <= times["max"]
+    assert report["compile_seconds"] > 0 and report["first_step_seconds"] > 0
+
+
+def test_what_the_device_refuses_is_a_finding(capsys, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand a long list")
+
+    monkeypatch.setattr(distributed, "create_state", refuse)
+    report = run(capsys, "first_steps", *SMALLEST, "--r1=no")
+    assert report["error"] == "RuntimeError: RESOURCE_EXHAUSTED: Out of memory"
+    assert report["compile_seconds"] > 0 and "step_seconds" not in report
+
+
 def test_sampler_report(capsys):
     argv = [*SMALLEST, "--config.diffusion.num_timesteps=2", "--num=8"]
     report = run(capsys, "sampler", *argv, "--baseline=echo 1", "--baseline_images=1")
@@ -335,7 +360,7 @@ def test_operations_of_a_program():
     assert found["add.3"].source == "(outside of the networks)"
 
 
-# ------------------------------------------------------------------------- pages and sessions
+# --------------------------------------------------------------------------------------- pages
 
 
 def test_gaps_of_a_page_are_filled_from_the_results(tmp_path):
@@ -360,43 +385,3 @@ def test_page_about_performance_is_the_rendering_of_the_results():
     assert (ROOT / "docs" / "performance.md").read_text() == tables.page(
         template, ROOT / "docs" / "results"
     )
-
-
-def test_session_goes_on_where_it_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_session, "LEAST", 0.0)
-    count = tmp_path / "count"
-    report = gpu_session.Piece("report", ("echo", '{"a": 1}'), "report.json")
-    # A run that is asked to stop once, as if its time were up, and is complete the second time.
-    script = f"echo x >> {count}; [ $(wc -l < {count}) -ge 2 ] || exit {gpu_session.STOPPED}"
-    training = gpu_session.Piece("training", ("sh", "-c", script))
-    last = gpu_session.Piece("last", ("true",))
-    assert gpu_session.session([report, training, last], tmp_path, 60) == 2
-    assert json.loads((tmp_path / "report.json").read_text()) == {"a": 1}
-    assert not (tmp_path / "training.done").exists()
-    assert gpu_session.session([training, last], tmp_path, 60) == 0
-    assert (tmp_path / "training.done").exists() and (tmp_path / "last.done").exists()
-
-
-def test_piece_that_fails_does_not_stop_the_others(tmp_path, capsys):
-    pieces = [gpu_session.Piece("bad", ("false",)), gpu_session.Piece("good", ("true",))]
-    assert gpu_session.session(pieces, tmp_path, 60) == 1
-    assert "bad ended with 1" in capsys.readouterr().out
-    assert (tmp_path / "good.done").exists()
-
-
-def test_piece_that_takes_too_long_is_asked_to_stop(tmp_path):
-    piece = gpu_session.Piece("slow", ("sleep", "60"))
-    assert not gpu_session.run(piece, tmp_path, 0.2)
-    assert not (tmp_path / "slow.done").exists()
-
-
-def test_commands_of_a_session_are_known():
-    out, runs = Path("out"), Path("runs")
-    pieces = list(gpu_session.pieces("abcde", out, runs, "data", 100))
-    assert len({piece.name for piece in pieces}) == len(pieces) > 50
-    for piece in pieces:
-        if "benchmarks." in " ".join(piece.argv):
-            assert (ROOT / f"{piece.argv[2].replace('.', '/')}.py").exists()
-        for argument in piece.argv:
-            if argument.startswith("--config="):
-                assert load_config(str(ROOT / argument.removeprefix("--config=")))
