@@ -50,7 +50,6 @@ def get_config(arg: str = "") -> ConfigDict:
 
     c.train.batch_size = 32
     c.train.num_steps = 15_000  # 8 epochs
-    c.optimizer.decay_steps = c.train.num_steps
     c.optimizer.final_learning_rate = 2e-5
 
     c.log.every_steps = 50
@@ -62,4 +61,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval.features = "classifier"
     c.sampling.chunk_size = 100
 
-    return apply_variant(c, arg, {"tiny": tiny})
+    c = apply_variant(c, arg, {"tiny": tiny})
+    # As in folder_ddgan: the cosine follows the length of the training, however that is set.
+    c.optimizer.decay_steps = c.train.get_ref("num_steps") * 1
+    return c

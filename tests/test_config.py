@@ -69,18 +69,29 @@ def test_published_schedules(name, steps, batch_size):
     assert config.optimizer.decay_steps == config.train.num_steps - epoch
 
 
-def test_the_cosine_of_a_folder_is_as_long_as_its_training():
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("folder_ddgan:32", 32),
+        ("folder_ddgan:64", 64),
+        ("folder_ddgan:128", 128),
+        ("folder_ddgan:tiny", 32),
+        ("mnist_ddgan", 32),
+        ("mnist_ddgan:tiny", 32),
+    ],
+)
+def test_the_cosine_is_as_long_as_the_training(name, size):
     """Also when the command line sets the length, which happens after the file has run."""
-    for argument, size in {"32": 32, "64": 64, "128": 128, "tiny": 32}.items():
-        config = load_config(f"{CONFIGS / 'folder_ddgan.py'}:{argument}")
-        assert config.data.image_size == size
-        config.train.num_steps = 123
-        assert config.optimizer.decay_steps == 123
-        for later in (from_json(to_json(config)), copy.deepcopy(config)):
-            assert (later.train.num_steps, later.optimizer.decay_steps) == (123, 123)
-            checks.validate(later)
-        config.optimizer.decay_steps = 100
-        assert (config.train.num_steps, config.optimizer.decay_steps) == (123, 100)
+    file, _, argument = name.partition(":")
+    config = load_config(f"{CONFIGS / file}.py:{argument}".removesuffix(":"))
+    assert config.data.image_size == size
+    config.train.num_steps = 123
+    assert config.optimizer.decay_steps == 123
+    for later in (from_json(to_json(config)), copy.deepcopy(config)):
+        assert (later.train.num_steps, later.optimizer.decay_steps) == (123, 123)
+        checks.validate(later)
+    config.optimizer.decay_steps = 100
+    assert (config.train.num_steps, config.optimizer.decay_steps) == (123, 100)
     # A run that goes on has the numbers, so that a longer training keeps its cosine.
     resumed = from_json(to_json(config))
     resumed.train.num_steps = 200

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from ddgan_jax.config import base_config
+from ddgan_jax.config.files import load_config
 from ddgan_jax.data import batches, fingerprint, open_dataset, order, prepared
 from ddgan_jax.data.prepare.prepare import prepare
 from ddgan_jax.data.selection import chosen_split, whole_split
@@ -103,6 +104,18 @@ def test_padding_keeps_small_images_and_their_order(data_dir):
     np.testing.assert_array_equal(padded.read(ids)[0], np.pad(plain.read(ids)[0], around))
     photos = [open_dataset(config(data_dir, size=5, resize=r)) for r in ("pad", "refuse")]
     np.testing.assert_array_equal(*(photo.read(np.arange(10))[0] for photo in photos))
+
+
+def test_mnist_is_padded_as_in_the_stacks(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 28, 28), np.uint8)
+    np.savez(tmp_path / "mnist.npz", images=pixels, labels=np.arange(30) % 10)
+    prepare("mnist", data_dir=tmp_path, arrays=tmp_path / "mnist.npz")
+    ours = load_config("mnist_ddgan")
+    ours.data.dir = str(tmp_path)
+    images, labels = open_dataset(ours).read(np.arange(30))
+    stacks = open_dataset(config(tmp_path, "stacked_mnist", 32))
+    np.testing.assert_array_equal(images[..., 0], stacks.gray)
+    np.testing.assert_array_equal(labels, stacks.digits)
 
 
 def test_an_image_that_is_smaller_than_its_set_says_is_refused(data_dir, tmp_path):

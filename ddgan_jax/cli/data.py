@@ -37,7 +37,7 @@ def _prepare(values: flags.FlagValues) -> None:
 # The smallest config that shows what a set is for, by the set's name.
 _CONFIGS = {
     "cifar10": "cifar10_ddgan",
-    "mnist": "stacked_mnist_ddgan",
+    "mnist": "mnist_ddgan",
     "digits": "digits_ddgan",
     "stl10": "stl10_ddgan",
     "celeb_a_hq/256": "celebahq256_ddgan",
