@@ -256,8 +256,16 @@ REFUSALS = [
             diffusion__num_timesteps=1,
             diffusion__schedule="cosine",
         ),
-        "objective.augmentation_timesteps=8 needs a discrete diffusion.schedule, "
+        "objective.augmentation_timesteps=8 needs diffusion.schedule='vp' or 'geometric', "
         "objective.judged='x_t' and objective.afd_weight=0",
+    ),
+    (
+        dict(
+            objective__augmentation_timesteps=8,
+            diffusion__num_timesteps=1,
+            diffusion__schedule="one_shot",
+        ),
+        "objective.augmentation_timesteps=8 needs diffusion.schedule='vp' or 'geometric'",
     ),
     (
         dict(
@@ -265,7 +273,7 @@ REFUSALS = [
             diffusion__num_timesteps=1,
             objective__judged="x_0",
         ),
-        "objective.augmentation_timesteps=8 needs a discrete diffusion.schedule",
+        "objective.augmentation_timesteps=8 needs diffusion.schedule='vp' or 'geometric'",
     ),
     (
         dict(objective__prediction="x_t", objective__judged="x_0", generator__output_tanh=False),

@@ -160,9 +160,11 @@ def _objective_rules(config: ConfigDict) -> Rules:
         o.augmentation_timesteps and (d.num_timesteps, o.prediction) != (1, "x_0"),
         f"{augmentation} diffusion.num_timesteps=1 and objective.prediction='x_0'",
     )
+    # "one_shot" has no levels between the image and pure noise, and "cosine" is no list of levels.
+    without_levels = d.schedule in ("cosine", "one_shot")
     yield (
-        o.augmentation_timesteps and (d.schedule == "cosine" or o.judged == "x_0" or o.afd_weight),
-        f"{augmentation} a discrete diffusion.schedule, objective.judged='x_t' and "
+        o.augmentation_timesteps and (without_levels or o.judged == "x_0" or o.afd_weight),
+        f"{augmentation} diffusion.schedule='vp' or 'geometric', objective.judged='x_t' and "
         "objective.afd_weight=0",
     )
     yield (

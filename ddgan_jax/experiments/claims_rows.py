@@ -63,7 +63,6 @@ _DDGAN = {
     "augmentation": Row(
         "one-shot GAN, diffusion as augmentation",
         {
-            "diffusion.schedule": "one_shot",
             "diffusion.num_timesteps": 1,
             "objective.joint": False,
             "objective.augmentation_timesteps": 4,
