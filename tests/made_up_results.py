@@ -8,8 +8,8 @@ import numpy as np
 from benchmarks.results import claims, records
 from ddgan_jax.experiments.claims import Task
 from ddgan_jax.experiments.claims_rows import TABLES, sampling_steps
-from ddgan_jax.experiments.mog25_table import Cell
 from ddgan_jax.experiments.mog25_cells import PAPER
+from ddgan_jax.experiments.mog25_table import Cell
 
 
 def about(command: str, commit: str = "0123456789ab") -> dict:

@@ -20,7 +20,7 @@ ROWS = [(table, row) for table, t in claims_rows.TABLES.items() for row in t.row
 @pytest.mark.quick
 @pytest.mark.parametrize(("table", "row"), ROWS)
 def test_a_row_changes_what_it_says_and_nothing_else(table, row):
-    """Its config is the shipped one but for the overrides of the table and the row, and the seed."""
+    """Its config is the shipped one, but for the overrides of table and row, and the seed."""
     t = claims_rows.TABLES[table]
     config = claims_rows.row_config(table, row, 7)
     expected = load_config(t.config)
