@@ -4,6 +4,7 @@ A piece is a command with a bound on its seconds. The bounds are estimates for a
 cores beside it: generous, since a piece that passes its bound is cut off.
 """
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.scaling import DEVICES
+from ddgan_jax.config import ConfigDict
 from ddgan_jax.config.files import load_config, shipped_configs
 from ddgan_jax.data import catalog
 
@@ -90,9 +92,14 @@ def _config(name: str) -> str:
     return f"--config=configs/{name}.py"
 
 
+@functools.cache
+def _loaded(name: str) -> ConfigDict:
+    return load_config(f"configs/{name}.py")
+
+
 def _share(name: str) -> int:
     """Return the images that one device gets on the hardware that the config is meant for."""
-    return max(load_config(f"configs/{name}.py").train.batch_size // DEVICES.get(name, 1), 1)
+    return max(_loaded(name).train.batch_size // DEVICES.get(name, 1), 1)
 
 
 # -------------------------------------------------------------------------- the parts, in order
@@ -103,13 +110,13 @@ def _first_steps(session: Session) -> Iterator[Piece]:
     yield _benchmark("peak", "peak", 60, "--repeats=3")
     found = []
     for name in shipped_configs():
-        config = load_config(f"configs/{name}.py")
+        config = _loaded(name)
         # Programs of digits and points compile fast, those of two U-Nets slowly.
         large = config.generator.name == "unet"
         seconds = 90 if config.data.image_size <= 8 else 240 if large else 150
         found.append((seconds, name, name, (f"{_BATCH}={_share(name)}",)))
     # What the parts b and d run: compiled here, it is loaded there.
-    share, whole = _share("cifar10_ddgan"), load_config("configs/cifar10_ddgan.py").train.batch_size
+    share, whole = _share("cifar10_ddgan"), _loaded("cifar10_ddgan").train.batch_size
     for dtype, batch, r1 in (
         ("float32", share, "no"),
         ("bfloat16", share, "no"),
@@ -162,7 +169,7 @@ def _training(session: Session, config: str) -> Iterator[Piece]:
         *(_BFLOAT16, f"--config.train.num_steps={steps}", f"--config.data.dir={session.data}"),
         *("--config.checkpoint.save_every_steps=1000", "--config.log.samples_every_steps=500"),
     )
-    if load_config(f"configs/{config}.py").optimizer.decay_steps:
+    if _loaded(config).optimizer.decay_steps:
         # The cosine must end with the shortened run, and not beyond it.
         settings += (f"--config.optimizer.decay_steps={steps}",)
     yield Piece(
