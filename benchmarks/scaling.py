@@ -40,6 +40,7 @@ DEVICES = {
     "folder_ddgan": 1,
     "imagenet64_siddm": 64,
     "lsun_church256_ddgan": 8,
+    "mnist_ddgan": 1,
     "mog25": 1,
     "stacked_digits_ddgan": 1,
     "stacked_digits_siddm": 1,

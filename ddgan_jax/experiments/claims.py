@@ -87,16 +87,21 @@ def _run_all(tasks: Sequence[Task], out: Path, jobs: int) -> list[Task]:
 
     def work(task: Task) -> bool:
         core = cores.get()
-        try:
-            process = context.Process(target=_in_process, args=(task, out, core))
-            process.start()
-            process.join()
-            return process.exitcode == 0
-        finally:
-            cores.put(core)
+        # Daemons end with this process, however it ends by itself.
+        process = context.Process(target=_in_process, args=(task, out, core), daemon=True)
+        process.start()
+        process.join()
+        cores.put(core)
+        return process.exitcode == 0
 
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         done = list(pool.map(work, tasks))
+    finally:
+        # After Ctrl-C the rows that run are ended, and no further ones begin.
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            process.terminate()
     return [task for task, ok in zip(tasks, done, strict=True) if not ok]
 
 
