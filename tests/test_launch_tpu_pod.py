@@ -329,7 +329,9 @@ def test_the_worst_worker_decides(words, outcome):
 
 def test_stop_saves_and_is_not_undone(pod):
     pod.plan("hang 0")
-    pod.when_hanging(f'"$FAKES/repository/launch/tpu_pod.sh" stop {ZONE}')
+    # The next run does not hang, and must not be stopped as well.
+    stop = f'"$FAKES/repository/launch/tpu_pod.sh" stop {ZONE}'
+    pod.when_hanging(f'{stop}\nrm "$FAKES"/*.hangs')
     ended = pod(*TRAIN, "--delete-after")
     assert (ended.code, pod.runs()) == (75, 1) and "was stopped" in ended.errors
     assert "delete" not in pod.story()

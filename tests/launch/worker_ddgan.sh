@@ -10,6 +10,7 @@ word=${plan[$(wc -l <"$FAKES/$worker.runs") - 1]}
 if [[ $word == *+saved ]]; then mkdir -p "$FAKES/bucket/checkpoints/$(wc -l <"$FAKES/$worker.runs")"; fi
 if [[ $word != hang ]]; then exit "${word%+saved}"; fi
 trap 'exit 75' TERM
-touch "$FAKES/$worker.hangs"
 exec {never}<> <(:)
-read -r -t 60 -u "$never"
+touch "$FAKES/$worker.hangs"
+# A signal that arrives just before bash begins to read is handled after the reading.
+for ((i = 0; i < 600; i++)); do read -r -t 0.1 -u "$never"; done
