@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from benchmarks.results import claims, records
@@ -49,7 +50,7 @@ def write_cells(folder: Path, cells: dict) -> None:
             iterations=10_000,
             batch_size=256,
             seeds=list(range(len(distances))),
-            frechet=distances,
+            frechet=[float(d) for d in distances],
             modes_any=[25] * len(distances),
             modes_covered=[20] * len(distances),
             high_quality_share=each,
@@ -61,7 +62,7 @@ def write_cells(folder: Path, cells: dict) -> None:
             cpu_seconds=3600.0,
             about=about("ddgan experiment mog25"),
         )
-        found.append(cell._asdict())
+        found.append(msgspec.to_builtins(cell))
     (folder / "mog25").mkdir()
     (folder / "mog25" / "cells.json").write_text(json.dumps(found))
 

@@ -8,9 +8,11 @@ import pytest
 
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
-from ddgan_jax.experiments import claims, claims_measures, claims_rows
+from ddgan_jax.experiments import claims, claims_measures, claims_rows, records
 from ddgan_jax.experiments.claims import Task
+from ddgan_jax.files import foreign
 from ddgan_jax.training import loop
+from tests import made_up_results
 
 ROWS = [(table, row) for table, t in claims_rows.TABLES.items() for row in t.rows]
 
@@ -114,7 +116,9 @@ def test_a_row_that_diverges_has_no_numbers(monkeypatch):
     monkeypatch.setattr(claims, "row_config", row_config)
     result = claims.train_and_measure(Task("digits_siddm", "default", 3))
     assert (result["diverged"], result["numbers"], result["seed"]) == (True, {}, 3)
-    json.dumps(result, allow_nan=False)
+    # It is read as every other result.
+    content = json.dumps(result, allow_nan=False).encode()
+    assert foreign.decode_json(content, records.Trained, source="result").diverged
 
 
 # ---- the experiment
@@ -129,17 +133,38 @@ def test_what_is_there_is_kept_and_the_rest_is_done_by_seeds(tmp_path, monkeypat
         done.append([(t.row, t.seed) for t in tasks])
         for task in tasks:
             if task.row != "T4":
-                task.file(out).write_text("{}")
+                made_up_results.write_row(out.parent, *task, {4: {"kl": 1.0}})
         return [task for task in tasks if task.row == "T4"]
 
     monkeypatch.setattr(claims, "_run_all", run_all)
     arguments = {"tables": ["stacked_ddgan"], "rows": ["T1", "T4"], "seeds": [0, 1]}
+    out = tmp_path / "claims"
     with pytest.raises(UserError, match="stacked_ddgan T4 seed 0, stacked_ddgan T4 seed 1; the"):
-        claims.run(tmp_path, **arguments)
+        claims.run(out, **arguments)
     with pytest.raises(UserError):
-        claims.run(tmp_path, **arguments)
+        claims.run(out, **arguments)
     assert done == [[("T1", 0), ("T4", 0), ("T1", 1), ("T4", 1)], [("T4", 0), ("T4", 1)]]
     assert capsys.readouterr().out.splitlines()[-1].startswith("2 of 4 rows are in ")
+
+
+@pytest.mark.quick
+def test_a_damaged_result_is_one_line_and_stays(tmp_path, monkeypatch):
+    """Cut off anywhere, empty, of other types, or of another row: nobody trained such a row."""
+    monkeypatch.setattr(claims, "_run_all", lambda tasks, out, jobs: [])
+    made_up_results.write_row(tmp_path, "stacked_ddgan", "T1", 0, {1: {"kl": 1.0}})
+    arguments = {"tables": ["stacked_ddgan"], "rows": ["T1"], "seeds": [0]}
+    out = tmp_path / "claims"
+    file = out / "stacked_ddgan_T1_0.json"
+    whole = file.read_bytes()
+    claims.run(out, **arguments)
+    damaged = [whole[:n] for n in range(0, len(whole), 37)]
+    damaged += [b"[]", b"{}", whole.replace(b'"T1"', b'"T2"'), whole.replace(b"1.0", b'"one"')]
+    for content in damaged:
+        file.write_bytes(content)
+        with pytest.raises(UserError) as error:
+            claims.run(out, **arguments)
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
+        assert file.read_bytes() == content
 
 
 def _write_core(task, out, core):

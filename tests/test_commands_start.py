@@ -15,7 +15,7 @@ from PIL import Image
 
 from ddgan_jax import cli
 from ddgan_jax.cli.commands import COMMANDS
-from tests import golden_cases, test_inception
+from tests import golden_cases, made_up_results, test_inception
 from tests.methods import ROOT, SMALLEST, config_file
 from tests.processes import QUICK_COMPILATION
 
@@ -74,8 +74,7 @@ def folder(tmp_path_factory):
     np.save(folder / "images.npy", images)
     Image.fromarray(images[0]).save(folder / "image.png")
     # A row takes minutes: the result is there, and the command finds it.
-    (folder / "claims").mkdir()
-    (folder / "claims" / "digits_siddm_code_0.json").write_text("{}")
+    made_up_results.write_row(folder, "digits_siddm", "code", 0, {4: {"class_right": 0.9}})
     (folder / "args.json").write_text(json.dumps(golden_cases.load("netG_tiny").meta["config"]))
     return folder
 

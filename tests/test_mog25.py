@@ -5,6 +5,7 @@ import json
 import math
 
 import jax
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.experiments import mog25, mog25_table
 from ddgan_jax.experiments.mog25_cells import METHODS, PAPER, SETTINGS, cell_config
 from ddgan_jax.training import loop
+from tests import made_up_results
 
 # ---- cells
 
@@ -212,7 +214,8 @@ def test_table_text():
         iterations_per_second=1_875.4,
         device="cpu",
     )
-    alone = cell._replace(
+    alone = msgspec.structs.replace(
+        cell,
         method="gan", num_timesteps=3, seeds=[0], frechet=[math.pi], modes_any=[3],
         modes_covered=[1], high_quality_share=[0.123], kl_to_uniform=[2.5], within_mode_std=[0.2],
     )  # fmt: skip
@@ -227,3 +230,28 @@ def test_table_text():
         "| gan | 3 | 3.142 | - | 3.0 | 1.0 | 12.3 % | 2.500 | 0.200 | 0 of 1 | paper | "
         "187,500 x 4,000 | 1875 |"
     )
+
+
+@pytest.mark.quick
+def test_a_damaged_table_is_one_line_and_stays(tmp_path, monkeypatch):
+    """Cut off anywhere, or with lists of other lengths; one of an older version is read."""
+    monkeypatch.setattr(mog25, "train_seeds", lambda *arguments, **more: pytest.fail("trained"))
+    made_up_results.write_cells(tmp_path, {("siddm", 2): [0.5, 1.5]})
+    file = tmp_path / "mog25" / "cells.json"
+    whole = file.read_bytes()
+    [cell] = mog25_table.read_cells(file.parent)
+    assert mog25_table.to_json([cell]) == mog25_table.to_json(json.loads(whole))
+    damaged = [whole[:n] for n in range(0, len(whole), 41)]
+    damaged += [b"{}", b"[1]", whole.replace(b"0.5, 1.5", b"0.5"), whole.replace(b"siddm", b"\xff")]
+    for content in damaged:
+        file.write_bytes(content)
+        with pytest.raises(UserError) as error:
+            mog25.run(file.parent, methods=["siddm"], steps=[2], seeds=[0, 1], setting="reduced")
+        assert str(file) in str(error.value) and "\n" not in str(error.value)
+        assert file.read_bytes() == content
+    # Older versions wrote NaN, and neither processor time nor where the numbers come from.
+    old = {k: v for k, v in json.loads(whole)[0].items() if k not in ("cpu_seconds", "about")}
+    old["within_mode_std"] = [float("nan"), 0.3]
+    file.write_text(json.dumps([old]))
+    [cell] = mog25_table.read_cells(file.parent)
+    assert (cell.within_mode_std, cell.cpu_seconds) == ([None, 0.3], None)

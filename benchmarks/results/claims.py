@@ -4,11 +4,12 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.results.records import About, Results, Trained
+from benchmarks.results.records import Results
 from benchmarks.results.spread import FORMS, MEASURES, count_of, hours, listed, over_seeds
 from benchmarks.scaling import markdown_table
 from ddgan_jax.config.files import leaves, load_config
 from ddgan_jax.experiments.claims_rows import Overrides, Table
+from ddgan_jax.experiments.records import About, Trained
 from ddgan_jax.metrics.names import NUM_MODES
 
 # Seeds of a row: those that `ddgan experiment claims` trains if nobody names others.

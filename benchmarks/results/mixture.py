@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from benchmarks.results.claims import made_with
-from benchmarks.results.records import About, Results
+from benchmarks.results.records import Results
 from benchmarks.results.spread import FREE, count_of, hours, over_seeds
 from benchmarks.scaling import markdown_table
 from ddgan_jax.experiments.mog25_cells import PAPER
 from ddgan_jax.experiments.mog25_table import Cell
+from ddgan_jax.experiments.records import About
 
 # Seeds of a cell.
 SEEDS = 5

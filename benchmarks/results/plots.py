@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from benchmarks.results import claims, mixture
 from benchmarks.results.drawing import Curve, Panel, draw
-from benchmarks.results.records import Results, Trained
+from benchmarks.results.records import Results
 from ddgan_jax.experiments.claims_rows import Table, sampling_steps
 from ddgan_jax.experiments.mog25_cells import PAPER
+from ddgan_jax.experiments.records import Trained
 from ddgan_jax.metrics.names import NUM_MODES
 
 DDGAN, SIDDM = "stacked_ddgan", "stacked_siddm"

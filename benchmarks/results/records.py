@@ -9,55 +9,18 @@ What is not there was not measured, and is no error.
 """
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from ddgan_jax.errors import UserError
 from ddgan_jax.evaluation import results
 from ddgan_jax.experiments.claims_rows import Table
-from ddgan_jax.experiments.mog25_table import Cell
+from ddgan_jax.experiments.mog25_table import Cell, read_cells
+from ddgan_jax.experiments.records import About, Trained
 from ddgan_jax.files import foreign
 
 TRAINING = "training.json"
-
-
-class Machine(msgspec.Struct):
-    """The machine of a result. cores: those that the process could use."""
-
-    processor: str
-    cores: int | None = None
-
-
-class About(msgspec.Struct):
-    """Where a result comes from; see ddgan_jax/experiments/provenance.py."""
-
-    command: str
-    commit: str
-    date: str
-    machine: Machine
-
-
-class Trained(msgspec.Struct):
-    """A row of a table of claims with one seed: what was trained, and its numbers.
-
-    numbers: by the number of sampling steps, then by name; empty if the training diverged.
-    cpu_seconds: of training and measuring.
-    """
-
-    table: str
-    row: str
-    seed: int
-    config: str
-    train_steps: int
-    batch_size: int
-    train_seconds: float | None
-    cpu_seconds: float
-    num_samples: int
-    numbers: dict[int, dict[str, float | None]]
-    diverged: bool
-    classifier: dict[str, Any]
-    about: About
 
 
 class Training(msgspec.Struct):
@@ -101,12 +64,11 @@ def read(folder: Path, tables: dict[str, Table]) -> Results:
     for trained in claims:
         if trained.table not in tables or trained.row not in tables[trained.table].rows:
             raise UserError(f"no table has a row {trained.table} {trained.row}: remove its files")
-    cells = folder / "mog25" / "cells.json"
     mnist = sorted((folder / "mnist").glob("*.json"))
     training = folder / "mnist" / TRAINING
     found = Results(
         tuple(claims),
-        _read_cells(cells) if cells.exists() else (),
+        tuple(read_cells(folder / "mog25")),
         {path.stem: results.read(path) for path in mnist if path.name != TRAINING},
         foreign.read_json(training, Training) if training.exists() else None,
     )
@@ -115,10 +77,3 @@ def read(folder: Path, tables: dict[str, Table]) -> Results:
         if len(settings) > 1:
             raise UserError(f"{table} {row}: its seeds differ in steps, batch or samples")
     return found
-
-
-def _read_cells(path: Path) -> tuple[Cell, ...]:
-    try:
-        return tuple(Cell(**cell) for cell in foreign.read_json(path, list[dict[str, Any]]))
-    except TypeError as error:
-        raise UserError(f"{path}: {error}") from error

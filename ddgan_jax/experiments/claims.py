@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ddgan_jax.errors import NotFiniteError, UserError, shown
+from ddgan_jax.experiments import records
 from ddgan_jax.experiments.claims_rows import TABLES, row_config, sampling_steps
 from ddgan_jax.files.atomic import write_atomically, write_errors
 
@@ -50,18 +51,24 @@ def run(
     """Train and measure the rows that `out` does not hold yet, `jobs` at a time.
 
     rows: names of rows, of any of the tables; none for all. Raises UserError for unknown names, if
-    `out` cannot be written, and at the end if a row has failed.
+    `out` cannot be written or holds damaged results, and at the end if a row has failed.
     """
     folder = Path(out)
     tasks = list(all_tasks(tables, rows, seeds))
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    left = [task for task in tasks if not task.file(folder).exists()]
+    left = [task for task in tasks if not _is_done(task, folder)]
     print(f"{len(tasks) - len(left)} of {len(tasks)} rows are in {shown(folder, 300)}", flush=True)
     failed = _run_all(left, folder, jobs)
     if failed:
         names = ", ".join(f"{t.table} {t.row} seed {t.seed}" for t in failed)
         raise UserError(f"these rows have failed, see above: {names}; the same command tries again")
+
+
+def _is_done(task: Task, out: Path) -> bool:
+    # A file that is damaged would count as a row that nobody trained.
+    there = task.file(out).exists()
+    return there and bool(records.read_trained(task.file(out), **task._asdict()))
 
 
 def all_tasks(tables: Sequence[str], rows: Sequence[str], seeds: Sequence[int]) -> list[Task]:
@@ -150,6 +157,7 @@ def train_and_measure(task: Task) -> dict[str, Any]:
         "batch_size": config.train.batch_size,
         "num_samples": table.samples,
         "classifier": dict(digits.about),
+        "train_seconds": None,
         "diverged": False,
         "numbers": {},
     }

@@ -13,7 +13,6 @@ than a single point at their mean. The table counts such seeds and takes its mea
 """
 
 import functools
-import json
 import math
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgspec
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -31,7 +31,7 @@ from ddgan_jax.data import mixture
 from ddgan_jax.data.order import example_ids
 from ddgan_jax.experiments import provenance
 from ddgan_jax.experiments.mog25_cells import cell_config
-from ddgan_jax.experiments.mog25_table import Cell, read_cells, table
+from ddgan_jax.experiments.mog25_table import FILE, Cell, read_cells, table, to_json
 from ddgan_jax.files.atomic import write_atomically
 from ddgan_jax.metrics.mixture import MixtureStatistics
 from ddgan_jax.progress import Display
@@ -82,14 +82,12 @@ def run(
         cell = measure(config, samples, method, setting, seeds, seconds)
         cpu = round(provenance.cpu_seconds() - before, 1)
         about = provenance.describe(_command(cell))
-        cells.append(cell._replace(cpu_seconds=cpu, about=about))
+        cells.append(msgspec.structs.replace(cell, cpu_seconds=cpu, about=about))
         first = samples[0][:CHUNK]
         picture = images.scatter(first[np.isfinite(first).all(1)])
         images.write_png(folder / f"{method}_{T}_{setting}.png", picture)
         # Written after every cell, so that a stopped experiment goes on with the next one.
-        write_atomically(
-            folder / "cells.json", json.dumps([c._asdict() for c in cells], indent=1).encode()
-        )
+        write_atomically(folder / FILE, to_json(cells))
         write_atomically(folder / "table.md", table(cells).encode())
     print(table(cells))
 

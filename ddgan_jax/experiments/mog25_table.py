@@ -1,19 +1,23 @@
 """Hold the measurements of the 25-Gaussian table, and write it: mean and spread over the seeds."""
 
 import functools
-import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from ddgan_jax.data import mixture
 from ddgan_jax.experiments.mog25_cells import PAPER
+from ddgan_jax.files import foreign
+from ddgan_jax.metrics.mixture import MixtureStatistics
+
+FILE = "cells.json"
 
 
-class Cell(NamedTuple):
+class Cell(msgspec.Struct, frozen=True):
     """The measurements of a cell of the table, one entry for each seed, and their cost.
 
     The numbers of a seed whose samples are not finite are None. about: see `provenance.describe`;
@@ -39,6 +43,12 @@ class Cell(NamedTuple):
     cpu_seconds: float | None = None
     about: dict[str, Any] = {}
 
+    def __post_init__(self) -> None:
+        """Raise ValueError unless every list has an entry for each seed."""
+        columns = [getattr(self, name) for name in ("frechet", *MixtureStatistics._fields)]
+        if {len(column) for column in columns} != {len(self.seeds)}:
+            raise ValueError("a list has not as many entries as there are seeds")
+
     def diverged(self) -> list[bool]:
         """Return for each seed whether it has diverged, as the module's docstring says."""
         worst = distance_of_mean()
@@ -46,9 +56,21 @@ class Cell(NamedTuple):
 
 
 def read_cells(folder: Path) -> list[Cell]:
-    """Return the cells of a folder, none if it has no table yet."""
-    file = folder / "cells.json"
-    return [Cell(**cell) for cell in json.loads(file.read_text())] if file.exists() else []
+    """Return the cells of a folder, none if it has no table yet.
+
+    Raises UserError if the file is damaged.
+    """
+    file = folder / FILE
+    if not file.exists():
+        return []
+    content = foreign.read_bytes(file, "table of cells", most=foreign.LARGEST_JSON)
+    # Older versions wrote NaN, which is no JSON, where a seed has no number.
+    return foreign.decode_json(content.replace(b"NaN", b"null"), list[Cell], source=file)
+
+
+def to_json(cells: Sequence[Cell]) -> bytes:
+    """Return the content of the file of these cells."""
+    return msgspec.json.format(msgspec.json.encode(cells), indent=1)
 
 
 @functools.cache
