@@ -1,6 +1,14 @@
 """The tables of claims: their rows, what is measured, and an experiment that goes on."""
 
+import contextlib
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,6 +21,7 @@ from ddgan_jax.experiments.claims import Task
 from ddgan_jax.files import foreign
 from ddgan_jax.training import loop
 from tests import made_up_results
+from tests.methods import ROOT
 
 ROWS = [(table, row) for table, t in claims_rows.TABLES.items() for row in t.rows]
 
@@ -168,8 +177,6 @@ def test_a_damaged_result_is_one_line_and_stays(tmp_path, monkeypatch):
 
 
 def _write_core(task, out, core):
-    import os
-
     cores = sorted(os.sched_getaffinity(0)) if core is None else [core]
     task.file(out).write_text(json.dumps([os.getpid(), cores]))
     raise SystemExit(task.row == "T2")
@@ -182,3 +189,44 @@ def test_each_row_is_a_process_of_its_own(tmp_path, monkeypatch):
     failed = claims._run_all(tasks, tmp_path, 2)
     assert [task.row for task in failed] == ["T2"]
     assert len({json.loads(task.file(tmp_path).read_text())[0] for task in tasks}) == 3
+
+
+def _wait_for_ever(task, out, core):
+    claims._end_with_parent()
+    # The system releases the lock when this process ends.
+    with task.file(out).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        print("running", file=file, flush=True)
+        time.sleep(600)
+
+
+def _claims_that_wait(out):
+    claims._in_process = _wait_for_ever
+    claims._run_all([Task("stacked_ddgan", "T1", 0)], Path(out), 1)
+
+
+def _wait_until(happened):
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _locks(file):
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_rows_end_with_the_experiment(tmp_path, number):
+    """No row goes on in the background and writes its result after the command has ended."""
+    program = f"from tests import test_claims; test_claims._claims_that_wait({str(tmp_path)!r})"
+    path = Task("stacked_ddgan", "T1", 0).file(tmp_path)
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT) as parent:
+        _wait_until(lambda: path.exists() and path.read_text())
+        with path.open() as file:
+            assert not _locks(file)
+            parent.send_signal(number)
+            _wait_until(lambda: _locks(file))

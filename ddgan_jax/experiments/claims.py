@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import queue
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,8 +95,7 @@ def _run_all(tasks: Sequence[Task], out: Path, jobs: int) -> list[Task]:
 
     def work(task: Task) -> bool:
         core = cores.get()
-        # Daemons end with this process, however it ends by itself.
-        process = context.Process(target=_in_process, args=(task, out, core), daemon=True)
+        process = context.Process(target=_in_process, args=(task, out, core))
         process.start()
         process.join()
         cores.put(core)
@@ -105,10 +105,8 @@ def _run_all(tasks: Sequence[Task], out: Path, jobs: int) -> list[Task]:
     try:
         done = list(pool.map(work, tasks))
     finally:
-        # After Ctrl-C the rows that run are ended, and no further ones begin.
+        # After an exception no further rows begin.
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in multiprocessing.active_children():
-            process.terminate()
     return [task for task, ok in zip(tasks, done, strict=True) if not ok]
 
 
@@ -120,7 +118,21 @@ def _cores(jobs: int) -> list[int | None]:
     return [there[i % len(there)] for i in range(jobs)]
 
 
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, in whatever way."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is no main process
+
+    def watch() -> None:
+        parent.join()
+        # An orderly exit would wait for the compiler.
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _in_process(task: Task, out: Path, core: int | None) -> None:
+    _end_with_parent()
     # Before JAX starts its threads, whose number follows from the cores.
     if core is not None:
         os.sched_setaffinity(0, {core})
