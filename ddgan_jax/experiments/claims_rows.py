@@ -81,6 +81,10 @@ _SIDDM = {
     "without_r": Row("without the regulariser R", {"objective.denoising_weight": 0.0}, "FID 3.20"),
     "recon_c": Row("recon with C", _WITH_C),
     "kl_c": Row("kl with C", _WITH_C | {"objective.afd_form": "kl"}),
+    "likelihood": Row(
+        "kl with C, likelihood weight",
+        _WITH_C | {"objective.afd_form": "kl", "objective.afd_scaling": "likelihood"},
+    ),
     "code": Row("code, without C", {"objective.afd_form": "code"}),
 }
 
