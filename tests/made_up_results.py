@@ -50,7 +50,7 @@ def write_cells(folder: Path, cells: dict) -> None:
             iterations=10_000,
             batch_size=256,
             seeds=list(range(len(distances))),
-            frechet=[float(d) for d in distances],
+            frechet=distances,
             modes_any=[25] * len(distances),
             modes_covered=[20] * len(distances),
             high_quality_share=each,
@@ -91,7 +91,7 @@ def write_all(folder: Path, rng: np.random.Generator) -> None:
                     found[steps] = numbers(kl=drawn[0], frechet_classifier=drawn[1])
                     found[steps] |= {"seconds_per_100": 0.02 * steps * rng.uniform(0.9, 1.1)}
                 write_row(folder, name, row, seed, found)
-    cells = {(m, T): list(rng.uniform(0.1, 10, 5)) for m, steps in PAPER.items() for T in steps}
+    cells = {(m, T): rng.uniform(0.1, 10, 5).tolist() for m, steps in PAPER.items() for T in steps}
     write_cells(folder, cells)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ddgan_jax.viz import figure_files
 from ddgan_jax.viz.axis_numbers import around, distinct
 from ddgan_jax.viz.charts import CHARACTER, STYLE
-from ddgan_jax.viz.style import INK, PAPER, RULE, SERIES, SOFT, clean, settings
+from ddgan_jax.viz.style import INK, PAPER, RULE, SERIES, SOFT, clean, draw_legend, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -163,17 +163,6 @@ def _draw_legend(figure: "Figure", panels: Sequence[Panel]) -> int:
     whole = sum(34 + CHARACTER * len(name) for name, *_ in entries)
     rows = math.ceil(whole / (WIDTH - LEFT - RIGHT))
     columns = math.ceil(len(entries) / rows)
-    figure.legend(
-        dots,
-        [clean(name) for name, *_ in entries],
-        loc="upper left",
-        bbox_to_anchor=(LEFT / WIDTH, 1 - 52 / HEIGHT),
-        ncols=columns,
-        frameon=False,
-        borderpad=0,
-        borderaxespad=0,
-        handlelength=0.8,
-        handletextpad=0.5,
-        columnspacing=1.4,
-    )
+    names = [name for name, *_ in entries]
+    draw_legend(figure, dots, names, columns, (LEFT / WIDTH, 1 - 52 / HEIGHT))
     return rows

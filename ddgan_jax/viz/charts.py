@@ -15,7 +15,7 @@ import numpy as np
 
 from ddgan_jax.viz import figure_files
 from ddgan_jax.viz.axis_numbers import around, distinct, number
-from ddgan_jax.viz.style import INK, PAPER, RULE, SERIES, SOFT, clean, settings
+from ddgan_jax.viz.style import INK, PAPER, RULE, SERIES, SOFT, clean, draw_legend, settings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -282,19 +282,7 @@ class _Chart:
         colours = [SERIES[i % len(SERIES)] for i in range(len(entries))]
         dots = [Line2D([], [], marker="o", ls="", ms=8, mfc=c, mec=PAPER, mew=0) for c in colours]
         if entries:
-            self._figure.legend(
-                dots,
-                [clean(entry) for entry in entries],
-                loc="upper left",
-                bbox_to_anchor=place,
-                ncols=columns,
-                frameon=False,
-                borderpad=0,
-                borderaxespad=0,
-                handlelength=0.8,
-                handletextpad=0.5,
-                columnspacing=1.2,
-            )
+            draw_legend(self._figure, dots, entries, columns, place)
 
 
 def _set_numbers(

@@ -1,10 +1,14 @@
 """Set the colours and the fonts of charts and figures, in whatever state matplotlib is."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from ddgan_jax.errors import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK, SOFT, RULE, PAPER = "#1d2433", "#667085", "#e4e7ec", "#ffffff"
 SERIES = ("#2563b8", "#c2570c", "#2d7d46", "#7c4db8", "#b8325e", "#0e7490")
@@ -41,3 +45,29 @@ def settings(title: str) -> Iterator[None]:
 def clean(text: str) -> str:
     """Return the text in one line, without the characters that XML does not know."""
     return printable(" ".join(text.split()))
+
+
+def draw_legend(
+    figure: "Figure",
+    dots: Sequence[Any],
+    names: Sequence[str],
+    columns: int,
+    place: tuple[float, float],
+) -> None:
+    """Draw a legend without a frame: a dot, which is a matplotlib line, before each name.
+
+    place: the upper left corner, in fractions of the figure from its lower left.
+    """
+    figure.legend(
+        dots,
+        [clean(name) for name in names],
+        loc="upper left",
+        bbox_to_anchor=place,
+        ncols=columns,
+        frameon=False,
+        borderpad=0,
+        borderaxespad=0,
+        handlelength=0.8,
+        handletextpad=0.5,
+        columnspacing=1.2,
+    )
