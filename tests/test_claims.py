@@ -67,25 +67,26 @@ def test_names_that_there_are_not():
 def real():
     """The digits of the package, their labels, and the classifier of their digits."""
     dataset, digits = claims_measures.open_digits(load_config("digits_siddm"))
-    images, labels = dataset.read(np.arange(dataset.info.num_examples))
-    return images, labels, digits
+    known = claims_measures.read_real(dataset, 10_000, digits)
+    _, labels = dataset.read(np.arange(len(known.images)))
+    return known, labels, digits
 
 
 def test_real_images_measured_against_themselves(real):
     """No distance, full precision and recall, and the classes that the classifier gets right."""
-    images, labels, digits = real
-    numbers = claims_measures.measure(images, labels, images, digits)
+    known, labels, digits = real
+    numbers = claims_measures.measure(known.images, labels, known, digits)
     assert abs(numbers["frechet_pixels"]) < 1e-6
     assert abs(numbers["frechet_classifier"]) < 1e-3
     assert numbers["precision"] == numbers["recall"] == 1.0
     assert numbers["class_right"] > 0.97
-    wrong = claims_measures.measure(images, (labels + 1) % 10, images, digits)
+    wrong = claims_measures.measure(known.images, (labels + 1) % 10, known, digits)
     assert wrong["class_right"] < 0.03
 
 
 def test_each_channel_is_read_as_a_digit(real):
     """Stacks of real digits have their modes, and the features of three digits side by side."""
-    images, labels, digits = real
+    (images, _), labels, digits = real
     members = np.random.default_rng(0).integers(0, len(images), (3, 500))
     stacks = np.concatenate([images[m] for m in members], axis=-1)
     features, found = claims_measures.read_digits(digits.params, stacks)
@@ -95,7 +96,9 @@ def test_each_channel_is_read_as_a_digit(real):
     np.testing.assert_allclose(features[:, 128:256], alone, rtol=1e-4, atol=1e-4)
     # 500 images cannot have more modes, and ones that repeat ten have ten.
     ten = np.tile(stacks[:10], (50, 1, 1, 1))
-    numbers = claims_measures.measure(ten, np.zeros(500, int), stacks, digits)
+    numbers = claims_measures.measure(
+        ten, np.zeros(500, int), claims_measures.Real(stacks, features), digits
+    )
     assert numbers["modes"] == len({tuple(d) for d in found[:10]})
     np.testing.assert_allclose(numbers["kl"], np.log(1_000 / numbers["modes"]), atol=0.05)
 

@@ -150,10 +150,8 @@ def _in_process(task: Task, out: Path, core: int | None) -> None:
 
 
 def train_and_measure(task: Task) -> dict[str, Any]:
-    """Return the result of a row and seed, in values that JSON can hold; see docs/results.md."""
+    """Return the result of a row and seed, in values that JSON can hold; see `records`."""
     # The rows are listed without JAX.
-    import numpy as np
-
     from ddgan_jax.experiments import claims_measures as measures
     from ddgan_jax.experiments import provenance
 
@@ -178,8 +176,7 @@ def train_and_measure(task: Task) -> dict[str, Any]:
     except NotFiniteError:
         result["diverged"] = True
     else:
-        count = min(dataset.info.num_examples, table.samples)
-        real = dataset.read(np.arange(count))[0]
+        real = measures.read_real(dataset, table.samples, digits)
         for steps in sampling_steps(task.table, task.row):
             sampled = measures.in_steps(config, steps)
             images, labels, seconds = measures.draw(sampled, params, table.samples)

@@ -7,7 +7,7 @@ recall.
 
 import functools
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -113,10 +113,23 @@ def _part(request: drawing.Request, first: int, size: int) -> drawing.Request:
     return drawing.Request(*(column[first : first + size] for column in request))
 
 
+class Real(NamedTuple):
+    """Real images and their features; see `read_digits`."""
+
+    images: UInt8[np.ndarray, "m h w c"]
+    features: Float[np.ndarray, "m features"]
+
+
+def read_real(dataset: Dataset, most: int, digits: Trained) -> Real:
+    """Return the first images of a set, `most` or all, with their features."""
+    images, _ = dataset.read(np.arange(min(dataset.info.num_examples, most)))
+    return Real(images, read_digits(digits.params, images)[0])
+
+
 def measure(
     images: UInt8[np.ndarray, "n h w c"],
     labels: np.ndarray,
-    real: UInt8[np.ndarray, "m h w c"],
+    real: Real,
     digits: Trained,
 ) -> dict[str, float]:
     """Return the numbers of generated images.
@@ -125,21 +138,18 @@ def measure(
     and kl (of stacked digits) or class_right (of digits by class), frechet_pixels,
     frechet_classifier, precision and recall, the last three in the features of the classifier.
     """
-    fake_features, found = read_digits(digits.params, images)
-    real_features, _ = read_digits(digits.params, real)
+    features, found = read_digits(digits.params, images)
     numbers: dict[str, float] = {}
     if images.shape[-1] == 3:
         modes, kl = metrics.mode_statistics(found @ np.array([100, 10, 1]), 1_000)
         numbers |= {"modes": modes, "kl": kl}
     else:
         numbers["class_right"] = float((found[:, 0] == labels).mean())
-    pixels = [x.reshape(len(x), -1) / 255.0 for x in (real, images)]
-    precision, recall = metrics.precision_recall(
-        real_features[:NEIGHBOURS], fake_features[:NEIGHBOURS]
-    )
+    pixels = [x.reshape(len(x), -1) / 255.0 for x in (real.images, images)]
+    precision, recall = metrics.precision_recall(real.features[:NEIGHBOURS], features[:NEIGHBOURS])
     return numbers | {
         "frechet_pixels": metrics.frechet_distance(*pixels),
-        "frechet_classifier": metrics.frechet_distance(real_features, fake_features),
+        "frechet_classifier": metrics.frechet_distance(real.features, features),
         "precision": precision,
         "recall": recall,
     }
