@@ -7,7 +7,8 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from ddgan_jax import models, schedules, train_step
+from ddgan_jax import haar, models, schedules, train_step
+from ddgan_jax.config import diffused_shape
 from ddgan_jax.methods import METHODS, Objective
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.sampling import Sampler
@@ -33,12 +34,20 @@ def image_shape(config: ConfigDict) -> tuple[int, int, int]:
     return (config.data.image_size, config.data.image_size, config.data.channels)
 
 
+def space(config: ConfigDict) -> haar.Space:
+    """Return the space of config.diffusion in which images are diffused."""
+    d = config.diffusion
+    return haar.Bands(d.haar_order) if d.space == "haar" else haar.Pixels()
+
+
 def sampler(config: ConfigDict) -> Sampler:
     """Return the sampler in config.sampling.num_steps steps. Raises UserError as `schedule`."""
     return Sampler(
         generate=models.generator(config),
         schedule=schedule(config, config.sampling.num_steps),
         image_shape=image_shape(config),
+        space=space(config),
+        diffused_shape=diffused_shape(config),
         latent=config.generator.latent,
         latent_shape=models.latent_shape(config),
         prediction=config.objective.prediction,
@@ -66,10 +75,17 @@ def objective(config: ConfigDict) -> Objective:
 
 
 def method_name(config: ConfigDict) -> str:
-    """Return the key in METHODS: "siddm" for single images or with its terms, else "ddgan"."""
+    """Return the key in METHODS.
+
+    It is "siddm" for single images or with its terms, "wavediff" with that one's term, else
+    "ddgan".
+    """
     o = config.objective
-    # SIDDM's loss contains DDGAN's: with pairs, and without its own terms, they are the same.
-    return "siddm" if not o.joint or o.afd_weight or o.denoising_weight else "ddgan"
+    # The losses of both contain DDGAN's: with pairs, and without their own terms, they are the
+    # same.
+    if not o.joint or o.afd_weight or o.denoising_weight:
+        return "siddm"
+    return "wavediff" if o.reconstruction_weight else "ddgan"
 
 
 def _augmentation_schedule(config: ConfigDict) -> DiscreteSchedule | None:
@@ -111,6 +127,7 @@ def step(config: ConfigDict, *, r1: bool) -> TrainStep:
         flip=config.data.flip,
         microbatches=config.train.microbatches,
         r1=r1,
+        space=space(config),
     )
 
 

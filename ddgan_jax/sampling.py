@@ -11,6 +11,9 @@ enter it. A `Variation` mixes the noise of two seeds, takes the latents z of a t
 a later step with a given image, diffused to the level of that step:
 
     x_k = sqrt(abar_k) x_0 + sqrt(1 - abar_k) eps                                               (2)
+
+The chain runs in the space that the model diffuses, which need not be that of pixels: images are
+encoded where they enter it, and decoded where they leave it.
 """
 
 import dataclasses
@@ -21,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int, UInt32
 
-from ddgan_jax import diffusion, randomness
+from ddgan_jax import diffusion, haar, randomness
 from ddgan_jax.errors import UserError
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.schedules import Schedule, Transition
@@ -32,7 +35,10 @@ Labels = Int[AnyArray, " n"]
 
 
 class Noise(NamedTuple):
-    """All randomness of N images in n denoising steps, the noisiest step first."""
+    """All randomness of N images in n denoising steps, the noisiest step first.
+
+    (H, W, C) is the shape of an image in the space that is diffused.
+    """
 
     x_T: AnyArray  # (N, H, W, C)
     z: AnyArray  # (n, N, ...)
@@ -40,7 +46,7 @@ class Noise(NamedTuple):
 
 
 class Trajectory(NamedTuple):
-    """The results of each of the n steps, (n, N, H, W, C); the images are x_t[-1]."""
+    """The results of each of the n steps, (n, N, H, W, C); x_t[-1] is the last one's."""
 
     x_t: AnyArray
     # The step's prediction; None where the generator predicts x_t.
@@ -70,14 +76,17 @@ UNVARIED = Variation()
 class Sampler:
     """A generator and the chain that it denoises: pure functions of parameters and seeds.
 
-    generate(params, x_{t+1}, t, z, labels) is the network. image_shape: (H, W, C). latent,
-    latent_shape: the distribution of z, as in `randomness.latent`. prediction: the meaning of the
-    network's output, as in `diffusion.denoise`.
+    generate(params, x_{t+1}, t, z, labels) is the network. image_shape: (H, W, C). space,
+    diffused_shape: where the chain runs, and the shape of an image there. latent, latent_shape: the
+    distribution of z, as in `randomness.latent`. prediction: the meaning of the network's output,
+    as in `diffusion.denoise`.
     """
 
     generate: Callable[..., jax.Array]
     schedule: Schedule
     image_shape: tuple[int, ...]
+    space: haar.Space
+    diffused_shape: tuple[int, ...]
     latent: str
     latent_shape: tuple[int, ...]
     prediction: str
@@ -90,7 +99,7 @@ class Sampler:
         variation: Variation = UNVARIED,
         start: int = 0,
     ) -> Trajectory:
-        """Return the trajectories of the images, equation 1, from step `start` on.
+        """Return the trajectories of the images, equation 1, from step `start` on, as images.
 
         labels: read by networks that are told the class. The chain begins with pure noise, or with
         variation.x_0, diffused to the level before step `start`. Raises UserError as `denoise`.
@@ -106,8 +115,13 @@ class Sampler:
         if variation.x_0 is not None:
             self._check_start(start)
             first = jax.tree.map(lambda a: a[start], self.schedule.sampling_transitions())
-            noise = noise._replace(x_T=diffused(first, variation.x_0, noise.x_T))
-        return self.denoise(params, noise, labels, start)
+            x_0 = self.space.encode(variation.x_0)
+            noise = noise._replace(x_T=diffused(first, x_0, noise.x_T))
+        return self.images(self.denoise(params, noise, labels, start))
+
+    def images(self, drawn: Trajectory) -> Trajectory:
+        """Return what a chain gave as images, about [-1, 1], whatever axes stand in front."""
+        return jax.tree.map(self.space.decode, drawn)
 
     def noise(self, seeds: Seeds) -> Noise:
         """Return all random numbers that the images of the seeds need."""
@@ -119,15 +133,15 @@ class Sampler:
         # A step is known by the time t that it arrives at, and the chain counts down to t = 0.
         steps = jax.vmap(randomness.refine, (None, 0))(keys, jnp.arange(T - 1, -1, -1))
         return Noise(
-            x_T=randomness.normal(first, Purpose.NOISE_TP1, self.image_shape),
+            x_T=randomness.normal(first, Purpose.NOISE_TP1, self.diffused_shape),
             z=jax.vmap(lambda keys: randomness.latent(keys, self.latent, self.latent_shape))(steps),
             posterior=jax.vmap(
-                lambda keys: randomness.normal(keys, Purpose.POSTERIOR, self.image_shape)
+                lambda keys: randomness.normal(keys, Purpose.POSTERIOR, self.diffused_shape)
             )(steps),
         )
 
     def denoise(self, params: Params, noise: Noise, labels: Labels, start: int = 0) -> Trajectory:
-        """Return the trajectories for given noise, from step `start` on.
+        """Return the trajectories for given noise, from step `start` on, in the diffused space.
 
         noise.x_T is then the input of that step. The steps are a `lax.scan`: as fast as unrolled
         ones, and compiled in a third of the time. Raises UserError for a start that leaves no step.

@@ -1,6 +1,7 @@
 """Make one training step, a pure function of (state, batch, key), on one device of many.
 
-    x_0, draws_D, draws_G      the batch, flipped at random, and fresh randomness for each update
+    x_0, draws_D, draws_G      the batch, flipped at random, in the space that is diffused, and
+                               fresh randomness for each update
     theta_D <- Adam(theta_D, grad L_D(theta_D; theta_G, draws_D))        discriminator_step
     theta_G <- Adam(theta_G, grad L_G(theta_G; theta_D, draws_G))        generator_step
     theta_EMA <- d theta_EMA + (1 - d) theta_G                           moving average
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ddgan_jax import distributed, pixels, randomness
+from ddgan_jax import distributed, haar, pixels, randomness
 from ddgan_jax.methods.objective import Draws, Objective
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.state import (
@@ -49,7 +50,7 @@ class TrainStep:
 
     flip: whether images are mirrored at random. microbatches: parts of the batch whose gradients
     are added up, see `mean_gradient`. r1: whether this program computes the R1 penalty; two
-    programs without a branch are faster than one with it.
+    programs without a branch are faster than one with it. space: the one that is diffused.
     """
 
     objective: Objective
@@ -58,6 +59,7 @@ class TrainStep:
     flip: bool
     microbatches: int
     r1: bool
+    space: haar.Space = haar.Pixels()
 
     def __call__(
         self, state: TrainState, batch: Batch, key: jax.Array
@@ -77,7 +79,7 @@ class TrainStep:
     def draw(
         self, step: AnyArray, batch: Batch, key: jax.Array
     ) -> tuple[Images, Labels, Draws, Draws]:
-        """Return the images, about [-1, 1], their labels, and the draws of both updates.
+        """Return x_0, about [-1, 1], the labels, and the draws of both updates.
 
         They follow from the seed, the step and the examples' positions in the global batch.
         """
@@ -88,6 +90,7 @@ class TrainStep:
         x_0 = to_float_images(batch["image"])
         if self.flip:
             x_0 = randomness.flip_examples(keys(Purpose.FLIP), x_0)
+        x_0 = self.space.encode(x_0)
         d_draws, g_draws = (
             self.objective.draw(keys(purpose), x_0.shape[1:])
             for purpose in (Purpose.DISCRIMINATOR_STEP, Purpose.GENERATOR_STEP)

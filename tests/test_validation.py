@@ -111,7 +111,7 @@ REFUSALS = [
     (dict(objective__r1_gamma=-0.1), "objective.r1_gamma=-0.1 must not be negative"),
     (
         dict(generator__name="ncsnp"),
-        "generator.name='ncsnp' is not one of ncsnpp, unet, mlp; did you mean ncsnpp?",
+        "generator.name='ncsnp' is not one of ncsnpp, wavelet, unet, mlp; did you mean ncsnpp?",
     ),
     (
         dict(generator__resblock="bigan"),

@@ -16,9 +16,9 @@ from ddgan_jax.config.schema import (
     MOST_TIMESTEPS,
     ConfigDict,
 )
-from ddgan_jax.config.shapes import resolutions
+from ddgan_jax.config.shapes import diffused_shape, input_size, resolutions
 from ddgan_jax.config.stored import from_stored
-from ddgan_jax.config.variants import apply_variant, siddm_config, tiny
+from ddgan_jax.config.variants import apply_variant, siddm_config, tiny, wavediff_config
 
 __all__ = [
     "DISCRIMINATORS",
@@ -33,10 +33,13 @@ __all__ = [
     "ConfigDict",
     "apply_variant",
     "base_config",
+    "diffused_shape",
     "empty_local_paths",
     "from_stored",
     "has_points",
+    "input_size",
     "resolutions",
     "siddm_config",
     "tiny",
+    "wavediff_config",
 ]

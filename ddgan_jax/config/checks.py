@@ -17,6 +17,7 @@ from ddgan_jax.config.observation import WRITERS
 from ddgan_jax.config.shapes import (
     CONVOLUTIONAL,
     STDDEV_GROUP_SIZE,
+    input_size,
     nearest_multiples,
     resolutions,
 )
@@ -166,7 +167,7 @@ def _check_effects(config: ConfigDict) -> None:
                 )
         # A resolution that no level has would be ignored without a word by the network.
         for key in ("attention_resolutions", "remat_resolutions"):
-            there = resolutions(group, config.data.image_size) if key in section else ()
+            there = resolutions(group, input_size(config, name)) if key in section else ()
             for pixels in group.get(key, ()):
                 if pixels not in there:
                     raise UserError(

@@ -106,6 +106,19 @@ _DATA = {
 }
 
 _DIFFUSION = {
+    "space": Field(
+        "pixels",
+        'What is diffused: "pixels", or "haar", the four Haar bands of an image as channels of one '
+        "of half the size.",
+        choices=("pixels", "haar"),
+    ),
+    "haar_order": Field(
+        "lh_hl",
+        'Order of the two middle bands: "lh_hl" begins with what changes from left to right, '
+        '"hl_lh" is that of some published weights.',
+        choices=("lh_hl", "hl_lh"),
+        needs={"space": "haar"},
+    ),
     "schedule": Field(
         "vp",
         'Noise schedule: the discrete "vp" and "geometric", the continuous "cosine" of SIDDM, or '
@@ -170,6 +183,11 @@ _OBJECTIVE = {
         "leaves them as they are.",
         "levels",
         at_most=MOST_TIMESTEPS,
+    ),
+    "reconstruction_weight": not_negative(
+        0.0,
+        "Weight of the mean absolute difference of x_0' and x_0 in the generator's loss; 1 is "
+        "WaveDiff, 0 leaves it out.",
     ),
     "r1_gamma": not_negative(
         0.02, "Weight of the gradient penalty R1 (times 1/2), whatever the interval."

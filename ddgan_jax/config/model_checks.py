@@ -12,7 +12,14 @@ from ml_collections import ConfigDict
 from ddgan_jax.config.defaults import POINT_SETS, SECTIONS
 from ddgan_jax.config.networks import NETWORKS, WITH_CLASSES, network_fields
 from ddgan_jax.config.schema import Section, check_group, check_names
-from ddgan_jax.config.shapes import CONVOLUTIONAL, check_levels, check_ncsnpp_widths, check_unet
+from ddgan_jax.config.shapes import (
+    CONVOLUTIONAL,
+    FEWEST_BLOCKS,
+    check_levels,
+    check_ncsnpp_widths,
+    check_unet,
+    input_shrinks,
+)
 from ddgan_jax.errors import UserError
 
 Rules = Iterator[tuple[Any, str]]
@@ -26,7 +33,7 @@ def check_model(config: ConfigDict) -> None:
     """
     # Single fields come first: the rules below rely on the types and ranges of the values.
     check_fields(config)
-    refuse(_image_rules(config.data))
+    refuse(_image_rules(config))
     # Under pmap every device holds all of the state, and there is no mesh along which to divide it.
     if config.train.shard_optimizer and config.train.mapping != "shard_map":
         raise UserError("train.shard_optimizer needs train.mapping=shard_map")
@@ -99,7 +106,8 @@ def refuse(rules: Iterable[tuple[Any, str]]) -> None:
 # ---- images, noise schedule, objective
 
 
-def _image_rules(data: ConfigDict) -> Rules:
+def _image_rules(config: ConfigDict) -> Rules:
+    data = config.data
     # Points are stored as images of one pixel whose two channels are the coordinates.
     points = data.name in POINT_SETS
     yield (
@@ -109,6 +117,12 @@ def _image_rules(data: ConfigDict) -> Rules:
     yield (
         not points and data.channels not in (1, 3),
         f"data.channels={data.channels} must be 1 (gray) or 3 (RGB)",
+    )
+    yield (
+        # Points have one pixel, so that this refuses them as well.
+        config.diffusion.space == "haar" and data.image_size % 2,
+        f"diffusion.space='haar' needs an even data.image_size, not {data.image_size}: a Haar band "
+        "has a pixel for each 2 x 2 of the image",
     )
 
 
@@ -174,6 +188,15 @@ def _objective_rules(config: ConfigDict) -> Rules:
         "objective.judged='x_0' need",
     )
     yield (
+        o.reconstruction_weight and o.prediction == "x_t",
+        "objective.prediction='x_t' tells no x_0, which objective.reconstruction_weight > 0 needs",
+    )
+    yield (
+        o.reconstruction_weight and (not o.joint or o.afd_weight or o.denoising_weight),
+        "objective.reconstruction_weight is a term of DDGAN's loss; beside SIDDM's terms use "
+        "objective.afd_form='recon'",
+    )
+    yield (
         not o.adversarial_weight and not o.afd_weight,
         "objective.adversarial_weight=0 and objective.afd_weight=0 leave the generator "
         "nothing to minimise",
@@ -222,22 +245,43 @@ def _check_ncsnpp(config: ConfigDict, role: str) -> None:
         raise UserError(
             f"{role}.fir_kernel={g.fir_kernel} must be at least two taps, of a sum other than 0"
         )
-    check_levels(g, config.data.image_size, group=f"{role}.", size="data.")
+    shrinks = input_shrinks(config, role)
+    check_levels(g, config.data.image_size, shrinks=shrinks, group=f"{role}.", size="data.")
     check_ncsnpp_widths(g, f"{role}.")
 
 
-def _check_convolutional(config: ConfigDict, role: str) -> None:
-    name, size = config[role].name, config.data.image_size
-    factor = CONVOLUTIONAL[name].factor
-    if size % factor:
+def _check_wavelet(config: ConfigDict, role: str) -> None:
+    g = config[role]
+    if g.wavelet_blocks and g.resblock == "biggan_oneadagn":
         raise UserError(
-            f"data.image_size={size} does not suit {role}.name={name!r}, which needs a multiple of "
-            f"{factor}"
+            f"{role}.resblock='biggan_oneadagn' has no form with {role}.wavelet_blocks; use "
+            f"'biggan', or {role}.wavelet_blocks=False"
+        )
+    _check_ncsnpp(config, role)
+
+
+def _check_convolutional(config: ConfigDict, role: str) -> None:
+    d, size = config[role], config.data.image_size
+    published = CONVOLUTIONAL[d.name]
+    most = len(published.width_multipliers)
+    if d.num_blocks and not FEWEST_BLOCKS <= d.num_blocks <= most:
+        raise UserError(
+            f"{role}.num_blocks={d.num_blocks}: {role}.name={d.name!r} has {FEWEST_BLOCKS} to "
+            f"{most} blocks; 0 takes all"
+        )
+    factor = published.first(d.num_blocks).factor * input_shrinks(config, role)
+    if size % factor:
+        blocks = f" with {d.num_blocks} blocks" if d.num_blocks else ""
+        raise UserError(
+            f"data.image_size={size} does not suit {role}.name={d.name!r}{blocks}, which needs a "
+            f"multiple of {factor}"
         )
 
 
 def _check_unet(config: ConfigDict, role: str) -> None:
-    check_unet(config[role], config.data.image_size, group=f"{role}.", size="data.")
+    shrinks = input_shrinks(config, role)
+    size = config.data.image_size
+    check_unet(config[role], size, shrinks=shrinks, group=f"{role}.", size="data.")
 
 
 def _check_mlp(config: ConfigDict, role: str) -> None:
@@ -250,6 +294,7 @@ def _check_mlp(config: ConfigDict, role: str) -> None:
 # A network without rules between its fields needs no check.
 _NETWORK_CHECKS: Mapping[str, Callable[[ConfigDict, str], None]] = {
     "ncsnpp": _check_ncsnpp,
+    "wavelet": _check_wavelet,
     "small": _check_convolutional,
     "large": _check_convolutional,
     "unet": _check_unet,

@@ -127,8 +127,38 @@ _NCSNPP = _levels(128, (1, 2, 2, 2), (16,)) | {
     ),
 }
 
+# The generator of WaveDiff.
+_WAVELET = _NCSNPP | {
+    "wavelet_blocks": Field(
+        True,
+        "Residual blocks resample by Haar transforms, and hand details from the way down to the "
+        "way up.",
+    ),
+    "wavelet_middle": Field(True, "The blocks in the middle work on the low Haar band alone."),
+    "wavelet_pyramid": Field(
+        True,
+        "The input joins the levels by its Haar bands.",
+        needs={"progressive_input": "residual"},
+    ),
+    "patch_size": positive(
+        1,
+        "Side of the patches of the input that become channels; 1 leaves the input as it is.",
+        "pixels",
+        at_most=16,
+    ),
+}
+
 _CONVOLUTIONAL = {
     "base_channels": _width(64, "Channels of which every block has a multiple."),
+    # Both networks have the same default, so that one's name may take the place of the other's.
+    "num_blocks": Field(
+        0,
+        'Use only the first so many residual blocks, of 4 in "small" and 6 in "large", for smaller '
+        "images; 0 uses all.",
+        "blocks",
+        at_least=0,
+        at_most=6,
+    ),
     "time_embedding_dim": _embedding(256),
     "stddev_groups": Field(
         "spread",
@@ -195,6 +225,7 @@ _ANY_LATENT = ("normal", "uniform", "none")
 _GROUPS: dict[str, dict[str, Section]] = {
     "generator": {
         "ncsnpp": _NCSNPP,
+        "wavelet": _WAVELET,
         "unet": _UNET
         | {
             "latent": Field(
@@ -218,7 +249,8 @@ _GROUPS: dict[str, dict[str, Section]] = {
     },
 }
 _NAME = {
-    "generator": "The network: NCSN++ of DDGAN, the U-Net of SIDDM, or an MLP for points.",
+    "generator": "The network: NCSN++ of DDGAN, or with the Haar transforms of WaveDiff, the U-Net "
+    "of SIDDM, or an MLP for points.",
     "discriminator": "The network: DDGAN's for images of 8 pixels on or of 64 pixels on, the U-Net "
     "of SIDDM, or an MLP for points.",
 }

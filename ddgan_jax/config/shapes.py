@@ -27,6 +27,10 @@ class Blocks(NamedTuple):
     width_multipliers: tuple[int, ...]
     first_down: int
 
+    def first(self, count: int) -> "Blocks":
+        """Return the first `count` of the blocks, as for smaller images in WaveDiff; 0: all."""
+        return self._replace(width_multipliers=self.width_multipliers[: count or None])
+
     @property
     def factor(self) -> int:
         """Return the number that the image size must be a multiple of."""
@@ -38,12 +42,40 @@ CONVOLUTIONAL = {
     "small": Blocks((2, 4, 8, 8), first_down=1),
     "large": Blocks((4, 8, 8, 8, 8, 8), first_down=0),
 }
+FEWEST_BLOCKS = 3
+
+
+def diffused_shape(config: Any) -> tuple[int, int, int]:
+    """Return the shape (H, W, C) of an example in the space that is diffused.
+
+    Haar bands are four images of half the size, as channels of one. config: one with the sections
+    `data` and `diffusion`.
+    """
+    size, channels = config.data.image_size, config.data.channels
+    if config.diffusion.space == "haar":
+        size, channels = size // 2, 4 * channels
+    return size, size, channels
+
+
+def input_shrinks(config: Any, role: str) -> int:
+    """Return how many times smaller the first layer's input is than the image.
+
+    Bands halve it, and patches divide it by their side. role: "generator" or "discriminator".
+    """
+    by_space = 2 if config.diffusion.space == "haar" else 1
+    return by_space * getattr(config[role], "patch_size", 1)
+
+
+def input_size(config: Any, role: str) -> int:
+    """Return the pixels of the first layer's input in the network of a role."""
+    return config.data.image_size // input_shrinks(config, role)
 
 
 def resolutions(network: Any, image_size: int) -> tuple[int, ...]:
     """Return the pixels of each level of a network that has levels, the full resolution first.
 
-    The U-Net's order "imagen" halves before the first level.
+    image_size: that of the network's input. The U-Net's order "imagen" halves before the first
+    level.
     """
     first = _halvings_before(network)
     levels = len(network.channel_multipliers)
@@ -60,22 +92,29 @@ def _halvings_before(network: Any) -> int:
     return int(getattr(network, "updown_order", "adm") == "imagen")
 
 
-def check_levels(network: Any, image_size: int, *, group: str = "", size: str = "") -> None:
+def check_levels(
+    network: Any, image_size: int, *, shrinks: int = 1, group: str = "", size: str = ""
+) -> None:
     """Refuse a network without levels, and an image size that cannot be halved so many times.
 
-    group, size: prefixes of the network's fields and of image_size in messages, such as
-    "generator." and "data.". Raises UserError.
+    shrinks: as `input_shrinks` says. group, size: prefixes of the network's fields and of
+    image_size in messages, such as "generator." and "data.". Raises UserError.
     """
     levels = len(network.channel_multipliers)
     if not levels:
         raise UserError(f"{group}channel_multipliers is empty; give one number per level")
-    halvings = levels - 1 + _halvings_before(network)
-    if image_size % 2**halvings:
+    # Blocks that work on the low Haar band alone halve the deepest level once more.
+    splits_middle = getattr(network, "wavelet_middle", False)
+    halvings = levels - 1 + _halvings_before(network) + splits_middle
+    if image_size % (shrinks * 2**halvings):
         order = getattr(network, "updown_order", "")
         in_order = f" in the order {order!r}" if order else ""
+        after = " and for its middle" if splits_middle else ""
+        before = f", as one {shrinks} times smaller," if shrinks > 1 else ""
         raise UserError(
-            f"{size}image_size={image_size} cannot be halved {halvings} times for the {levels} "
-            f"levels of {group}channel_multipliers{in_order}; use a multiple of {2**halvings}"
+            f"{size}image_size={image_size}{before} cannot be halved {halvings} times for the "
+            f"{levels} levels of {group}channel_multipliers{in_order}{after}; use a multiple of "
+            f"{shrinks * 2**halvings}"
         )
 
 
@@ -144,8 +183,10 @@ def ncsnpp_widths(network: Any, base_channels: int) -> Iterator[tuple[str, int]]
 # ---- the U-Net
 
 
-def check_unet(network: Any, image_size: int, *, group: str = "", size: str = "") -> None:
-    """Refuse fields of the U-Net that do not fit together. group, size: see `check_levels`.
+def check_unet(
+    network: Any, image_size: int, *, shrinks: int = 1, group: str = "", size: str = ""
+) -> None:
+    """Refuse fields of the U-Net that do not fit together. Arguments as those of `check_levels`.
 
     Raises UserError.
     """
@@ -157,7 +198,7 @@ def check_unet(network: Any, image_size: int, *, group: str = "", size: str = ""
             f"{group}resblock_updown=True needs {group}updown_order='adm': the other order, "
             "'imagen', resamples by convolutions"
         )
-    check_levels(network, image_size, group=group, size=size)
+    check_levels(network, image_size, shrinks=shrinks, group=group, size=size)
     levels = range(len(network.channel_multipliers))
     if any(width(network, level) % UNET_GROUPS for level in levels):
         raise UserError(
@@ -166,7 +207,7 @@ def check_unet(network: Any, image_size: int, *, group: str = "", size: str = ""
             f"{nearest_multiples(network.base_channels, UNET_GROUPS)}"
         )
     # The middle block attends at the deepest level, whatever attention_resolutions says.
-    for level, pixels in enumerate(resolutions(network, image_size)):
+    for level, pixels in enumerate(resolutions(network, image_size // shrinks)):
         if pixels in network.attention_resolutions or level == levels[-1]:
             _check_heads(network, level, group)
 

@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from ddgan_jax.config.defaults import base_config
 from ddgan_jax.config.networks import DISCRIMINATORS, GENERATORS
-from ddgan_jax.config.shapes import resolutions
+from ddgan_jax.config.shapes import CONVOLUTIONAL, input_shrinks, input_size, resolutions
 from ddgan_jax.errors import UserError, did_you_mean, shown
 
 
@@ -49,6 +49,19 @@ def siddm_config() -> ConfigDict:
     return c
 
 
+def wavediff_config() -> ConfigDict:
+    """Return WaveDiff (Phung et al. 2023), no data set chosen, with the generator of 64 pixels on.
+
+    Published results are those of other orders of the bands, which matter to imported weights
+    alone.
+    """
+    c = base_config()
+    c.diffusion.space = "haar"
+    c.objective.reconstruction_weight = 1.0
+    c.generator = GENERATORS["wavelet"]()
+    return c
+
+
 def apply_variant(
     config: ConfigDict, argument: str, variants: Mapping[str, Callable[[ConfigDict], None]]
 ) -> ConfigDict:
@@ -67,10 +80,13 @@ def apply_variant(
 
 def tiny(config: ConfigDict) -> None:
     """Shrink a config, in place, to two train steps in seconds on a CPU; kinds of networks stay."""
-    # The large discriminator halves the resolution six times and cannot take fewer pixels.
-    size = 64 if config.discriminator.name == "large" else min(config.data.image_size, 32)
-    config.data.image_size = size
-    for network in (config.generator, config.discriminator):
+    config.data.image_size = min(config.data.image_size, 32)
+    if config.discriminator.name == "large":
+        # It halves the resolution many times and cannot take fewer pixels.
+        blocks = CONVOLUTIONAL["large"].first(config.discriminator.num_blocks)
+        config.data.image_size = blocks.factor * input_shrinks(config, "discriminator")
+    for role in ("generator", "discriminator"):
+        network, size = config[role], input_size(config, role)
         network.update({k: v for k, v in _TINY[network.name].items() if k in network})
         if "attention_resolutions" in network:
             # The second of the two levels keeps attention, so that a first try compiles it as well.
@@ -94,15 +110,17 @@ def tiny(config: ConfigDict) -> None:
 
 
 _TINY_CONVOLUTIONAL = {"base_channels": 4, "time_embedding_dim": 16}
+_TINY_NCSNPP = {
+    "base_channels": 8,
+    "channel_multipliers": (1, 2),
+    "num_res_blocks": 1,
+    "latent_dim": 8,
+    "latent_embedding_dim": 16,
+    "latent_layers": 1,
+}
 _TINY = {
-    "ncsnpp": {
-        "base_channels": 8,
-        "channel_multipliers": (1, 2),
-        "num_res_blocks": 1,
-        "latent_dim": 8,
-        "latent_embedding_dim": 16,
-        "latent_layers": 1,
-    },
+    "ncsnpp": _TINY_NCSNPP,
+    "wavelet": _TINY_NCSNPP,
     "unet": {
         "base_channels": 32,
         "channel_multipliers": (1, 1),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from ddgan_jax import build, distributed, models, randomness
-from ddgan_jax.config import has_points
+from ddgan_jax.config import diffused_shape, has_points
 from ddgan_jax.models.flops import count_flops
 
 
@@ -31,10 +31,9 @@ def costs(config: ConfigDict) -> dict[str, float]:
 
 def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Return shapes of the networks' inputs: x (B, H, W, C), t (B,), z (B, ...), labels (B,)."""
-    size = config.data.image_size
     latent = models.latent_shape(config)
     return {
-        "x": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), jnp.float32),
+        "x": jax.ShapeDtypeStruct((batch_size, *diffused_shape(config)), jnp.float32),
         "t": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         "z": jax.ShapeDtypeStruct((batch_size, *latent), jnp.float32),
         "labels": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
@@ -43,10 +42,9 @@ def abstract_inputs(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeD
 
 def abstract_batch(config: ConfigDict, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """Return the shapes of a training batch."""
-    size = config.data.image_size
     dtype = jnp.float32 if has_points(config) else jnp.uint8
     return {
-        "image": jax.ShapeDtypeStruct((batch_size, size, size, config.data.channels), dtype),
+        "image": jax.ShapeDtypeStruct((batch_size, *build.image_shape(config)), dtype),
         "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
         "index": jax.ShapeDtypeStruct((batch_size,), jnp.int32),
     }

@@ -1,5 +1,8 @@
 """Convert state dicts of the published DDGAN code; `nvlabs_options` converts its options.
 
+WaveDiff's code grew out of it and names its networks' parts alike: `wavediff_options` converts the
+options of that.
+
 The official networks keep their modules in one list and name parameters by position
 (`all_modules.17.Conv_0.weight`). `_generator_modules` writes that list down once with our names;
 everything else is a table of what the parts of a module are called on both sides.
@@ -17,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ddgan_jax import models
+from ddgan_jax.config import input_size, resolutions
 from ddgan_jax.config.files import from_json, to_json
 from ddgan_jax.interop import state_dicts
 from ddgan_jax.interop.nvlabs_options import check_config, config_from_args, read_options
@@ -67,6 +71,7 @@ def generator_names(config: ConfigDict) -> dict[str, Any]:
     parts = dict(_GENERATOR_PARTS)
     parts["shortcut"] = "NIN_0" if g.resblock == "ddpm" else "Conv_2"
     parts["conv"] = "Conv2d_0" if g.fir else "Conv_0"
+    wavelet_pyramid = g.progressive_input == "residual" and g.get("wavelet_pyramid", False)
 
     def official_name(path: tuple[str, ...]) -> str:
         # The official mapping is a list in which activations have numbers, too.
@@ -74,7 +79,9 @@ def generator_names(config: ConfigDict) -> dict[str, Any]:
             layer = int(path[1].removeprefix("dense_"))
             return f"z_transform.{2 * layer + 1}.{_LEAVES[path[-1]]}"
         part = parts["/".join(path[1:-1])]
-        if not part and path[0].endswith(("_pyramid", "_upsample")):
+        # A pyramid of Haar bands is its convolution; others have one inside.
+        has_parts = not (wavelet_pyramid and path[0].endswith("_pyramid"))
+        if not part and has_parts and path[0].endswith(("_pyramid", "_upsample")):
             part = "Conv_0" if path[0].startswith("down") else "Conv2d_0"
         return _join(f"all_modules.{modules[path[0]]}", part, path[-1])
 
@@ -118,6 +125,7 @@ _GENERATOR_PARTS = {
     "norm_1": "GroupNorm_1",
     "conv_0": "Conv_0",
     "conv_1": "Conv_1",
+    "detail_convs": "convH_0",
     "time": "Dense_0",
     "norm": "GroupNorm_0",
     "query": "NIN_0",
@@ -152,9 +160,8 @@ def _generator_modules(config: ConfigDict) -> dict[str, int]:
     """Return the position of every module in the official list: the order of the forward pass."""
     g = config.generator
     last = len(g.channel_multipliers) - 1
-    attends = [
-        config.data.image_size // 2**level in g.attention_resolutions for level in range(last + 1)
-    ]
+    pixels = resolutions(g, input_size(config, "generator"))
+    attends = [pixels[level] in g.attention_resolutions for level in range(last + 1)]
     # The constructor of the official network appends to its list in just this order.
     names = ["time_fourier"] if g.time_embedding == "fourier" else []
     names += ["time_dense_0", "time_dense_1"] if g.time_conditional else []

@@ -13,7 +13,8 @@ from ddgan_jax.errors import UserError
 from ddgan_jax.interop import options
 
 # Our data set for each official --dataset, and how many images an epoch of it has.
-_DATASETS = {
+Datasets = Mapping[str, tuple[str, int]]
+DATASETS: Datasets = {
     "cifar10": ("cifar10", 50_000),
     "stackmnist": ("stacked_mnist", 120_000),
     "lsun": ("lsun/church_outdoor", 120_000),
@@ -36,8 +37,13 @@ def _choice(field: str) -> options.Reader:
     return options.choice(*NETWORKS["generator"]["ncsnpp"][field].choices)
 
 
-# Official options that are one field of ours: the field, the official default, what is possible.
-_FIELDS: Mapping[str, tuple[str, Any, options.Reader]] = {
+# The field, the official default, what is possible.
+Fields = Mapping[str, tuple[str, Any, options.Reader]]
+# The official default, what is possible.
+Others = Mapping[str, tuple[Any, options.Reader]]
+
+# Official options that are one field of ours.
+FIELDS: Fields = {
     "image_size": ("data.image_size", 32, options.integer(1, LARGEST_IMAGE)),
     "num_channels": ("data.channels", 3, options.integer(1, 3)),
     "num_timesteps": ("diffusion.num_timesteps", 4, options.integer(1, MOST_TIMESTEPS)),
@@ -77,7 +83,7 @@ _FIELDS: Mapping[str, tuple[str, Any, options.Reader]] = {
     "seed": ("train.seed", 1024, options.integer(0, LARGEST)),
 }
 # Official options that decide more than the value of one field.
-_OTHERS: Mapping[str, tuple[Any, options.Reader]] = {
+OTHERS: Others = {
     "not_use_tanh": (False, _SWITCH),
     "use_geometric": (False, _SWITCH),
     "lazy_reg": (None, _STEPS),
@@ -93,17 +99,18 @@ _OTHERS: Mapping[str, tuple[Any, options.Reader]] = {
 }
 
 
-def read_options(args: Any) -> dict[str, Any]:
+def read_options(args: Any, fields: Fields = FIELDS, others: Others = OTHERS) -> dict[str, Any]:
     """Return every official option that is known here, in our types; unknown ones are left out.
 
     args: A mapping or argparse namespace with the official names. A missing option takes the
-    official default. Raises UserError that names the option for values that are not possible.
+    official default. fields, others: those of a program that grew out of the official one. Raises
+    UserError that names the option for values that are not possible.
     """
     # Options of other programs are left out, since namespaces hold whatever a script put there.
-    known = {option: default for option, (_, default, _) in _FIELDS.items()}
-    known |= {option: default for option, (default, _) in _OTHERS.items()}
-    readers = {option: reader for option, (_, _, reader) in _FIELDS.items()}
-    readers |= {option: reader for option, (_, reader) in _OTHERS.items()}
+    known = {option: default for option, (_, default, _) in fields.items()}
+    known |= {option: default for option, (default, _) in others.items()}
+    readers = {option: reader for option, (_, _, reader) in fields.items()}
+    readers |= {option: reader for option, (_, reader) in others.items()}
     # What is given comes before the official defaults.
     given = known | options.mapping(args, "official")
     return {option: options.read(given, option, readers[option], "official") for option in known}
@@ -118,7 +125,23 @@ def config_from_args(args: Any) -> ConfigDict:
     """
     given = read_options(args)
     config = base_config()
-    for option, (field, _, _) in _FIELDS.items():
+    fill(config, given, FIELDS, DATASETS)
+    # The official scripts choose the discriminator by the data set; weights alone come without one.
+    dataset = given["dataset"]
+    by_size = "small" if config.data.image_size < 64 else "large"
+    by_dataset = "small" if dataset in _SMALL_DISCRIMINATOR else "large"
+    kind = by_dataset if dataset in DATASETS else by_size
+    config.discriminator.name = given["discriminator"] or kind
+    return config
+
+
+def fill(config: ConfigDict, given: Mapping[str, Any], fields: Fields, datasets: Datasets) -> None:
+    """Set what `given`, official options as `read_options` returns them, say, in place.
+
+    fields, datasets: those of the program that they belong to. Raises UserError for a length of the
+    training that is not possible.
+    """
+    for option, (field, _, _) in fields.items():
         section, name = field.split(".")
         setattr(config[section], name, given[option])
     config.generator.output_tanh = not given["not_use_tanh"]
@@ -127,22 +150,20 @@ def config_from_args(args: Any) -> ConfigDict:
     config.objective.r1_interval = given["lazy_reg"] or 1
     # A decay of 0 makes the moving average the parameters themselves.
     config.optimizer.ema_decay = given["ema_decay"] if given["use_ema"] else 0.0
-    # The official scripts choose the discriminator by the data set; weights alone come without one.
-    dataset = given["dataset"]
-    by_size = "small" if config.data.image_size < 64 else "large"
-    by_dataset = "small" if dataset in _SMALL_DISCRIMINATOR else "large"
-    kind = by_dataset if dataset in _DATASETS else by_size
-    config.discriminator.name = given["discriminator"] or kind
-    _set_training_length(config, given)
-    return config
+    _set_training_length(config, given, datasets)
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(
+    config: ConfigDict, fields: Fields = FIELDS, decided_by: Mapping[str, str] | None = None
+) -> None:
     """Refuse a config from `config_from_args` if its networks cannot be built.
 
-    Raises UserError that names the official options.
+    fields: those of the program that the options belong to. decided_by: its options for fields of
+    ours that they decide without being their value. Raises UserError that names the official
+    options.
     """
-    names = {field: option for option, (field, _, _) in _FIELDS.items()} | _DECIDED_BY
+    names = {field: option for option, (field, _, _) in fields.items()}
+    names |= {**_DECIDED_BY, **(decided_by or {})}
     try:
         checks.check_model(config)
     except UserError as error:
@@ -166,7 +187,7 @@ def _named_by(names: Mapping[str, str], field: str) -> str:
     return f"official option {names[field]}" if field in names else field
 
 
-def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:
+def _set_training_length(config: ConfigDict, given: Mapping[str, Any], datasets: Datasets) -> None:
     processes = given["num_process_per_node"] * given["num_proc_node"]
     # The official option is the batch of one process; ours is that of all devices.
     batch_size = given["batch_size"] * processes
@@ -177,9 +198,9 @@ def _set_training_length(config: ConfigDict, given: Mapping[str, Any]) -> None:
         )
     config.train.batch_size = batch_size
     dataset = given["dataset"]
-    if dataset not in _DATASETS:
+    if dataset not in datasets:
         return
-    name, num_examples = _DATASETS[dataset]
+    name, num_examples = datasets[dataset]
     config.data.name, config.data.flip = name, dataset != "stackmnist"
     # The official code trains on the first 120,000 of the church images alone.
     config.data.max_examples = num_examples if dataset == "lsun" else 0

@@ -8,7 +8,8 @@ is a file in this folder and one line here.
 from ddgan_jax.methods.ddgan import DDGAN
 from ddgan_jax.methods.objective import Objective
 from ddgan_jax.methods.siddm import SIDDM
+from ddgan_jax.methods.wavediff import WaveDiff
 
-METHODS: dict[str, type[Objective]] = {"ddgan": DDGAN, "siddm": SIDDM}
+METHODS: dict[str, type[Objective]] = {"ddgan": DDGAN, "siddm": SIDDM, "wavediff": WaveDiff}
 
-__all__ = ["DDGAN", "METHODS", "SIDDM", "Objective"]
+__all__ = ["DDGAN", "METHODS", "SIDDM", "Objective", "WaveDiff"]

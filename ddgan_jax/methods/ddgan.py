@@ -14,7 +14,7 @@ import dataclasses
 import jax
 from jax.nn import softplus
 
-from ddgan_jax.methods.objective import Draws, Objective
+from ddgan_jax.methods.objective import Draws, Objective, Pair
 from ddgan_jax.state import Images, Labels, Metrics, Params
 
 
@@ -58,6 +58,12 @@ class DDGAN(Objective):
         """Return L_G of equation 2."""
         # Here the gradient runs through the discriminator and the sample to the generator.
         pair = self.pair(params, x_0, labels, draws)
+        return self.adversarial_loss(discriminator_params, pair, labels, draws)
+
+    def adversarial_loss(
+        self, discriminator_params: Params, pair: Pair, labels: Labels, draws: Draws
+    ) -> tuple[jax.Array, Metrics]:
+        """Return the weighted L_G of equation 2 for a pair, and the loss itself as its metric."""
         keys = draws.dropout_keys.fake
         fake = self.judge(discriminator_params, pair, pair.fake, labels, keys)
         metrics = {"g_loss": softplus(-fake.logits).mean()}

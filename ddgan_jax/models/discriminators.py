@@ -127,16 +127,24 @@ class Discriminator(nn.Module):
 
 
 def small(
-    base_channels: int, time_embedding_dim: int, stddev_groups: str = "spread", dtype: Dtype = None
+    base_channels: int,
+    time_embedding_dim: int,
+    num_blocks: int = 0,
+    stddev_groups: str = "spread",
+    dtype: Dtype = None,
 ) -> Discriminator:
-    """Return the discriminator of 32-pixel images: H / 8, needs H >= 8."""
-    blocks = CONVOLUTIONAL["small"]
+    """Return the discriminator of 32-pixel images: with all 4 blocks H / 8, needs H >= 8."""
+    blocks = CONVOLUTIONAL["small"].first(num_blocks)
     return Discriminator(base_channels, *blocks, 0.0, time_embedding_dim, stddev_groups, dtype)
 
 
 def large(
-    base_channels: int, time_embedding_dim: int, stddev_groups: str = "spread", dtype: Dtype = None
+    base_channels: int,
+    time_embedding_dim: int,
+    num_blocks: int = 0,
+    stddev_groups: str = "spread",
+    dtype: Dtype = None,
 ) -> Discriminator:
-    """Return the discriminator of 256-pixel images: H / 64, needs H >= 64."""
-    blocks = CONVOLUTIONAL["large"]
+    """Return the discriminator of 256-pixel images: with all 6 blocks H / 64, needs H >= 64."""
+    blocks = CONVOLUTIONAL["large"].first(num_blocks)
     return Discriminator(base_channels, *blocks, 1.0, time_embedding_dim, stddev_groups, dtype)

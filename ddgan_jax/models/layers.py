@@ -54,12 +54,15 @@ class Conv3x3(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if min(x.shape[1:3]) < 3:
-            return _conv3x3_of_tiny_map(x, kernel) + bias
-        layout = ("NHWC", "HWIO", "NHWC")
-        return (
-            jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout) + bias
-        )
+        return conv3x3(x, kernel) + bias
+
+
+def conv3x3(x: AnyArray, kernel: AnyArray) -> jax.Array:
+    """Return the convolution of x (B, H, W, C), with zeros around it, and kernel (3, 3, C, D)."""
+    if min(x.shape[1:3]) < 3:
+        return _conv3x3_of_tiny_map(x, kernel)
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
 
 
 def _conv3x3_of_tiny_map(x: AnyArray, kernel: AnyArray) -> jax.Array:

@@ -6,6 +6,7 @@ where they stand: down_{level}_block_{i}, middle_attention, up_{level}_upsample,
 """
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -19,8 +20,22 @@ from ddgan_jax.models.ncsnpp_blocks import Downsample, LatentMapping, ResBlock, 
 from ddgan_jax.state import AnyArray, Keys
 
 
+class Skips(NamedTuple):
+    """What the way down keeps for the way up; both lists are taken back from their ends.
+
+    features: the outputs of all blocks, which the way up concatenates. details: what each level's
+    downsampling set aside for the upsampling to that level; nothing, None, where it filters.
+    """
+
+    features: list[jax.Array]
+    details: list[Any]
+
+
 class NCSNpp(nn.Module):
-    """The generator. Fields as in config.generator, where each is described."""
+    """The generator. Fields as in config.generator, where each is described.
+
+    image_size, channels: of the input and the output, whatever they hold.
+    """
 
     image_size: int
     channels: int
@@ -65,9 +80,7 @@ class NCSNpp(nn.Module):
         x = x if self.dtype is None else x.astype(self.dtype)
         # The way down, the middle, the way up; the tanh is then computed in float32.
         h, skips = self._encode(x, context)
-        h = self._block(h.shape[-1], "middle_block_0")(h, *context)
-        h = self._attention("middle_attention")(h)
-        h = self._block(h.shape[-1], "middle_block_1")(h, *context)
+        h = self._middle(h, context)
         out = layers.at_least_float32(self._decode(h, skips, context))
         return jnp.tanh(out) if self.output_tanh else out
 
@@ -100,10 +113,10 @@ class NCSNpp(nn.Module):
             self.latent_embedding_dim, self.latent_layers, self.dtype, name="latent_mapping"
         )(z)
 
-    def _encode(self, x: AnyArray, context: tuple) -> tuple[jax.Array, list[jax.Array]]:
-        """Run the way down; return the deepest features and all that the way up concatenates."""
+    def _encode(self, x: AnyArray, context: tuple) -> tuple[jax.Array, Skips]:
+        """Run the way down; return the deepest features and what the way up needs of the others."""
         h = self._conv(self.base_channels, "input_conv")(x)
-        pyramid, skips = x, [h]
+        pyramid, skips = x, Skips([h], [])
         last = len(self.channel_multipliers) - 1
         for level, multiplier in enumerate(self.channel_multipliers):
             for i in range(self.num_res_blocks):
@@ -111,21 +124,25 @@ class NCSNpp(nn.Module):
                 h = self._block(width, f"down_{level}_block_{i}")(h, *context)
                 if self._attends(level):
                     h = self._attention(f"down_{level}_attention_{i}")(h)
-                skips.append(h)
+                skips.features.append(h)
             if level < last:
-                h = self._downsample(h, f"down_{level}_downsample", context)
+                h, details = self._downsample(h, f"down_{level}_downsample", context)
+                skips.details.append(details)
                 h, pyramid = self._join_input_pyramid(h, pyramid, f"down_{level}_pyramid")
-                skips.append(h)
+                skips.features.append(h)
         return h, skips
+
+    def _middle(self, h: AnyArray, context: tuple) -> jax.Array:
+        h = self._block(h.shape[-1], "middle_block_0")(h, *context)
+        h = self._attention("middle_attention")(h)
+        return self._block(h.shape[-1], "middle_block_1")(h, *context)
 
     def _join_input_pyramid(
         self, h: AnyArray, pyramid: AnyArray, name: str
     ) -> tuple[jax.Array, jax.Array]:
         if self.progressive_input == "residual":
             # The sum goes on as features and as the pyramid of the next level.
-            pyramid = Downsample(self.fir, self.fir_kernel, h.shape[-1], self.dtype, name=name)(
-                pyramid
-            )
+            pyramid = self._downsample_pyramid(pyramid, h.shape[-1], name)
             h = residual_sum(pyramid, h, self.skip_rescale)
             return h, h
         if self.progressive_input == "input_skip":
@@ -140,7 +157,10 @@ class NCSNpp(nn.Module):
             h = jnp.concatenate([conv, h], axis=-1) if cat else conv + h
         return h, pyramid
 
-    def _decode(self, h: AnyArray, skips: list[jax.Array], context: tuple) -> jax.Array:
+    def _downsample_pyramid(self, pyramid: AnyArray, features: int, name: str) -> jax.Array:
+        return Downsample(self.fir, self.fir_kernel, features, self.dtype, name=name)(pyramid)
+
+    def _decode(self, h: AnyArray, skips: Skips, context: tuple) -> jax.Array:
         """Run the way up, to the image before its tanh."""
         pyramid = None
         for level in reversed(range(len(self.channel_multipliers))):
@@ -148,14 +168,14 @@ class NCSNpp(nn.Module):
             for i in range(self.num_res_blocks + 1):
                 # There is one block more than on the way down, for the output of the resampling
                 # or, at level 0, of the first convolution.
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = jnp.concatenate([h, skips.features.pop()], axis=-1)
                 h = self._block(width, f"up_{level}_block_{i}")(h, *context)
             # Once for each level on the way up, and after each block on the way down, as published.
             if self._attends(level):
                 h = self._attention(f"up_{level}_attention")(h)
             h, pyramid = self._join_output_pyramid(h, pyramid, f"up_{level}_pyramid")
             if level:
-                h = self._upsample(h, f"up_{level}_upsample", context)
+                h = self._upsample(h, skips.details.pop(), f"up_{level}_upsample", context)
         if self.progressive == "output_skip" and pyramid is not None:
             return pyramid
         return self._norm_conv(h, self.channels, "output", 0.0)
@@ -195,25 +215,34 @@ class NCSNpp(nn.Module):
 
     def _block(self, features: int, name: str, resampling: str = "none") -> ResBlock:
         return ResBlock(
-            features=features,
-            kind=self.resblock,
-            dropout=self.dropout,
-            skip_rescale=self.skip_rescale,
+            **self._parts(features),
             fir=self.fir,
             taps=self.fir_kernel,
-            dtype=self.dtype,
             resampling=resampling,
             name=name,
         )
 
-    def _downsample(self, h: AnyArray, name: str, context: tuple) -> jax.Array:
+    def _parts(self, features: int) -> dict[str, Any]:
+        """Return the fields of `ResidualParts` for a block of this network."""
+        return {
+            "features": features,
+            "kind": self.resblock,
+            "dropout": self.dropout,
+            "skip_rescale": self.skip_rescale,
+            "dtype": self.dtype,
+        }
+
+    def _downsample(self, h: AnyArray, name: str, context: tuple) -> tuple[jax.Array, Any]:
+        """Return the features at half the resolution, and what `Skips.details` keeps."""
         # Blocks of BigGAN's kind resample inside of themselves.
         if self.resblock != "ddpm":
-            return self._block(h.shape[-1], name, "down")(h, *context)
+            return self._block(h.shape[-1], name, "down")(h, *context), None
         features = h.shape[-1] if self.resample_with_conv else 0
-        return Downsample(self.fir, self.fir_kernel, features, self.dtype, name=name)(h)
+        return Downsample(self.fir, self.fir_kernel, features, self.dtype, name=name)(h), None
 
-    def _upsample(self, h: AnyArray, name: str, context: tuple) -> jax.Array:
+    def _upsample(self, h: AnyArray, details: Any, name: str, context: tuple) -> jax.Array:
+        """Return the features at twice the resolution. details: those of the same two levels."""
+        del details
         if self.resblock != "ddpm":
             return self._block(h.shape[-1], name, "up")(h, *context)
         features = h.shape[-1] if self.resample_with_conv else 0

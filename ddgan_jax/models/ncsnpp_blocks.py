@@ -70,20 +70,58 @@ class Upsample(nn.Module):
         return resample.blur_after_transposed_conv(x, self.taps) + bias.astype(x.dtype)
 
 
-class ResBlock(nn.Module):
-    """Residual block whose normalisations are styled by the latent and which adds the time.
+class ResidualParts(nn.Module):
+    """The parts of residual blocks, whose normalisations are styled by the latent.
 
-    kind "biggan": resamples inside, shortcut by 1x1 convolution. "biggan_oneadagn": the same with
-    a plain second normalisation. "ddpm": never resamples.
+    kind: as in `ResBlock`. Arguments: time (B, E), after its activation, or None; latent (B, Z).
     """
 
     features: int
     kind: str
     dropout: float
     skip_rescale: bool
+    dtype: Dtype
+
+    def activated(self, x: AnyArray, latent: AnyArray) -> jax.Array:
+        """Return what the first convolution reads."""
+        return nn.silu(layers.AdaptiveGroupNorm(self.dtype, name="norm_0")(x, latent))
+
+    def first_conv(self, h: AnyArray) -> jax.Array:
+        """Return the output of the first convolution."""
+        return Conv3x3(self.features, uniform_fan_avg(), self.dtype, name="conv_0")(h)
+
+    def second_half(
+        self, h: AnyArray, time: AnyArray | None, latent: AnyArray, dropout_keys: jax.Array | None
+    ) -> jax.Array:
+        """Return the branch's output, from that of its first convolution."""
+        init, dtype = uniform_fan_avg, self.dtype
+        if time is not None:
+            dense = nn.Dense(self.features, kernel_init=init(), dtype=dtype, name="time")
+            h = h + dense(time)[:, None, None, :]
+        if self.kind == "biggan_oneadagn":
+            h = layers.GroupNorm(name="norm_1")(h)
+        else:
+            h = layers.AdaptiveGroupNorm(dtype, name="norm_1")(h, latent)
+        h = layers.Dropout(self.dropout, name="dropout")(nn.silu(h), dropout_keys)
+        # A fresh block starts near its own shortcut.
+        return Conv3x3(self.features, init(0.0), dtype, name="conv_1")(h)
+
+    def shortcut(self, x: AnyArray) -> jax.Array:
+        """Return x with the width of the output."""
+        # The published block of this kind starts with a smaller shortcut.
+        init = uniform_fan_avg(0.1 if self.kind == "ddpm" else 1.0)
+        return nn.Dense(self.features, kernel_init=init, dtype=self.dtype, name="shortcut")(x)
+
+
+class ResBlock(ResidualParts):
+    """Residual block whose normalisations are styled by the latent and which adds the time.
+
+    kind "biggan": resamples inside, shortcut by 1x1 convolution. "biggan_oneadagn": the same with
+    a plain second normalisation. "ddpm": never resamples.
+    """
+
     fir: bool
     taps: Sequence[float]
-    dtype: Dtype
     resampling: str = "none"  # "none", "down" or "up"
 
     def _resample(self, x: AnyArray) -> jax.Array:
@@ -99,29 +137,13 @@ class ResBlock(nn.Module):
         dropout_keys: jax.Array | None,
     ) -> jax.Array:
         """Return the output. time: (B, E), after its activation, or None. latent: (B, Z)."""
-        init, dtype = uniform_fan_avg, self.dtype
-        h = nn.silu(layers.AdaptiveGroupNorm(dtype, name="norm_0")(x, latent))
+        h = self.activated(x, latent)
         # Both ways are resampled, the branch before its first convolution.
         if self.resampling != "none":
             h, x = self._resample(h), self._resample(x)
-        h = Conv3x3(self.features, init(), dtype, name="conv_0")(h)
-        if time is not None:
-            dense = nn.Dense(self.features, kernel_init=init(), dtype=dtype, name="time")
-            h = h + dense(time)[:, None, None, :]
-        if self.kind == "biggan_oneadagn":
-            h = layers.GroupNorm(name="norm_1")(h)
-        else:
-            h = layers.AdaptiveGroupNorm(dtype, name="norm_1")(h, latent)
-        h = layers.Dropout(self.dropout, name="dropout")(nn.silu(h), dropout_keys)
-        # A fresh block starts near its own shortcut.
-        h = Conv3x3(self.features, init(0.0), dtype, name="conv_1")(h)
+        h = self.second_half(self.first_conv(h), time, latent, dropout_keys)
         if x.shape[-1] != self.features or self.resampling != "none":
-            # The published block of this kind starts with a smaller shortcut.
-            scale = 0.1 if self.kind == "ddpm" else 1.0
-            shortcut = nn.Dense(
-                self.features, kernel_init=init(scale), dtype=dtype, name="shortcut"
-            )
-            x = shortcut(x)
+            x = self.shortcut(x)
         return residual_sum(x, h, self.skip_rescale)
 
 

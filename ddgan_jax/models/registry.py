@@ -23,7 +23,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import FrozenConfigDict
 
 from ddgan_jax import randomness
-from ddgan_jax.models import discriminators, mlp, ncsnpp, unet
+from ddgan_jax.config.shapes import diffused_shape, input_size
+from ddgan_jax.models import discriminators, mlp, ncsnpp, unet, wavelet
 from ddgan_jax.models.hash_keys import hash_key
 from ddgan_jax.state import AnyArray, Images, Judgement, Keys, Labels, Params
 
@@ -120,9 +121,8 @@ def discriminator(config: ConfigDict) -> Discriminator:
 
 def init_params(config: ConfigDict, key: jax.Array) -> tuple[Params, Params]:
     """Return fresh float32 parameters (generator, discriminator) from one random key."""
-    size, channels = config.data.image_size, config.data.channels
     # Flax finds the shapes of the parameters from an example, and its values do not matter.
-    x = jnp.zeros((1, size, size, channels))
+    x = jnp.zeros((1, *diffused_shape(config)))
     t, labels = jnp.zeros((1,)), jnp.zeros((1,), jnp.int32)
     z = jnp.zeros((1, *latent_shape(config)))
     x_tp1 = x if config.objective.joint else None
@@ -153,9 +153,8 @@ def latent_shape(config: ConfigDict) -> tuple[int, ...]:
     # A U-Net takes z as further channels of its input.
     if config.generator.name != "unet":
         return (config.generator.latent_dim,)
-    data = config.data
-    channels = 0 if config.generator.latent == "none" else data.channels
-    return (data.image_size, data.image_size, channels)
+    height, width, channels = diffused_shape(config)
+    return (height, width, 0 if config.generator.latent == "none" else channels)
 
 
 # ---- arguments of the modules, and the meaning of their outputs
@@ -202,7 +201,7 @@ def _read_heads(config: ConfigDict) -> Read:
 
 def _head_widths(config: ConfigDict) -> dict[str, int]:
     """Return the output channels of each head of a discriminator, in their order."""
-    o, channels = config.objective, config.data.channels
+    o, channels = config.objective, diffused_shape(config)[-1]
     return {
         "logits": config.discriminator.num_logits,
         "regression": channels if o.afd_weight > 0 and o.afd_regression else 0,
@@ -219,26 +218,33 @@ def _compute_dtype(config: ConfigDict) -> Any:
 
 
 def _ncsnpp(config: ConfigDict) -> ncsnpp.NCSNpp:
+    g = config.generator
+    network = {"ncsnpp": ncsnpp.NCSNpp, "wavelet": wavelet.WaveletNCSNpp}[g.name]
     # The group of a config also has fields for other uses, such as the network's name.
-    known = ncsnpp.NCSNpp.__annotations__.keys() - {"name"}  # Flax's own field
-    fields = {k: v for k, v in config.generator.items() if k in known}
-    return ncsnpp.NCSNpp(
-        image_size=config.data.image_size,
-        channels=config.data.channels,
+    known = {field.name for field in dataclasses.fields(network)} - {"name"}  # Flax's own field
+    return network(
+        image_size=input_size(config, "generator"),
+        channels=diffused_shape(config)[-1] * g.get("patch_size", 1) ** 2,
         dtype=_compute_dtype(config),
-        **fields,
+        **{k: v for k, v in g.items() if k in known},
     )
 
 
 def _convolutional(config: ConfigDict) -> discriminators.Discriminator:
     d = config.discriminator
     make = {"small": discriminators.small, "large": discriminators.large}[d.name]
-    return make(d.base_channels, d.time_embedding_dim, d.stddev_groups, _compute_dtype(config))
+    return make(
+        d.base_channels,
+        d.time_embedding_dim,
+        d.num_blocks,
+        d.stddev_groups,
+        _compute_dtype(config),
+    )
 
 
-def _unet(config: ConfigDict, network: ConfigDict, out_channels: int) -> unet.UNet:
-    fields = network.to_dict() | {
-        "image_size": config.data.image_size,
+def _unet(config: ConfigDict, role: str, out_channels: int) -> unet.UNet:
+    fields = config[role].to_dict() | {
+        "image_size": input_size(config, role),
         "out_channels": out_channels,
         "num_classes": config.data.num_classes,
     }
@@ -246,11 +252,11 @@ def _unet(config: ConfigDict, network: ConfigDict, out_channels: int) -> unet.UN
 
 
 def _unet_generator(config: ConfigDict) -> unet.UNet:
-    return _unet(config, config.generator, config.data.channels)
+    return _unet(config, "generator", diffused_shape(config)[-1])
 
 
 def _unet_discriminator(config: ConfigDict) -> unet.UNet:
-    return _unet(config, config.discriminator, sum(_head_widths(config).values()))
+    return _unet(config, "discriminator", sum(_head_widths(config).values()))
 
 
 def _mlp(network: ConfigDict, features: int, *, residual: bool) -> mlp.MLP:
@@ -275,6 +281,7 @@ class _Kind(NamedTuple):
 
 _GENERATORS = {
     "ncsnpp": _Kind(_ncsnpp, _without_labels),
+    "wavelet": _Kind(_ncsnpp, _without_labels),
     "unet": _Kind(_unet_generator, _as_channels),
     "mlp": _Kind(_mlp_generator, _without_labels),
 }

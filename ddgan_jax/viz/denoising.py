@@ -67,7 +67,7 @@ def denoise_once(
         posterior = jnp.broadcast_to(posterior[:, :1], posterior.shape)
     params = jax.device_put(weights.cast(model.params, "float32"))
     labels = jnp.full(len(seeds), label, jnp.int32)
-    x_0 = jnp.asarray(pixels.to_float(image))
+    x_0 = sampler.space.encode(jnp.asarray(pixels.to_float(image)))
     step = jax.jit(sampler.step)
     steps = sampler.schedule.sampling_transitions()
 
@@ -79,8 +79,8 @@ def denoise_once(
         # The step takes coefficients for each image of a batch, and all draws have the same.
         each = jax.tree.map(lambda c: jnp.full(len(seeds), c), now)
         x = jnp.broadcast_to(x_k, (len(seeds), *x_k.shape))
-        noisy.append(np.asarray(x_k))
-        drawn.append(step(params, x, each, noise.z[i], posterior[i], labels))
+        noisy.append(np.asarray(sampler.space.decode(x_k)))
+        drawn.append(sampler.images(step(params, x, each, noise.z[i], posterior[i], labels)))
     arrived = jax.tree.map(lambda *parts: np.stack(parts), *drawn)
     return Denoising(np.stack(noisy), arrived.x_0, arrived.x_t)
 

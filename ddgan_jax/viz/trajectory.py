@@ -30,7 +30,9 @@ def rows(
     """
     drawn = model.trajectory(seeds, labels)
     # The trajectory has the results of steps, and not the noise that the first one begins with.
-    x_T = np.asarray(build.sampler(model.config).noise(jnp.asarray(seeds, jnp.uint32)).x_T)
+    sampler = build.sampler(model.config)
+    noise = sampler.noise(jnp.asarray(seeds, jnp.uint32))
+    x_T = np.asarray(sampler.space.decode(noise.x_T))
     given = np.concatenate([x_T[:, None], drawn.x_t[:, :-1]], axis=1)
     image = drawn.x_t[:, -1:]
     if drawn.x_0 is None:
