@@ -44,6 +44,7 @@ flags.FLAGS.mark_as_parsed()
 # and the metrics. The modules must not have been imported before.
 CHECKED = (
     "diffusion",
+    "haar",
     "losses",
     "methods",
     "metrics",

@@ -105,7 +105,7 @@ def upfirdn_2d(name):
 
 
 def block(name, features, kind, *, resampling="none", fir=True, rescale=True):
-    module = ncsnpp_blocks.ResBlock(features, kind, 0.0, rescale, fir, FIR, None, resampling)
+    module = ncsnpp_blocks.ResBlock(features, kind, 0.0, rescale, None, fir, FIR, resampling)
     parts = DDPM_BLOCK if kind == "ddpm" else BLOCK
     inputs = (INPUTS["x"], INPUTS["temb"], INPUTS["style"], None)
     params = filled(name, module, parts, *inputs)

@@ -50,10 +50,10 @@ def siddm_config() -> ConfigDict:
 
 
 def wavediff_config() -> ConfigDict:
-    """Return WaveDiff (Phung et al. 2023), no data set chosen, with the generator of 64 pixels on.
+    """Return WaveDiff (Phung et al. 2023), with its generator for 64 pixels on, no data set chosen.
 
-    Published results are those of other orders of the bands, which matter to imported weights
-    alone.
+    The configs of published runs have the order of the bands of the published weights; a run of
+    one's own may have either.
     """
     c = base_config()
     c.diffusion.space = "haar"
