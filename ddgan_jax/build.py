@@ -8,7 +8,7 @@ import optax
 from ml_collections import ConfigDict
 
 from ddgan_jax import haar, models, schedules, train_step
-from ddgan_jax.config import diffused_shape
+from ddgan_jax.config import diffused_shape, method_title
 from ddgan_jax.methods import METHODS, Objective
 from ddgan_jax.randomness import Purpose
 from ddgan_jax.sampling import Sampler
@@ -75,17 +75,8 @@ def objective(config: ConfigDict) -> Objective:
 
 
 def method_name(config: ConfigDict) -> str:
-    """Return the key in METHODS.
-
-    It is "siddm" for single images or with its terms, "wavediff" with that one's term, else
-    "ddgan".
-    """
-    o = config.objective
-    # The losses of both contain DDGAN's: with pairs, and without their own terms, they are the
-    # same.
-    if not o.joint or o.afd_weight or o.denoising_weight:
-        return "siddm"
-    return "wavediff" if o.reconstruction_weight else "ddgan"
+    """Return the key of the config's method in METHODS."""
+    return method_title(config).lower()
 
 
 def _augmentation_schedule(config: ConfigDict) -> DiscreteSchedule | None:

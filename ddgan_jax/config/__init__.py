@@ -8,6 +8,7 @@ from ddgan_jax.config.defaults import (
     empty_local_paths,
     has_points,
 )
+from ddgan_jax.config.method import method_title
 from ddgan_jax.config.networks import DISCRIMINATORS, GENERATORS
 from ddgan_jax.config.schema import (
     LARGEST,
@@ -38,6 +39,7 @@ __all__ = [
     "from_stored",
     "has_points",
     "input_size",
+    "method_title",
     "resolutions",
     "siddm_config",
     "tiny",

@@ -14,7 +14,7 @@ from jaxtyping import Shaped
 from ml_collections import ConfigDict
 
 from ddgan_jax import build, distributed
-from ddgan_jax.config import LARGEST, MOST_IMAGES, checks, from_stored
+from ddgan_jax.config import LARGEST, MOST_IMAGES, checks, from_stored, method_title
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.files.paths import user_path
 from ddgan_jax.inference import arguments, drawing, weights
@@ -227,7 +227,7 @@ class Model:
     @property
     def method(self) -> str:
         """Return the name of the method, for people."""
-        return "DDGAN" if self.config.objective.joint else "SIDDM"
+        return method_title(self.config)
 
     @property
     def why_not_drawable(self) -> str:

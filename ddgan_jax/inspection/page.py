@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from ddgan_jax import build, models
-from ddgan_jax.config import has_points
+from ddgan_jax.config import diffused_shape, has_points, method_title
 from ddgan_jax.config.checks import validate
 from ddgan_jax.config.model_checks import check_fields
 from ddgan_jax.config.schema import Field
@@ -116,11 +116,12 @@ def _objective(config: ConfigDict) -> str:
     o = config.objective
     joint = " in pairs with x_{t+1}" if o.joint else ""
     words = [
-        f"{build.method_name(config).upper()}: the generator predicts {o.prediction}, the "
+        f"{method_title(config)}: the generator predicts {o.prediction}, the "
         f"discriminator judges {o.judged}{joint}"
     ]
     words += [f"AFD {o.afd_weight:g}"] if o.afd_weight else []
     words += [f"denoising {o.denoising_weight:g}"] if o.denoising_weight else []
+    words += [f"L1 {o.reconstruction_weight:g}"] if o.reconstruction_weight else []
     interval = "every step" if o.r1_interval == 1 else f"every {o.r1_interval} steps"
     words += [f"R1 {o.r1_gamma:g} {interval}"] if o.r1_gamma else []
     return "; ".join(words)
@@ -141,7 +142,10 @@ def _schedule(config: ConfigDict) -> str:
     d = config.diffusion
     steps = f"{d.num_timesteps} denoising step{'s' * (d.num_timesteps > 1)}"
     betas = f", beta from {d.beta_min:g} to {d.beta_max:g}"
-    return f"{d.schedule}, {steps}{betas * (d.schedule in ('vp', 'geometric'))}"
+    height, width, channels = diffused_shape(config)
+    bands = f", on Haar bands of {height} x {width} pixels in {channels} channels"
+    words = f"{d.schedule}, {steps}{betas * (d.schedule in ('vp', 'geometric'))}"
+    return words + bands * (d.space == "haar")
 
 
 def _training(config: ConfigDict) -> str:

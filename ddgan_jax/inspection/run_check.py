@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from ml_collections import ConfigDict
 
-from ddgan_jax import build, data
-from ddgan_jax.config import has_points, run_config
+from ddgan_jax import data
+from ddgan_jax.config import has_points, method_title, run_config
 from ddgan_jax.config.checks import validate
 from ddgan_jax.data import catalog
 from ddgan_jax.errors import UserError, shown
@@ -42,7 +42,7 @@ def check_run(
         folder = RunFolder(path) if path else None
     resumed = folder is not None and folder.config.exists()
     validate(config, devices or None, resumed=resumed)
-    method = build.method_name(config).upper()
+    method = method_title(config)
     yield f"config   {method} on {config.data.name}, {config.train.num_steps:,} steps"
     if devices:
         batch_size = config.train.batch_size

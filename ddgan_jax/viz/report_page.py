@@ -16,7 +16,7 @@ import msgspec
 from markupsafe import Markup
 
 import ddgan_jax
-from ddgan_jax.config import ConfigDict
+from ddgan_jax.config import ConfigDict, method_title
 from ddgan_jax.config.files import leaves
 from ddgan_jax.errors import printable
 from ddgan_jax.evaluation.results import Result
@@ -100,7 +100,7 @@ def render(run: Run) -> str:
         environment()
         .get_template("report.html.j2")
         .render(
-            title=f"{words.method(run.config)} on {run.config.data.name or 'unnamed data'}",
+            title=f"{method_title(run.config)} on {run.config.data.name or 'unnamed data'}",
             name=run.name,
             status=_status(run),
             facts=list(_facts(run)),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ml_collections import ConfigDict
+from ddgan_jax.config import method_title
 
 if TYPE_CHECKING:
     # A report is made without JAX.
@@ -14,17 +14,12 @@ _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _PARAMETERS = {"ema": "averaged parameters", "raw": "parameters without averaging"}
 
 
-def method(config: ConfigDict) -> str:
-    """Return the name of the method that a config trains."""
-    return "DDGAN" if config.objective.joint else "SIDDM"
-
-
 def of_model(model: "Model") -> str:
     """Return what a figure is drawn with: method, data, train step, parameters, steps."""
     steps = f"{model.num_steps} denoising step{'s' * (model.num_steps != 1)}"
     data = model.config.data.name or "unnamed data"
     step = f"train step {model.step:,}, {_PARAMETERS.get(model.kind, model.kind)}"
-    return f"{method(model.config)} on {data}, {step}, {steps}."
+    return f"{method_title(model.config)} on {data}, {step}, {steps}."
 
 
 def subscripted(text: str) -> str:
