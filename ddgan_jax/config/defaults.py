@@ -227,6 +227,12 @@ _TRAIN = {
     "compute_dtype": Field(
         "float32", "Precision of the activations.", choices=("float32", "bfloat16")
     ),
+    "matmul_precision": Field(
+        "default",
+        'Precision of products and convolutions in float32: "default" is what the device takes, '
+        'on a TPU one pass in bfloat16; "float32" is exact.',
+        choices=("default", "tensorfloat32", "float32"),
+    ),
     "mapping": Field(
         "pmap", "How the train step is mapped over devices.", choices=("pmap", "shard_map")
     ),

@@ -181,4 +181,5 @@ def time_sampling(model: Model) -> dict[str, Any]:
         "timed_calls": len(seconds),
         "device": f"{len(devices)} x {devices[0].device_kind}",
         "compute_dtype": model.config.train.compute_dtype,
+        "matmul_precision": model.config.train.matmul_precision,
     }

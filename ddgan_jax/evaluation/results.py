@@ -44,6 +44,7 @@ class Sampling(msgspec.Struct):
     timed_calls: Count | None = None
     device: str = ""
     compute_dtype: str = ""
+    matmul_precision: str = ""
 
 
 class Scored(msgspec.Struct):

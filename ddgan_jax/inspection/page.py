@@ -152,9 +152,11 @@ def _training(config: ConfigDict) -> str:
     t, o = config.train, config.optimizer
     rates = f"{o.generator_learning_rate:g} and {o.discriminator_learning_rate:g}"
     decay = f", to {o.final_learning_rate:g} in {o.decay_steps:,} steps" if o.decay_steps else ""
+    exact = t.matmul_precision
+    products = f" with {exact} products" if exact != "default" else ""
     return (
-        f"{t.num_steps:,} steps of {t.batch_size:,} images in {t.compute_dtype}; Adam with rates "
-        f"{rates}{decay}; average of the generator with decay {o.ema_decay:g}"
+        f"{t.num_steps:,} steps of {t.batch_size:,} images in {t.compute_dtype}{products}; "
+        f"Adam with rates {rates}{decay}; average of the generator with decay {o.ema_decay:g}"
     )
 
 

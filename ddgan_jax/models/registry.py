@@ -18,70 +18,15 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
 from ml_collections import ConfigDict
 from ml_collections.config_dict import FrozenConfigDict
 
 from ddgan_jax import randomness
 from ddgan_jax.config.shapes import diffused_shape, input_size
 from ddgan_jax.models import discriminators, mlp, ncsnpp, unet, wavelet
+from ddgan_jax.models.callables import Arrange, Discriminator, Generator, Read
 from ddgan_jax.models.hash_keys import hash_key
-from ddgan_jax.state import AnyArray, Images, Judgement, Keys, Labels, Params
-
-# (x, t, z or x_{t+1}, labels) -> the arguments of a module, in its order.
-Arrange = Callable[..., tuple]
-# (x, output of the module) -> Judgement.
-Read = Callable[[AnyArray, jax.Array], Judgement]
-# Integers of a discrete schedule, floats of a continuous one.
-Times = Float[AnyArray, " b"] | Any
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Generator:
-    """A Flax module that is called as `generate`."""
-
-    # A Flax module, or another object with its methods `init` and `apply`.
-    module: Any
-    arrange: Arrange
-    # Whether the module takes dropout keys at all.
-    has_dropout: bool
-
-    def __call__(
-        self,
-        params: Params,
-        x: Images,
-        t: Times,
-        z: Float[AnyArray, "b *latent l"],
-        labels: Labels = None,
-        dropout_keys: Keys | None = None,
-    ) -> jax.Array:
-        """Return the output (B, H, W, C), float32 or wider."""
-        keys = {"dropout_keys": dropout_keys} if self.has_dropout else {}
-        return self.module.apply({"params": params}, *self.arrange(x, t, z, labels), **keys)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Discriminator:
-    """A Flax module that is called as `discriminate`."""
-
-    module: Any  # as that of `Generator`
-    arrange: Arrange
-    read: Read
-    has_dropout: bool
-
-    def __call__(
-        self,
-        params: Params,
-        x: Images,
-        t: Times,
-        x_tp1: Images | None = None,
-        labels: Labels = None,
-        dropout_keys: Keys | None = None,
-    ) -> Judgement:
-        """Return the judgement of the images x, alone or as pairs with x_{t+1}."""
-        keys = {"dropout_keys": dropout_keys} if self.has_dropout else {}
-        output = self.module.apply({"params": params}, *self.arrange(x, t, x_tp1, labels), **keys)
-        return self.read(x, output)
+from ddgan_jax.state import AnyArray, Judgement, Params
 
 
 def build_generator(config: ConfigDict) -> nn.Module:
@@ -105,7 +50,12 @@ def build_unet(config: ConfigDict) -> unet.UNet:
 def generator(config: ConfigDict) -> Generator:
     """Return config.generator as a function of parameters and arrays."""
     arrange = _GENERATORS[config.generator.name].arrange(config)
-    return Generator(build_generator(config), arrange, "dropout" in config.generator)
+    return Generator(
+        build_generator(config),
+        arrange,
+        "dropout" in config.generator,
+        config.train.matmul_precision,
+    )
 
 
 def discriminator(config: ConfigDict) -> Discriminator:
@@ -116,6 +66,7 @@ def discriminator(config: ConfigDict) -> Discriminator:
         kind.arrange(config),
         kind.read(config),
         "dropout" in config.discriminator,
+        config.train.matmul_precision,
     )
 
 
