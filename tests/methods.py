@@ -1,4 +1,4 @@
-"""Both methods on the digits, with the smallest networks that still have all kinds of parts."""
+"""All methods on the digits, with the smallest networks that still have all kinds of parts."""
 
 import math
 from collections.abc import Mapping
@@ -24,6 +24,7 @@ SMALLEST: Mapping[str, Mapping[str, Any]] = {
         "generator.attention_resolutions": (8,),
         "generator.latent_layers": 0,
     },
+    "wavediff": {"generator.latent_layers": 0},
     "siddm": {
         f"{network}.{field}": value
         for network in ("generator", "discriminator")

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from ddgan_jax import build, models
+from ddgan_jax.config import diffused_shape
 from tests.methods import config_of, every_method, random_params
 
 BATCH = 8
@@ -14,6 +15,9 @@ BATCH = 8
 # up like a random walk: measured are 2 to 4.5 %, twice that is allowed.
 LOSS_TOLERANCE = 0.02
 GRADIENT_TOLERANCE = 0.09
+# The gradient of WaveDiff's absolute difference is a sign, which rounding turns where the
+# difference is small: measured are 9.5 %.
+WITH_SIGNS = 0.19
 
 
 def losses_and_gradients(method, compute_dtype):
@@ -26,7 +30,7 @@ def losses_and_gradients(method, compute_dtype):
     objective = build.objective(config)
     template = jax.eval_shape(lambda: models.init_params(config, jax.random.key(0)))
     generator, discriminator = random_params(template)
-    shape = (config.data.image_size, config.data.image_size, config.data.channels)
+    shape = diffused_shape(config)
     x_0 = jax.random.uniform(jax.random.key(1), (BATCH, *shape), minval=-1, maxval=1)
     labels = jnp.arange(BATCH) % 10
     draws = objective.draw(jax.random.split(jax.random.key(2), BATCH), shape)
@@ -56,5 +60,7 @@ def test_losses_and_gradients_are_near_those_in_float32(method):
         assert {leaf.dtype for leaf in jax.tree.leaves(half)} == {np.dtype(np.float32)}
         difference = jax.tree.map(jnp.subtract, half, full)
         error = optax.tree.norm(difference) / optax.tree.norm(full)
+        has_signs = (method, update) == ("wavediff", "generator")
+        tolerance = WITH_SIGNS if has_signs else GRADIENT_TOLERANCE
         # The lower bound shows that it was another computation.
-        assert 1e-4 < error < GRADIENT_TOLERANCE, update
+        assert 1e-4 < error < tolerance, update
