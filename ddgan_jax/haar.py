@@ -41,7 +41,7 @@ class Details(NamedTuple):
     hh: AnyArray
 
 
-def split(x: Float[AnyArray, "*n h w c"]) -> tuple[jax.Array, Details]:
+def split(x: Float[AnyArray, "*n h w c"]) -> tuple[AnyArray, Details]:
     """Return LL and the details of images with even sides, equation 1.
 
     Raises ValueError if a side is odd.

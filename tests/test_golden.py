@@ -1,19 +1,18 @@
-"""Networks, schedules, posterior, sampler and gradients against numbers of the reference.
+"""Networks, schedules, posterior and sampler against numbers of the reference.
 
 Every case is computed in float64, where only the order of additions differs, and some of them in
 float32, where ten times the reference's own rounding error is allowed. tests/golden/README.md
-describes the files.
+describes the files. The functions that check a case serve those of other programs as well.
 """
 
 import jax
 import numpy as np
 import pytest
 
-from ddgan_jax import build, diffusion, losses, models, sampling, schedules
+from ddgan_jax import build, diffusion, models, sampling, schedules
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs
 from ddgan_jax.models import layers
-from ddgan_jax.state import Judgement
 from tests import golden_cases as golden
 
 FLOAT64_TOLERANCE = 1e-9  # relative to the largest entry; 1e-14 is reached
@@ -50,9 +49,12 @@ IN_FLOAT32 = {"g01_default", "g06_fourier", "g20_cifar_full", "d01_small_b8", "d
 
 @pytest.mark.parametrize("name", golden.names("gx"))
 def test_generator(name):
-    case = golden.load(name)
-    config = case.config()
-    shape = case.image_shape()
+    check_generator(golden.load(name), float32=name in IN_FLOAT32)
+
+
+def check_generator(case, *, float32):
+    """The case's generator gives the reference's output."""
+    config, shape = case.config(), case.diffused_shape()
     x, z = case.normal("x", shape), case.normal("z", (shape[0], config.generator.latent_dim))
     check_fill(case, "generator", (x, z))
     params = nvlabs.import_generator(case.state_dict("generator"), config)
@@ -60,12 +62,11 @@ def test_generator(name):
     def generate(params, x, z):
         return models.build_generator(config).apply({"params": params}, x, case.arrays["t"], z)
 
-    stride = case.meta["out_stride"]
-    for dtype, out in golden.in_both_precisions(generate, params, x, z, float32=name in IN_FLOAT32):
+    for dtype, out in golden.in_both_precisions(generate, params, x, z, float32=float32):
         out = golden.channels_first(out)
         assert out.dtype == dtype
-        strided = out[..., ::stride, ::stride]
-        check(dtype, strided, case.arrays["out"], case.meta["f32_max_abs_dev"])
+        reference = case.arrays["out"]
+        check(dtype, golden.strided(out, reference), reference, case.meta["f32_max_abs_dev"])
         if dtype == np.float64:
             statistics = golden.tensor_statistics(out)
             assert golden.relative_error(statistics, case.arrays["out_stat"]) < FLOAT64_TOLERANCE
@@ -73,9 +74,13 @@ def test_generator(name):
 
 @pytest.mark.parametrize("name", golden.names("d"))
 def test_discriminator(name):
-    case = golden.load(name)
+    check_discriminator(golden.load(name), float32=name in IN_FLOAT32)
+
+
+def check_discriminator(case, *, float32):
+    """The case's discriminator gives the reference's logits."""
     config = case.config()
-    x, x_tp1 = (case.normal(name, case.image_shape()) for name in ("x", "x_tp1"))
+    x, x_tp1 = (case.normal(name, case.diffused_shape()) for name in ("x", "x_tp1"))
     check_fill(case, "discriminator", (x, x_tp1))
     params = nvlabs.import_discriminator(case.state_dict("discriminator"), config)
 
@@ -83,9 +88,7 @@ def test_discriminator(name):
         apply = models.build_discriminator(config).apply
         return apply({"params": params}, x, case.arrays["t"], x_tp1)
 
-    for dtype, logits in golden.in_both_precisions(
-        discriminate, params, x, x_tp1, float32=name in IN_FLOAT32
-    ):
+    for dtype, logits in golden.in_both_precisions(discriminate, params, x, x_tp1, float32=float32):
         assert logits.dtype == dtype
         check(dtype, logits, case.arrays["out"][:, 0], case.meta["f32_max_abs_dev"])
 
@@ -93,11 +96,16 @@ def test_discriminator(name):
 def test_published_checkpoint_layout():
     """A state dict as it is published: float32, with the prefix of torch's parallel wrapper."""
     case = golden.load("netG_tiny")
-    config = case.config()
     state_dict = case.state_dict("generator", np.float32)
+    check_published_generator(case, {f"module.{key}": value for key, value in state_dict.items()})
+
+
+def check_published_generator(case, prefixed):
+    """The state dict has the reference's numbers, and our network its output."""
+    config = case.config()
     for key, row in zip(case.arrays["keys"], case.arrays["key_stat"], strict=True):
-        np.testing.assert_allclose(golden.tensor_statistics(state_dict[key]), row, rtol=1e-6)
-    prefixed = {f"module.{key}": value for key, value in state_dict.items()}
+        ours = golden.tensor_statistics(prefixed[f"module.{key}"])
+        np.testing.assert_allclose(ours, row, rtol=1e-6)
     params = nvlabs.import_generator(prefixed, config)
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
 
@@ -174,9 +182,13 @@ def test_pairs_and_posterior(name):
 
 @pytest.mark.quick
 def test_sampler():
-    case = golden.load("s04_sampler_T4")
+    check_chain(golden.load("s04_sampler_T4"))
+
+
+def check_chain(case):
+    """All steps of a sampling chain are those of the reference, for given noise."""
     config = case.config()
-    shape = case.image_shape()
+    shape = case.diffused_shape()
     times = range(config.diffusion.num_timesteps - 1, -1, -1)
     noise = sampling.Noise(
         x_T=case.normal("x_T", shape),
@@ -192,8 +204,9 @@ def test_sampler():
         check(dtype, x_last, case.arrays["x_last"], error, SAME_COEFFICIENTS)
         for step in range(len(times)):
             for name, ours in {"x": x, "x0": x_0}.items():
-                strided = golden.channels_first(ours[step])[..., ::2, ::2]
-                check(dtype, strided, case.arrays[name][step], error, SAME_COEFFICIENTS)
+                reference = case.arrays[name][step]
+                strided = golden.strided(golden.channels_first(ours[step]), reference)
+                check(dtype, strided, reference, error, SAME_COEFFICIENTS)
 
 
 @pytest.mark.quick
@@ -205,93 +218,3 @@ def test_time_embedding():
             lambda one, t=t, dim=dim: layers.sinusoidal_embedding(t, dim, one.dtype), np.ones(())
         ):
             check(dtype, ours, case.arrays[f"c{i}.f64"], case.meta["f32_max_abs_dev"])
-
-
-# ---- gradients
-
-
-GRADIENTS = golden.load("b01_gradients")
-
-
-def check_table(dtype, names, gradients, table, float32_error):
-    """Sum, absolute sum and first values of each gradient, relative to the largest of them.
-
-    A few gradients are zero by symmetry (of a key's bias, which the softmax ignores): what is
-    left there is rounding, bounded by a small part of the whole table's largest entry.
-    """
-    keys = GRADIENTS.arrays["g_keys" if table == "g_par" else "d_keys"]
-    tensors = dict(zip(jax.tree.leaves(names), jax.tree.leaves(gradients), strict=True))
-    reference = GRADIENTS.arrays[table]
-    if dtype == np.float64:
-        relative, rounding = FLOAT64_TOLERANCE, 1e-14
-    else:
-        relative, rounding = FLOAT32_FACTOR * float32_error, 1e-7
-    for key, row in zip(keys, reference, strict=True):
-        ours = golden.tensor_statistics(golden.official_layout(key, tensors[key]))
-        atol = relative * np.abs(row).max() + rounding * np.abs(reference).max()
-        np.testing.assert_allclose(ours, row, rtol=0, atol=atol, err_msg=f"{table} {key}")
-
-
-def test_generator_gradients():
-    case, arrays, errors = GRADIENTS, GRADIENTS.arrays, GRADIENTS.meta["f32_max_abs_dev"]
-    config, shape = case.config(), case.image_shape()
-    params = nvlabs.import_generator(case.state_dict("generator"), config)
-    x, r = case.normal("x", shape), case.normal("r", shape)
-    z = case.normal("z", (shape[0], config.generator.latent_dim))
-
-    def weighted_sum_and_gradients(params, x, z, r):
-        def weighted_sum(params, x, z):
-            return (
-                models.build_generator(config).apply({"params": params}, x, arrays["t"], z) * r
-            ).sum()
-
-        return jax.value_and_grad(weighted_sum, (0, 1, 2))(params, x, z)
-
-    for dtype, (value, (g_params, g_x, g_z)) in golden.in_both_precisions(
-        weighted_sum_and_gradients, params, x, z, r
-    ):
-        check(dtype, value, arrays["g_loss"], errors["g_loss"])
-        check(dtype, golden.channels_first(g_x), arrays["g_dx"], errors["g_dx"])
-        check(dtype, g_z, arrays["g_dz"], errors["g_dz"])
-        names = nvlabs.generator_names(config)
-        check_table(dtype, names, g_params, "g_par", errors["g_par_rel"])
-
-
-def test_discriminator_and_r1_gradients():
-    case, arrays, errors = GRADIENTS, GRADIENTS.arrays, GRADIENTS.meta["f32_max_abs_dev"]
-    config = case.config()
-    params = nvlabs.import_discriminator(case.state_dict("discriminator"), config)
-    x, x_tp1 = (case.normal(name, case.image_shape()) for name in ("x", "x_tp1"))
-
-    def losses_and_gradients(params, x, x_tp1):
-        def logits(params, x, x_tp1):
-            apply = models.build_discriminator(config).apply
-            return apply({"params": params}, x, arrays["t"], x_tp1)
-
-        def real_loss(*inputs):
-            return jax.nn.softplus(-logits(*inputs)).mean()
-
-        def penalty(params):
-            penalty, judgement = losses.r1_penalty(lambda x: Judgement(logits(params, x, x_tp1)), x)
-            return case.meta["gamma"] * penalty, judgement.logits
-
-        loss, gradients = jax.value_and_grad(real_loss, (0, 1, 2))(params, x, x_tp1)
-        (r1, out), r1_params = jax.value_and_grad(penalty, has_aux=True)(params)
-        r1_x = jax.grad(lambda x: logits(params, x, x_tp1).sum())(x)
-        scalars = {"d_out": out, "d_loss": loss, "r1": r1}
-        images = {"d_dx": gradients[1], "d_dxtp1": gradients[2], "r1_grad_x": r1_x}
-        return scalars, images, {"d_par": gradients[0], "r1_par": r1_params}
-
-    for dtype, (scalars, images, tables) in golden.in_both_precisions(
-        losses_and_gradients, params, x, x_tp1
-    ):
-        for name, ours in scalars.items():
-            check(dtype, ours, arrays[name], errors[name])
-        for name, ours in images.items():
-            check(dtype, golden.channels_first(ours), arrays[name], errors[name])
-        names = nvlabs.discriminator_names(config)
-        for name, ours in tables.items():
-            check_table(dtype, names, ours, name, errors[f"{name}_rel"])
-        # These parameters do not move the logits' gradient: exactly none, not a small one.
-        ours = dict(zip(jax.tree.leaves(names), jax.tree.leaves(tables["r1_par"]), strict=True))
-        assert all(not ours[key].any() for key in arrays["r1_no_grad_keys"])

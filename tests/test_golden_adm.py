@@ -34,7 +34,7 @@ class Case:
     """One golden file: our config, the official state dict and the inputs."""
 
     def __init__(self, name):
-        self.meta, self.arrays = golden.load(f"adm/{name}")[1:]
+        self.meta, self.arrays = golden.load(f"adm/{name}")[1:3]
         self.config = adm.config_from_args(self.meta["config"])
         self.labels = self.arrays.get("y")
         size, channels = self.config.image_size, self.config.in_channels

@@ -51,7 +51,7 @@ LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "frequencies": 
 NIN_LEAVES = {"kernel": "W", "bias": "b"}
 
 
-def filled(prefix, module, parts, *inputs):
+def filled(prefix, module, parts, *inputs, seed=SEED):
     """Parameters of a module by the fill rule, from its own shapes.
 
     parts: official name of each part by our path; "" is the module itself.
@@ -65,11 +65,11 @@ def filled(prefix, module, parts, *inputs):
         key = ".".join(filter(None, (prefix, part.removesuffix("NIN"), name)))
         if last == "kernel" and leaf.ndim == 4:
             kh, kw, inputs, outputs = leaf.shape
-            value = rule_fill.weight(SEED, key, (outputs, inputs, kh, kw)).transpose(2, 3, 1, 0)
+            value = rule_fill.weight(seed, key, (outputs, inputs, kh, kw)).transpose(2, 3, 1, 0)
         elif last == "kernel" and not nin:
-            value = rule_fill.weight(SEED, key, leaf.shape[::-1]).T
+            value = rule_fill.weight(seed, key, leaf.shape[::-1]).T
         else:
-            value = rule_fill.weight(SEED, key, leaf.shape)
+            value = rule_fill.weight(seed, key, leaf.shape)
         return value.astype(np.float64)
 
     shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]

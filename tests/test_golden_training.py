@@ -20,7 +20,7 @@ from tests.methods import GivenDraws
 
 DEVICE = jax.devices()[:1]
 MOST_STEPS = 4  # of any case
-LOSSES = ("d_loss_real", "d_loss_fake", "r1", "g_loss")
+LOSSES = ("d_loss_real", "d_loss_fake", "r1", "g_loss", "g_reconstruction")
 LOGITS = {"d_logit_real": "D_real", "d_logit_fake": "D_fake"}  # our metric: their logits
 # (losses, parameter tables) relative; the files' README derives both.
 TOLERANCES = {np.float64: (1e-9, 5e-8), np.float32: (5e-6, 1e-4)}
@@ -82,6 +82,7 @@ def settings_and_networks(config):
     networks = base_config()
     for section in ("data", "diffusion", "generator", "discriminator"):
         networks[section] = config[section]
+    networks.objective.reconstruction_weight = config.objective.reconstruction_weight
     o = networks.optimizer
     o.beta1, o.beta2 = config.optimizer.beta1, config.optimizer.beta2
     return settings, to_json(networks)
@@ -89,7 +90,7 @@ def settings_and_networks(config):
 
 def given_draws(case, iteration: int, network: str, dtype) -> Draws:
     """The draws of one network's update as the reference made them."""
-    shape = case.image_shape()
+    shape = case.diffused_shape()
     prefix = f"{network}{iteration}."
     return Draws(
         t=case.arrays["t"][iteration, "DG".index(network)],
@@ -117,7 +118,7 @@ def initial_state(case, config, dtype) -> TrainState:
 
 # In float64, which checks the arithmetic to nine digits. A trajectory in float32 is that of the
 # whole checkpoint in test_import.py; test_golden.py bounds the rounding of outputs and gradients.
-@pytest.mark.parametrize("name", golden.names("t"))
+@pytest.mark.parametrize("name", golden.names("t") + golden.wavediff_names("wt"))
 def test_trajectory(name):
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         check_trajectory(golden.load(name), np.float64)
@@ -145,16 +146,21 @@ def check_trajectory(case, dtype):
     names = nvlabs.generator_names(config), nvlabs.discriminator_names(config)
     tolerance, table_tolerance = TOLERANCES[dtype]
     for i in range(case.meta["n_iter"]):
+        x_0 = build.space(config).encode(case.uniform(f"real{i}", case.image_shape(), dtype))
+        if "y0_stat" in case.arrays:
+            statistics = golden.tensor_statistics(golden.channels_first(x_0))
+            np.testing.assert_allclose(statistics, case.arrays["y0_stat"][i], rtol=1e-12)
         batch = {
-            "x_0": case.uniform(f"real{i}", case.image_shape(), dtype),
+            "x_0": x_0,
             "d_draws": given_draws(case, i, "D", dtype),
             "g_draws": given_draws(case, i, "G", dtype),
         }
         batch = jax.device_put(batch, distributed.split(DEVICE))
         step = step_of(networks, build.r1_is_due(config, i))
         state, metrics = step(state, batch, settings)
-        ours = [float(metrics.get(name, np.nan)) for name in LOSSES]
-        np.testing.assert_allclose(ours, case.arrays["losses"][i], rtol=tolerance)
+        reference = case.arrays["losses"][i]
+        ours = [float(metrics.get(name, np.nan)) for name in LOSSES[: len(reference)]]
+        np.testing.assert_allclose(ours, reference, rtol=tolerance)
         for metric, logits in LOGITS.items():
             reference = case.arrays[logits][i].mean()
             np.testing.assert_allclose(metrics[metric], reference, rtol=0, atol=tolerance)

@@ -33,7 +33,7 @@ def test_cosine_staircase(step):
     np.testing.assert_allclose(rate, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", golden.names("t"))
+@pytest.mark.parametrize("name", golden.names("t") + golden.wavediff_names("wt"))
 def test_learning_rates_of_the_reference(name):
     case = golden.load(name)
     config = training_config(case)
