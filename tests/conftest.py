@@ -68,6 +68,8 @@ LONG = (
     "test_hosts.py",
     "test_inception.py",
     "test_golden.py",
+    "test_golden_gradients.py",
+    "test_golden_wavediff.py",
     "test_import.py",
     "test_commands_start.py",
 )
