@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ddgan_jax import checkpoint, models
-from ddgan_jax.config import files, from_stored
+from ddgan_jax.config import ConfigDict, files, from_stored
 from ddgan_jax.data import array_files, image_checks, image_folders, image_layouts, prepared
 from ddgan_jax.data.prepare import archives
 from ddgan_jax.data.prepare.prepare import prepare
@@ -27,13 +27,14 @@ from ddgan_jax.files.run_folder import RunFolder
 from ddgan_jax.inference import export, given_image, load, weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, pytorch_files
+from ddgan_jax.interop.nvlabs_programs import DDGAN, WAVEDIFF, Program
 from ddgan_jax.metrics import published, statistics
 from ddgan_jax.models.classifier import init_params
 from ddgan_jax.randomness import run_key
 from ddgan_jax.training.averages import Averages
 from ddgan_jax.training.loop import train
 from ddgan_jax.viz import charts, report_data, report_page, tradeoff
-from tests import hostile
+from tests import hostile, wavediff_checkpoints
 from tests.hostile import BINARY, JSON, LINES, TAR, ZIP, Reader
 from tests.methods import ROOT, random_params
 from tests.test_data_prepare import binary_batch, cifar_archive, mnist_files
@@ -285,13 +286,30 @@ def _pytorch(folder: Path) -> Iterator[Reader]:
     shutil.copy(GOLDEN / "netG_tiny.pth", path)
     yield Reader("PyTorch file", path, lambda p=path: pytorch_files.read(p), ZIP)
     args = folder / "args.json"
-    args.write_text(json.dumps({"dataset": "cifar10", "image_size": 16, "ch_mult": [1, 2]}
-                    | dict(nvlabs_checkpoints.PUBLISHED["cifar10"])))  # fmt: skip
+    options = {"dataset": "cifar10", "image_size": 16, "ch_mult": [1, 2]}
+    args.write_text(json.dumps(options | dict(DDGAN.published["cifar10"])))
+    yield Reader("official options", args, lambda: _config_of_options(args, DDGAN), JSON)
+    yield from _wavediff(folder)
 
-    def read_args() -> None:
-        nvlabs.config_from_args(nvlabs_checkpoints.read_args(str(args)))
 
-    yield Reader("official options", args, read_args, JSON)
+def _wavediff(folder: Path) -> Iterator[Reader]:
+    args, path = folder / "wavediff.json", folder / "wnetG_tiny.pth"
+    args.write_text(json.dumps(wavediff_checkpoints.GENERATOR_OPTIONS))
+    yield Reader("WaveDiff options", args, lambda: _config_of_options(args, WAVEDIFF), JSON)
+    shutil.copy(wavediff_checkpoints.GENERATOR, path)
+    config = _config_of_options(args, WAVEDIFF)
+    yield Reader(
+        "WaveDiff weights",
+        path,
+        lambda: nvlabs.import_generator(pytorch_files.read(path), config),
+        ZIP,
+    )
+
+
+def _config_of_options(path: Path, program: Program) -> ConfigDict:
+    config = program.config_from_args(nvlabs_checkpoints.read_args(str(path), program))
+    program.check_config(config)
+    return config
 
 
 def _checkpoints(folder: Path) -> Iterator[Reader]:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ddgan_jax import cli
 from ddgan_jax.cli.commands import COMMANDS
-from tests import golden_cases, made_up_results, test_inception
+from tests import golden_cases, made_up_results, test_inception, wavediff_checkpoints
 from tests.methods import ROOT, SMALLEST, config_file
 from tests.processes import QUICK_COMPILATION
 
@@ -61,6 +61,10 @@ ARGUMENTS = {
         *(f"--checkpoint={golden_cases.FOLDER}/netG_tiny.pth", "--args={}/args.json"),
         "--out={}/imported",
     ],
+    "import wavediff": [
+        *(f"--checkpoint={wavediff_checkpoints.GENERATOR}", "--args={}/wavediff.json"),
+        "--out={}/imported_wavediff",
+    ],
     "reference": ["--dataset=digits", "--features=pixels", "--out={}/reference.npz"],
     "report": ["--workdir={}/run", "--out={}/report.html"],
 }
@@ -76,6 +80,7 @@ def folder(tmp_path_factory):
     # A row takes minutes: the result is there, and the command finds it.
     made_up_results.write_row(folder, "digits_siddm", "code", 0, {4: {"class_right": 0.9}})
     (folder / "args.json").write_text(json.dumps(golden_cases.load("netG_tiny").meta["config"]))
+    (folder / "wavediff.json").write_text(json.dumps(wavediff_checkpoints.GENERATOR_OPTIONS))
     return folder
 
 

@@ -371,7 +371,9 @@ def test_model_that_cannot_be_drawn_is_exported_without_pictures(tmp_path, capsy
     assert error.count("\n") == 1 and not (tmp_path / "grid.png").exists()
 
 
-@pytest.mark.parametrize("command", ["export", "sample", "sample grid", "import nvlabs"])
+@pytest.mark.parametrize(
+    "command", ["export", "sample", "sample grid", "import nvlabs", "import wavediff"]
+)
 def test_second_writer_is_told(whole, tmp_path, command, monkeypatch, capsys):
     monkeypatch.setattr(locks, "PATIENCE", 0.1)
     out = tmp_path / ("grid.png" if command == "sample grid" else "out")
@@ -381,6 +383,7 @@ def test_second_writer_is_told(whole, tmp_path, command, monkeypatch, capsys):
         "sample": ["sample", f"--export={whole}"],
         "sample grid": ["sample", f"--export={whole}"],
         "import nvlabs": ["import", "nvlabs", f"--checkpoint={golden}", "--args=cifar10"],
+        "import wavediff": ["import", "wavediff", f"--checkpoint={golden}", "--args=cifar10"],
     }[command]
     # A lock belongs to an open file, so that two openings in one process exclude each other, too.
     with locks.only_writer(out):

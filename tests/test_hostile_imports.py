@@ -26,7 +26,9 @@ from ddgan_jax.interop import (
     pytorch_files,
     state_dicts,
 )
+from ddgan_jax.interop.nvlabs_programs import DDGAN, PROGRAMS, WAVEDIFF
 from tests import golden_cases as golden
+from tests import wavediff_checkpoints
 
 CONTENT = golden.FOLDER / "content.pth"
 GENERATOR = golden.FOLDER / "netG_tiny.pth"
@@ -358,7 +360,9 @@ VALUES = [
     ),
     *([], [1] * 1000, [[1]], [None], {}, {"a": 1}, b"x", nested(20, twice=True), object()),
 ]
-NVLABS = [*nvlabs.read_options({})]
+OPTIONS = [(name, option) for name, p in PROGRAMS.items() for option in p.read_options({})]
+# With which any single option may be tried.
+POSSIBLE = {"nvlabs": {"dataset": "cifar10"}, "wavediff": WAVEDIFF.published["stl10"]}
 ADM = {
     **{"image_size": 64, "num_channels": 128, "num_res_blocks": 2, "dropout": 0.0, "dims": 2},
     **{"attention_resolutions": "16,8", "channel_mult": "", "num_heads": 4, "learn_sigma": False},
@@ -367,12 +371,13 @@ ADM = {
 }
 
 
-@pytest.mark.parametrize("option", NVLABS)
-def test_any_value_of_an_option_is_read_or_one_line_that_names_it(option):
+@pytest.mark.parametrize(("name", "option"), OPTIONS)
+def test_any_value_of_an_option_is_read_or_one_line_that_names_it(name, option):
+    program = PROGRAMS[name]
     for value in VALUES:
         try:
-            config = nvlabs.config_from_args({"dataset": "cifar10"} | {option: value})
-            nvlabs.check_config(config)
+            config = program.config_from_args({**POSSIBLE[name], option: value})
+            program.check_config(config)
         except UserError as error:
             check_one_line(error)
             assert f"official option {option}" in str(error) or not _simple(value), str(error)
@@ -399,7 +404,7 @@ def test_false_is_false(value):
 
 @pytest.mark.parametrize("args", [None, 3, [1], "x", np.zeros(3)])
 def test_no_options_at_all(args):
-    for read in (nvlabs.config_from_args, adm.config_from_args):
+    for read in (DDGAN.config_from_args, WAVEDIFF.config_from_args, adm.config_from_args):
         with pytest.raises(UserError, match="options are not options by name"):
             read(args)
 
@@ -408,13 +413,17 @@ def test_no_options_at_all(args):
 
 
 @pytest.fixture(scope="module")
-def content():
-    return pytorch_files.read(CONTENT)
+def contents():
+    made_up = wavediff_checkpoints.made_up_content()
+    made_up["args"] = vars(made_up["args"])
+    return {"nvlabs": pytorch_files.read(CONTENT), "wavediff": made_up}
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("seed", range(2))
-def test_any_content_is_a_state_or_one_line(content, seed):
+def test_any_content_is_a_state_or_one_line(contents, seed, name):
     """A value in the place of another, anywhere but deep within the arrays."""
+    content = contents[name]
     rng = random.Random(seed)
     values = [*VALUES[:-2], np.zeros(3), np.full((), np.nan), np.zeros(0), "x" * 5000]
     for _ in range(100):
@@ -432,7 +441,7 @@ def test_any_content_is_a_state_or_one_line(content, seed):
         else:
             node[key] = rng.choice(values)
         try:
-            config = nvlabs_runs.config_of_content(changed)
+            config = nvlabs_runs.config_of_content(changed, program=PROGRAMS[name])
             nvlabs_runs.import_content(changed, config)
         except UserError as error:
             check_one_line(error)

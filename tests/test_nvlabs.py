@@ -9,7 +9,7 @@ import pytest
 
 from ddgan_jax.config.files import load_config
 from ddgan_jax.errors import UserError
-from ddgan_jax.interop import nvlabs, nvlabs_checkpoints
+from ddgan_jax.interop import nvlabs, nvlabs_checkpoints, nvlabs_options
 from tests import golden_cases as golden
 
 pytestmark = pytest.mark.quick
@@ -19,7 +19,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 # ---- options
 
 
-@pytest.mark.parametrize("name", nvlabs_checkpoints.PUBLISHED)
+@pytest.mark.parametrize("name", nvlabs_options.PUBLISHED)
 @pytest.mark.parametrize("kind", [dict, lambda args: argparse.Namespace(**args)])
 def test_published_commands_are_the_shipped_configs(name, kind):
     """Everything that the method consists of; where images come from is our own choice."""

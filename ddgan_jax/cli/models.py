@@ -1,4 +1,6 @@
-"""Declare the commands on trained models: sample, export, import nvlabs."""
+"""Declare the commands on trained models: sample, export, import nvlabs, import wavediff."""
+
+from collections.abc import Callable
 
 from absl import flags
 
@@ -78,18 +80,36 @@ def _export(values: flags.FlagValues) -> None:
     print(f"step {model.step} in {shown(place, 300)}; see README.md there{said}")
 
 
-def _import_nvlabs(values: flags.FlagValues) -> None:
-    compiler.keep_programs()
-    from ddgan_jax.interop.nvlabs_checkpoints import import_command
+def _import_from(program: str) -> Callable[[flags.FlagValues], None]:
+    """Return the function that imports a checkpoint of one of `nvlabs_programs.PROGRAMS`."""
 
-    with progress.phase("converting the checkpoint"):
-        import_command(
-            values.checkpoint,
-            values.out,
-            args=values.args,
-            data=values.data,
-            licence=values.licence,
-        )
+    def import_checkpoint(values: flags.FlagValues) -> None:
+        compiler.keep_programs()
+        from ddgan_jax.interop.nvlabs_checkpoints import import_command
+        from ddgan_jax.interop.nvlabs_programs import PROGRAMS
+
+        with progress.phase("converting the checkpoint"):
+            import_command(
+                values.checkpoint,
+                values.out,
+                program=PROGRAMS[program],
+                args=values.args,
+                data=values.data,
+                licence=values.licence,
+            )
+
+    return import_checkpoint
+
+
+def _import_flags(published: str) -> tuple[Flag, ...]:
+    """Return the flags of an import. published: the names that its --args knows."""
+    return (
+        Flag("checkpoint", "FILE", "netG_*.pth or content.pth", required=True),
+        Flag("out", "FOLDER", "the export or run folder, which must not exist", required=True),
+        Flag("args", "NAME", f"options: {published} or a JSON file, for netG_*.pth", ""),
+        Flag("data", "NAME", "data set to train on; without it the one that the options name", ""),
+        Flag("licence", "TEXT", "licence of the weights, for the model card", ""),
+    )
 
 
 COMMANDS = {
@@ -211,24 +231,30 @@ COMMANDS = {
             "a whole content.pth a run folder from which `ddgan train` goes on. Neither needs\n"
             "PyTorch; code inside a file is never run."
         ),
-        flags=(
-            Flag("checkpoint", "FILE", "netG_*.pth or content.pth", required=True),
-            Flag("out", "FOLDER", "the export or run folder, which must not exist", required=True),
-            Flag(
-                "args",
-                "NAME",
-                "options: cifar10, celebahq256, lsun_church256 or a JSON file, for netG_*.pth",
-                "",
-            ),
-            Flag(
-                "data", "NAME", "data set to train on; without it the one that the options name", ""
-            ),
-            Flag("licence", "TEXT", "licence of the weights, for the model card", ""),
-        ),
+        flags=_import_flags("cifar10, celebahq256, lsun_church256"),
         examples=(
             "ddgan import nvlabs --checkpoint=netG_1200.pth --args=cifar10 --out=exports/cifar10",
             "ddgan import nvlabs --checkpoint=content.pth --out=runs/continued",
         ),
-        run=_import_nvlabs,
+        run=_import_from("nvlabs"),
+    ),
+    "import wavediff": Command(
+        summary="bring in published WaveDiff weights, or a training run of that code",
+        description=(
+            "Read a checkpoint of VinAIResearch/WaveDiff: netG_*.pth becomes an export, a whole\n"
+            "content.pth a run folder from which `ddgan train` goes on. Neither needs PyTorch;\n"
+            "code inside a file is never run. A JSON file of options has to give\n"
+            "use_pytorch_wavelet: it decides the order of the Haar bands, which weights do not\n"
+            "tell."
+        ),
+        flags=_import_flags(
+            "cifar10, stl10, celebahq256, lsun_church256, celebahq512, celebahq1024"
+        ),
+        examples=(
+            "ddgan import wavediff --checkpoint=netG_1300.pth --args=cifar10 \\\n"
+            "    --out=exports/cifar10_wavediff",
+            "ddgan import wavediff --checkpoint=content.pth --out=runs/continued",
+        ),
+        run=_import_from("wavediff"),
     ),
 }

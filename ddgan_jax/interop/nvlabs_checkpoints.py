@@ -1,7 +1,9 @@
-"""Import checkpoints of the DDGAN code: a generator becomes an export, a whole run a run folder.
+"""Import checkpoints of a published program: a generator becomes an export, a run a run folder.
 
 netG_<epoch>.pth   the generator's state dict, the moving average if there is one
 content.pth        the state of a run between two epochs, see `nvlabs_runs`
+
+The programs are DDGAN's and WaveDiff's, see `nvlabs_programs`.
 """
 
 import contextlib
@@ -26,43 +28,7 @@ from ddgan_jax.files.run_folder import CONFIG, RunFolder
 from ddgan_jax.inference import export, weights
 from ddgan_jax.inference.model import Model
 from ddgan_jax.interop import nvlabs, nvlabs_runs, pytorch_files
-
-LICENCE = "not stated; the published weights of this code are for non-commercial use only"
-
-# The published commands, as the official parser reads them.
-_ALL = {"num_channels": 3, "use_ema": True, "num_res_blocks": 2, "lr_g": 1.6e-4, "lr_d": 1e-4}
-_256 = _ALL | {
-    "image_size": 256,
-    "num_channels_dae": 64,
-    "ch_mult": (1, 1, 2, 2, 4, 4),
-    "num_process_per_node": 8,
-    "lazy_reg": 10,
-}
-PUBLISHED: Mapping[str, Mapping[str, Any]] = {
-    "cifar10": _ALL
-    | {
-        "dataset": "cifar10",
-        "ch_mult": (1, 2, 2, 2),
-        "n_mlp": 4,
-        "batch_size": 64,
-        "num_process_per_node": 4,
-        "num_epoch": 1800,
-        "lr_d": 1.25e-4,
-        "r1_gamma": 0.02,
-        "lazy_reg": 15,
-    },
-    "lsun_church256": _256
-    | {"dataset": "lsun", "batch_size": 8, "num_epoch": 500, "r1_gamma": 1.0, "ema_decay": 0.999},
-    "celebahq256": _256
-    | {
-        "dataset": "celeba_256",
-        "num_timesteps": 2,
-        "batch_size": 4,
-        "num_epoch": 800,
-        "r1_gamma": 2.0,
-        "lr_g": 2e-4,
-    },
-}
+from ddgan_jax.interop.nvlabs_programs import DDGAN, Program
 
 # A file beside the run folder's config, so that `ddgan train --config` can take it.
 _CONFIG_FILE = f'''"""The config of this run, which was imported; {CONFIG} has its fields."""
@@ -78,27 +44,33 @@ def get_config():
 
 
 def import_command(
-    checkpoint: str, out: str, *, args: str = "", data: str = "", licence: str = ""
+    checkpoint: str,
+    out: str,
+    *,
+    program: Program = DDGAN,
+    args: str = "",
+    data: str = "",
+    licence: str = "",
 ) -> None:
-    """Write the export or the run folder `out` of a checkpoint of the DDGAN code.
+    """Write the export or the run folder `out` of a checkpoint of a program.
 
-    args: A name of PUBLISHED or a JSON file with official options; content.pth has its own. data:
-    The data set with which the run resumes, "" for the official one. licence: Of the weights, for
-    the model card. Raises UserError if something is missing or does not fit, or if `out` exists;
-    BusyError if another process is writing it.
+    args: A name of the program's published runs or a JSON file with official options; content.pth
+    has its own. data: The data set with which the run resumes, "" for the official one. licence: Of
+    the weights, for the model card. Raises UserError if something is missing or does not fit, or if
+    `out` exists; BusyError if another process is writing it.
     """
     source, place = user_path(checkpoint, "checkpoint"), user_path(out, "out")
     # A mistake in the options shows before a large file is read.
-    given = read_args(args) if args else None
+    given = read_args(args, program) if args else None
     # The lock is taken before the file is read, which may take minutes.
     with locks.only_writer(place):
         content = foreign.read_bytes(source, pytorch_files.WHAT)
         about = {
             "provenance": {
-                "imported_from": f"{source.name} of NVlabs/denoising-diffusion-gan",
+                "imported_from": f"{source.name} of {program.repository}",
                 "sha256": hashlib.sha256(content).hexdigest(),
             },
-            "licence": licence or LICENCE,
+            "licence": licence or program.licence,
             "metrics": {},
         }
         # The checksum is that of the bytes as they came, before anything is made of them.
@@ -108,16 +80,21 @@ def import_command(
         with _named(source):
             # A whole run names its parts; a generator's file is the state dict itself.
             if "netG_dict" in content:
-                _import_run(content, given, about, run_folder_path(place, "out"), data)
+                _import_run(program, content, given, about, run_folder_path(place, "out"), data)
             else:
-                _import_generator(content, given, about, place, data, source.name)
+                _import_generator(program, content, given, about, place, data, source.name)
 
 
 def _import_run(
-    content: Mapping[str, Any], given: Any, about: Mapping, out: epath.Path, data: str
+    program: Program,
+    content: Mapping[str, Any],
+    given: Any,
+    about: Mapping,
+    out: epath.Path,
+    data: str,
 ) -> None:
-    config = nvlabs_runs.config_of_content(content, given)
-    config.data.name = data or config.data.name
+    config = nvlabs_runs.config_of_content(content, given, program)
+    _set_data(config, data)
     if not config.data.name:
         raise UserError(
             "the checkpoint names no known data set: give the one to go on with, `data`"
@@ -141,16 +118,23 @@ def _import_run(
 
 
 def _import_generator(
-    content: Mapping[str, Any], given: Any, about: Mapping, out: epath.Path, data: str, name: str
+    program: Program,
+    content: Mapping[str, Any],
+    given: Any,
+    about: Mapping,
+    out: epath.Path,
+    data: str,
+    name: str,
 ) -> None:
     if given is None:
-        raise UserError(f"`args` is missing: {', '.join(PUBLISHED)}, or a JSON file of options")
-    config = nvlabs.config_from_args(given)
-    nvlabs.check_config(config)
-    config.data.name = data or config.data.name
+        known = ", ".join(program.published)
+        raise UserError(f"`args` is missing: {known}, or a JSON file of options")
+    config = program.config_from_args(given)
+    program.check_config(config)
+    _set_data(config, data)
     params = weights.cast(nvlabs.import_generator(content, config), "float32")
     # The official code writes the moving average into netG_*.pth if it keeps one.
-    kind = "ema" if nvlabs.read_options(given)["use_ema"] else "raw"
+    kind = "ema" if program.read_options(given)["use_ema"] else "raw"
     model = Model(config, params, _step_of_file(name, config), kind, about)
     with whole_folder(out) as folder:
         export.fill(model, folder)
@@ -174,14 +158,31 @@ def _named(source: epath.Path) -> Iterator[None]:
         raise UserError(f"{shown(source.name)}: {error}") from error
 
 
-def read_args(name: str) -> dict[str, Any]:
+def _set_data(config: ConfigDict, data: str) -> None:
+    """Set the data set of a config to this one in the place of the official one, "" to keep it."""
+    if data and data != config.data.name:
+        # The split is that of the official set, and others may have none of its name.
+        config.data.name, config.data.split = data, "train"
+
+
+def read_args(name: str, program: Program = DDGAN) -> dict[str, Any]:
     """Return the official options of this name. Raises UserError if there are none."""
-    if name in PUBLISHED:
-        return dict(PUBLISHED[name])
+    published = program.published
+    if name in published:
+        return dict(published[name])
     if not name.endswith(".json"):
-        nearest = did_you_mean(name, PUBLISHED) or f"; known: {', '.join(PUBLISHED)}"
+        nearest = did_you_mean(name, published) or f"; known: {', '.join(published)}"
         raise UserError(f"`args={shown(name)}` is neither published nor a .json file{nearest}")
-    return foreign.read_json(user_path(name, "args"))
+    given = foreign.read_json(user_path(name, "args"))
+    for option in program.must_be_given:
+        if option not in given:
+            # A strange file may have any number of names, and official programs have a hundred.
+            nearest = did_you_mean(option, list(given)[:500])
+            raise UserError(
+                f"{shown(name, 300)} lacks official option {option}, which neither a default nor "
+                f"the weights can tell{nearest}"
+            )
+    return given
 
 
 def _step_of_file(name: str, config: ConfigDict) -> int:

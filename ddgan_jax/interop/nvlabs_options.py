@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -12,13 +12,28 @@ from ddgan_jax.config.schema import MOST_CHANNELS, MOST_LAYERS
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import options
 
-# Our data set for each official --dataset, and how many images an epoch of it has.
-Datasets = Mapping[str, tuple[str, int]]
+
+class DataSet(NamedTuple):
+    """Our data set in the place of an official one.
+
+    num_examples: of an epoch of the official code. max_examples: that we read, 0 for all.
+    """
+
+    name: str
+    num_examples: int
+    split: str = "train"
+    max_examples: int = 0
+    flip: bool = True
+
+
+# By the official --dataset.
+Datasets = Mapping[str, DataSet]
 DATASETS: Datasets = {
-    "cifar10": ("cifar10", 50_000),
-    "stackmnist": ("stacked_mnist", 120_000),
-    "lsun": ("lsun/church_outdoor", 120_000),
-    "celeba_256": ("celeb_a_hq/256", 27_000),
+    "cifar10": DataSet("cifar10", 50_000),
+    "stackmnist": DataSet("stacked_mnist", 120_000, flip=False),
+    # The official code trains on the first of the church images alone.
+    "lsun": DataSet("lsun/church_outdoor", 120_000, max_examples=120_000),
+    "celeba_256": DataSet("celeb_a_hq/256", 27_000),
 }
 # The official scripts take the large discriminator for every other set.
 _SMALL_DISCRIMINATOR = ("cifar10", "stackmnist")
@@ -197,24 +212,58 @@ def _set_training_length(config: ConfigDict, given: Mapping[str, Any], datasets:
             "are too many"
         )
     config.train.batch_size = batch_size
-    dataset = given["dataset"]
-    if dataset not in datasets:
+    if given["dataset"] not in datasets:
         return
-    name, num_examples = datasets[dataset]
-    config.data.name, config.data.flip = name, dataset != "stackmnist"
-    # The official code trains on the first 120,000 of the church images alone.
-    config.data.max_examples = num_examples if dataset == "lsun" else 0
+    dataset = datasets[given["dataset"]]
+    for field in ("name", "split", "max_examples", "flip"):
+        config.data[field] = getattr(dataset, field)
     # The official loader drops the last batch of an epoch if it is not full.
-    steps_per_epoch = num_examples // batch_size
+    steps_per_epoch = dataset.num_examples // batch_size
     # The official loop includes the last epoch.
     num_steps = (given["num_epoch"] + 1) * steps_per_epoch
     if not 0 < num_steps <= LARGEST:
         raise UserError(
-            f"official option num_epoch: {given['num_epoch']} epochs of {num_examples:,} images, "
-            f"{batch_size} at a time, are {num_steps:,} steps, which is not possible"
+            f"official option num_epoch: {given['num_epoch']} epochs of {dataset.num_examples:,} "
+            f"images, {batch_size} at a time, are {num_steps:,} steps, which is not possible"
         )
     config.train.num_steps = num_steps
     if not given["no_lr_decay"]:
         # The official schedule steps once an epoch, so that ours is a staircase.
         config.optimizer.decay_interval_steps = steps_per_epoch
         config.optimizer.decay_steps = given["num_epoch"] * steps_per_epoch
+
+
+# The published commands, as the official parser reads them.
+_ALL = {"num_channels": 3, "use_ema": True, "num_res_blocks": 2, "lr_g": 1.6e-4, "lr_d": 1e-4}
+_256 = _ALL | {
+    "image_size": 256,
+    "num_channels_dae": 64,
+    "ch_mult": (1, 1, 2, 2, 4, 4),
+    "num_process_per_node": 8,
+    "lazy_reg": 10,
+}
+PUBLISHED: Mapping[str, Mapping[str, Any]] = {
+    "cifar10": _ALL
+    | {
+        "dataset": "cifar10",
+        "ch_mult": (1, 2, 2, 2),
+        "n_mlp": 4,
+        "batch_size": 64,
+        "num_process_per_node": 4,
+        "num_epoch": 1800,
+        "lr_d": 1.25e-4,
+        "r1_gamma": 0.02,
+        "lazy_reg": 15,
+    },
+    "lsun_church256": _256
+    | {"dataset": "lsun", "batch_size": 8, "num_epoch": 500, "r1_gamma": 1.0, "ema_decay": 0.999},
+    "celebahq256": _256
+    | {
+        "dataset": "celeba_256",
+        "num_timesteps": 2,
+        "batch_size": 4,
+        "num_epoch": 800,
+        "r1_gamma": 2.0,
+        "lr_g": 2e-4,
+    },
+}

@@ -1,4 +1,4 @@
-"""Convert the state of a whole training run of the DDGAN code, from its content.pth.
+"""Convert the state of a whole training run of DDGAN's or WaveDiff's code, from its content.pth.
 
 The file holds {epoch, global_step, args, netG_dict, netD_dict, optimizerG, optimizerD, schedulerG,
 schedulerD}. netG_dict has the raw parameters. The moving average lies beside Adam's moments in
@@ -19,14 +19,15 @@ from ddgan_jax.config import LARGEST
 from ddgan_jax.errors import UserError, shown
 from ddgan_jax.inference import weights
 from ddgan_jax.interop import nvlabs, options, state_dicts
+from ddgan_jax.interop.nvlabs_programs import DDGAN, Program
 from ddgan_jax.interop.state_dicts import StateDict
 from ddgan_jax.state import DiscriminatorState, GeneratorState, Params, PyTree, TrainState
 
 
 def config_of_content(
-    content: Mapping[str, Any], args: Mapping[str, Any] | None = None
+    content: Mapping[str, Any], args: Mapping[str, Any] | None = None, program: Program = DDGAN
 ) -> ConfigDict:
-    """Return our config of a content.pth.
+    """Return our config of a content.pth of a program.
 
     args: Official options in the place of the file's own. Raises UserError if there are no options,
     or impossible ones.
@@ -34,8 +35,8 @@ def config_of_content(
     args = content.get("args") if args is None else args
     if args is None:
         raise UserError("this content.pth has no options: give `args`")
-    config = nvlabs.config_from_args(args)
-    given = nvlabs.read_options(args)
+    config = program.config_from_args(args)
+    given = program.read_options(args)
     epoch, step = (_entry(content, name, _COUNT) for name in ("epoch", "global_step"))
     # Only a file from the end of an epoch tells how many steps an epoch has.
     if epoch < 1 or step % epoch:
@@ -52,7 +53,7 @@ def config_of_content(
         config.optimizer.final_learning_rate = float(
             _entry(_group(content, "schedulerG"), "eta_min", options.number(0, 1))
         )
-    nvlabs.check_config(config)
+    program.check_config(config)
     return config
 
 

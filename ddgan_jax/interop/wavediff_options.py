@@ -1,7 +1,7 @@
 """Convert the options of the published WaveDiff code, which grew out of the DDGAN code.
 
-What is not said here is as in `nvlabs_options`. The images of an option `num_channels` are their
-bands: four for each colour. What decides the order of the bands is the library of the transform.
+What is not said here is as in `nvlabs_options`. `num_channels` counts those of the bands, four for
+each colour. `use_pytorch_wavelet` says which library transforms, and so how the bands are ordered.
 """
 
 from collections.abc import Mapping
@@ -9,14 +9,19 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from ddgan_jax.config import LARGEST_IMAGE, base_config, wavediff_config
+from ddgan_jax.config import LARGEST_IMAGE, base_config, input_size, resolutions, wavediff_config
 from ddgan_jax.config.shapes import CONVOLUTIONAL, FEWEST_BLOCKS
 from ddgan_jax.errors import UserError
 from ddgan_jax.interop import nvlabs_options, options
-from ddgan_jax.interop.nvlabs_options import Datasets, Fields, Others
+from ddgan_jax.interop.nvlabs_options import DataSet, Datasets, Fields, Others
 
-# Our data set for each official --dataset, and how many images an epoch of it has.
-_DATASETS: Datasets = {**nvlabs_options.DATASETS, "stl10": ("stl10", 100_000)}
+_DATASETS: Datasets = {
+    **nvlabs_options.DATASETS,
+    "stl10": DataSet("stl10", 100_000, split="unlabelled"),
+    # The official code does not say how many images it read; these are all that there are.
+    "celeba_512": DataSet("celeb_a_hq/512", 30_000),
+    "celeba_1024": DataSet("celeb_a_hq/1024", 30_000),
+}
 # The official scripts take the large discriminator for every other set.
 _SMALL_DISCRIMINATOR = ("cifar10", "stl10")
 
@@ -25,11 +30,20 @@ _FIELDS: Fields = {
     option: field
     for option, field in nvlabs_options.FIELDS.items()
     if option != "num_channels"
+} | {
+    "attn_resolutions": (
+        "generator.attention_resolutions",
+        (16,),
+        # A published command says 0, which no level has, for no attention.
+        options.sequence(options.integer(0, LARGEST_IMAGE), least=0),
+    )
 }
 _OTHERS: Others = {
     **nvlabs_options.OTHERS,
     "num_channels": (12, options.integer(4, 12)),
     "current_resolution": (256, options.integer(1, LARGEST_IMAGE)),
+    # The official loop overwrites image_size by current_resolution, and saves this beside them.
+    "ori_image_size": (None, options.optional(options.integer(1, LARGEST_IMAGE))),
     "patch_size": (1, options.integer(1, 16)),
     "net_type": ("normal", options.choice("normal", "wavelet")),
     "num_disc_layers": (6, options.integer(0, 100)),
@@ -62,29 +76,22 @@ def config_from_args(args: Any) -> ConfigDict:
     """Return our config for the official command-line arguments.
 
     args: A mapping or argparse namespace with the official names. `discriminator` = "small" or
-    "large" overrides the choice by `dataset`. Raises UserError for values that are not possible.
+    "large" overrides the choice by `dataset`, or by size where no data set is named. Raises
+    UserError for values that are not possible.
     """
     given = read_options(args)
-    size, resolution = given["image_size"], given["current_resolution"]
-    if size != 2 * resolution:
-        # The published loop transforms the image itself at each further level, and would train on
-        # images of half the size without a word.
+    if given["num_channels"] not in (4, 12):
         raise UserError(
-            f"official option current_resolution: the bands of {size} pixels have {size // 2}, not "
-            f"{resolution}"
-        )
-    channels, rest = divmod(given["num_channels"], 4)
-    if rest:
-        raise UserError(
-            f"official option num_channels: {given['num_channels']} are not four bands of a number "
-            "of colours; 12 are those of RGB images"
+            f"official option num_channels: {given['num_channels']} is neither 4, the bands of a "
+            "gray image, nor 12, those of an RGB image"
         )
     config = wavediff_config()
     if given["net_type"] == "normal" and given["patch_size"] == 1:
         # This network has no parts of the other's, and their switches do nothing.
         config.generator = base_config().generator
     nvlabs_options.fill(config, given, _FIELDS, _DATASETS)
-    config.data.channels = channels
+    config.data.image_size = _image_size(given)
+    config.data.channels = given["num_channels"] // 4
     config.diffusion.haar_order = "hl_lh" if given["use_pytorch_wavelet"] else "lh_hl"
     config.objective.reconstruction_weight = 1.0 if given["rec_loss"] else 0.0
     if config.generator.name == "wavelet":
@@ -93,12 +100,40 @@ def config_from_args(args: Any) -> ConfigDict:
         config.generator.wavelet_middle = wavelet and not given["no_use_fbn"]
         config.generator.wavelet_pyramid = wavelet and not given["no_use_residual"]
         config.generator.patch_size = given["patch_size"]
-    small = given["dataset"] in _SMALL_DISCRIMINATOR
-    config.discriminator.name = given["discriminator"] or ("small" if small else "large")
-    # The official code takes numbers beyond the ends as the ends.
-    most = len(CONVOLUTIONAL[config.discriminator.name].width_multipliers)
-    config.discriminator.num_blocks = min(max(given["num_disc_layers"], FEWEST_BLOCKS), most)
+    # Two published commands ask for attention at resolutions that no level has, and get none.
+    there = resolutions(config.generator, input_size(config, "generator"))
+    config.generator.attention_resolutions = tuple(
+        pixels for pixels in given["attn_resolutions"] if pixels in there
+    )
+    _choose_discriminator(config, given)
     return config
+
+
+def _image_size(given: Mapping[str, Any]) -> int:
+    """Return the pixels of the images whose bands have official option current_resolution."""
+    option = "image_size" if given["ori_image_size"] is None else "ori_image_size"
+    if given[option] != 2 * given["current_resolution"]:
+        # The published loop transforms the image itself at each further level, and would train on
+        # images of half the size without a word.
+        raise UserError(
+            f"official option {option}={given[option]} is not twice official option "
+            f"current_resolution={given['current_resolution']}, the size of its bands"
+        )
+    return given[option]
+
+
+def _choose_discriminator(config: ConfigDict, given: Mapping[str, Any]) -> None:
+    """Set the discriminator that the official code takes for these options, in place."""
+    # Weights alone come without a data set; below this size the large network has too few pixels.
+    small = given["dataset"] in _SMALL_DISCRIMINATOR or (
+        given["dataset"] is None and given["current_resolution"] < 64
+    )
+    d = config.discriminator
+    d.name = given["discriminator"] or ("small" if small else "large")
+    # The official code takes numbers beyond the ends as the ends.
+    most = len(CONVOLUTIONAL[d.name].width_multipliers)
+    blocks = max(given["num_disc_layers"], FEWEST_BLOCKS)
+    d.num_blocks = 0 if blocks >= most else blocks
 
 
 def check_config(config: ConfigDict) -> None:
@@ -198,6 +233,6 @@ PUBLISHED: Mapping[str, Mapping[str, Any]] = {
         "image_size": 1024,
         "current_resolution": 512,
         "patch_size": 2,
-        "attn_resolutions": (),
+        "attn_resolutions": (0,),
     },
 }
