@@ -41,6 +41,8 @@ _CONFIGS = {
     "digits": "digits_ddgan",
     "stl10": "stl10_ddgan",
     "celeb_a_hq/256": "celebahq256_ddgan",
+    "celeb_a_hq/512": "celebahq512_wavediff",
+    "celeb_a_hq/1024": "celebahq1024_wavediff",
     "lsun/church_outdoor": "lsun_church256_ddgan",
     "imagenet_resized/64x64": "imagenet64_siddm",
 }
