@@ -4,9 +4,9 @@
 
 Data: 1,797 gray digits, which are in the package; no download.
 Hardware: any; about two CPU cores. Published result: none, the networks are our own choice.
-Measured by us, on one core of a virtual machine: a step takes 38 ms of CPU time, that of digits_ddgan
-99 ms; eval/frechet_pixels_1000 is 14.1, 5.9, 3.6, 2.8 after 600, 1,200, 1,800, 2,400 steps, and 1.7
-after 4,200.
+Measured by us, on one core of a virtual machine: a step takes 38 ms of CPU time, that of
+digits_ddgan 99 ms; eval/frechet_pixels_1000 is 14.1, 5.9, 3.6, 2.8 after 600, 1,200, 1,800, 2,400
+steps, and 1.7 after 4,200.
 ":tiny" trains two steps of a smaller network.
 """
 
