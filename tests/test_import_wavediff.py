@@ -317,7 +317,8 @@ REFUSED = {
     "a middle of one pixel": ({"ch_mult": [1, 1, 1, 1, 1]}, "its middle"),
     "blocks that have no form with bands": (
         {"resblock_type": "biggan_oneadagn"},
-        "official option resblock_type='biggan_oneadagn' has no form with",
+        "official option resblock_type='biggan_oneadagn' has no form with Haar transforms; use "
+        "'biggan', or official option no_use_freq=True",
     ),
 }
 

@@ -138,6 +138,13 @@ def _choose_discriminator(config: ConfigDict, given: Mapping[str, Any]) -> None:
 
 def check_config(config: ConfigDict) -> None:
     """Refuse a config whose networks cannot be built, as `nvlabs_options.check_config`."""
+    g = config.generator
+    # The rule of our fields would advise no_use_freq=False: the official switch is the opposite.
+    if g.get("wavelet_blocks", False) and g.resblock == "biggan_oneadagn":
+        raise UserError(
+            f"official option resblock_type={g.resblock!r} has no form with Haar transforms; use "
+            "'biggan', or official option no_use_freq=True"
+        )
     nvlabs_options.check_config(config, _FIELDS, _DECIDED_BY)
 
 
