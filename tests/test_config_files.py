@@ -82,7 +82,7 @@ def test_a_changed_copy_of_a_shipped_config_is_not_passed_over(here):
     [
         ("digits_dgan", "neither a file here nor one that ships; did you mean digits_ddgan?"),
         ("digits_dgan:tiny", "did you mean digits_ddgan?"),
-        ("qqqq", "these ship: celebahq256_ddgan, "),
+        ("qqqq", "these ship: celebahq1024_wavediff, "),
         ("configs/digits_ddgan.py", "did you mean digits_ddgan, which ships with this program?"),
         ("configs/digits_ddgan.py:tiny", "did you mean digits_ddgan, which ships"),
         ("digits_ddgan.py", "did you mean digits_ddgan, which ships"),

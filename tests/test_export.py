@@ -40,7 +40,7 @@ def make_model(method):
 
 @pytest.fixture(scope="module", params=SMALLEST)
 def model(request):
-    """DDGAN, and SIDDM with classes."""
+    """DDGAN, WaveDiff, and SIDDM with classes."""
     return make_model(request.param)
 
 
@@ -206,7 +206,9 @@ def test_bfloat16(model, folder, drawn, tmp_path):
 def test_export_tells_what_it_is_but_not_of_the_machine(model, folder):
     found = about(folder)
     config = model.config
-    assert found["method"] == ("DDGAN" if config.objective.joint else "SIDDM")
+    wavediff = config.diffusion.space == "haar"
+    pairs = "WaveDiff" if wavediff else "DDGAN"
+    assert found["method"] == (pairs if config.objective.joint else "SIDDM")
     assert found["data"]["num_classes"] == config.data.num_classes
     assert (found["step"], found["denoising_steps"]) == (7, config.diffusion.num_timesteps)
     assert {name: found[name] for name in ABOUT} == ABOUT

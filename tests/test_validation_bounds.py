@@ -182,7 +182,7 @@ def test_what_is_no_tree_of_sections(tree):
         ("data", "image_size", 10**30, "must lie between 0 and 2^31 - 1"),
         ("data", "image_size", 9_000, "data.image_size=9000 must be at most 8192"),
         ("generator", "num_res_blocks", 2**31 - 1, "must be at most 100"),
-        ("generator", "name", None, "generator.name=None is not one of ncsnpp, unet, mlp"),
+        ("generator", "name", None, "generator.name=None is not one of ncsnpp, wavelet, unet, mlp"),
         ("generator", "channel_multipliers", [1] * 10**6, "has 1,000,000 entries"),
         ("generator", "channel_multipliers", [{}], "is not a tuple such as (1, 2, 2, 2)"),
         ("diffusion", "num_timesteps", 10**9, "must be at most 10000"),
