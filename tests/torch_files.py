@@ -24,7 +24,7 @@ def save(value: Any, path: str | os.PathLike) -> None:
     """Write containers, numbers, texts, namespaces and float32 arrays, these as tensors."""
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch._utils")
     # A pickle holds the names of these two, which it looks up when it is written.
-    torch.FloatStorage = type("FloatStorage", (), {"__module__": "torch"})
+    torch.FloatStorage = _named("FloatStorage", "torch")
     utils._rebuild_tensor_v2 = _named("_rebuild_tensor_v2", "torch._utils")
     torch._utils = utils
     content = io.BytesIO()
@@ -39,13 +39,9 @@ def save(value: Any, path: str | os.PathLike) -> None:
         archive.writestr("archive/version", b"3\n")
 
 
-def _named(name: str, module: str) -> Any:
-    def function(*arguments: Any) -> None:
-        raise NotImplementedError
-
-    function.__name__ = function.__qualname__ = name
-    function.__module__ = module
-    return function
+def _named(name: str, module: str) -> type:
+    """Return an object that a pickle holds by its name, and that is never called."""
+    return type(name, (), {"__module__": module})
 
 
 class _Pickler(pickle.Pickler):
