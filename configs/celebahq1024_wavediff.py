@@ -10,7 +10,7 @@ Measured by us: not measured.
 ":tiny" trains two steps of a small 128 x 128 network on a CPU.
 """
 
-from ddgan_jax.config import ConfigDict, apply_variant, tiny, wavediff_config
+from ddgan_jax.config import ConfigDict, apply_variant, tiny, train_for_epochs, wavediff_config
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -39,19 +39,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c.discriminator.base_channels = 64
     c.discriminator.time_embedding_dim = 256
 
-    # The official schedule counts epochs: the rate follows a cosine over 400 of them, changes
-    # after each, and one more is trained at the final rate.
     # 8 GPUs with 4 images each.
     c.train.batch_size = 32
-    # 937: the incomplete batch is dropped.
-    steps_per_epoch = 30_000 // c.train.batch_size
-    num_epochs = 400
-    c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 375,737
+    train_for_epochs(c, 400, num_examples=30_000)  # 375,737 steps
     c.optimizer.generator_learning_rate = 2e-4
     c.optimizer.discriminator_learning_rate = 1e-4
     c.optimizer.final_learning_rate = 1e-5
-    c.optimizer.decay_interval_steps = steps_per_epoch
-    c.optimizer.decay_steps = num_epochs * steps_per_epoch
     c.optimizer.ema_decay = 0.9999
 
     c.log.num_samples = 16

@@ -11,7 +11,14 @@ Measured by us: not measured.
 ":tiny" trains two steps of a small network on a CPU.
 """
 
-from ddgan_jax.config import GENERATORS, ConfigDict, apply_variant, tiny, wavediff_config
+from ddgan_jax.config import (
+    GENERATORS,
+    ConfigDict,
+    apply_variant,
+    tiny,
+    train_for_epochs,
+    wavediff_config,
+)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -39,18 +46,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.discriminator.base_channels = 64
     c.discriminator.time_embedding_dim = 256
 
-    # The official schedule counts epochs: the rate follows a cosine over 1800 of them, changes
-    # after each, and one more is trained at the final rate.
     c.train.batch_size = 256
-    # 195: the incomplete batch is dropped.
-    steps_per_epoch = 50_000 // c.train.batch_size
-    num_epochs = 1800
-    c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 351,195
+    train_for_epochs(c, 1800, num_examples=50_000)  # 351,195 steps
     c.optimizer.generator_learning_rate = 1.6e-4
     c.optimizer.discriminator_learning_rate = 1.25e-4
     c.optimizer.final_learning_rate = 1e-5
-    c.optimizer.decay_interval_steps = steps_per_epoch
-    c.optimizer.decay_steps = num_epochs * steps_per_epoch
     c.optimizer.ema_decay = 0.9999
 
     return apply_variant(c, arg, {"tiny": tiny})

@@ -10,7 +10,7 @@ Measured by us: not measured.
 ":tiny" trains two steps of a small 64 x 64 network on a CPU.
 """
 
-from ddgan_jax.config import ConfigDict, apply_variant, base_config, tiny
+from ddgan_jax.config import ConfigDict, apply_variant, base_config, tiny, train_for_epochs
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -35,18 +35,12 @@ def get_config(arg: str = "") -> ConfigDict:
     c.discriminator.base_channels = 64
     c.discriminator.time_embedding_dim = 256
 
-    # The official schedule counts epochs: the rate follows a cosine over 500 of them, changes
-    # after each, and one more is trained at the final rate.
     # 8 GPUs with 8 images each.
     c.train.batch_size = 64
-    steps_per_epoch = 120_000 // c.train.batch_size  # 1,875
-    num_epochs = 500
-    c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 939,375
+    train_for_epochs(c, 500, num_examples=120_000)  # 939,375 steps
     c.optimizer.generator_learning_rate = 1.6e-4
     c.optimizer.discriminator_learning_rate = 1e-4
     c.optimizer.final_learning_rate = 1e-5
-    c.optimizer.decay_interval_steps = steps_per_epoch
-    c.optimizer.decay_steps = num_epochs * steps_per_epoch
     c.optimizer.ema_decay = 0.999
 
     c.log.num_samples = 16

@@ -12,7 +12,7 @@ Measured by us: not measured.
 ":tiny" trains two steps of a small network on a CPU.
 """
 
-from ddgan_jax.config import ConfigDict, apply_variant, base_config, tiny
+from ddgan_jax.config import ConfigDict, apply_variant, base_config, tiny, train_for_epochs
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -38,17 +38,11 @@ def get_config(arg: str = "") -> ConfigDict:
     c.discriminator.base_channels = 64
     c.discriminator.time_embedding_dim = 256
 
-    # As for CIFAR-10, in steps: a cosine that changes after each epoch, and one epoch more.
     c.train.batch_size = 256
-    # 468: the incomplete batch is dropped.
-    steps_per_epoch = 120_000 // c.train.batch_size
-    num_epochs = 200
-    c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 94,068
+    train_for_epochs(c, 200, num_examples=120_000)  # 94,068 steps
     c.optimizer.generator_learning_rate = 1.6e-4
     c.optimizer.discriminator_learning_rate = 1.25e-4
     c.optimizer.final_learning_rate = 1e-5
-    c.optimizer.decay_interval_steps = steps_per_epoch
-    c.optimizer.decay_steps = num_epochs * steps_per_epoch
     c.optimizer.ema_decay = 0.9999
 
     return apply_variant(c, arg, {"tiny": tiny})

@@ -15,7 +15,7 @@ Measured by us: not measured.
 ":tiny" trains two steps of a small 32 x 32 network on a CPU.
 """
 
-from ddgan_jax.config import ConfigDict, apply_variant, base_config, tiny
+from ddgan_jax.config import ConfigDict, apply_variant, base_config, tiny, train_for_epochs
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -43,15 +43,10 @@ def get_config(arg: str = "") -> ConfigDict:
     # The schedule counts epochs: the rate follows a cosine over 1800 of them, changes after each,
     # and one more is trained at the final rate.
     c.train.batch_size = 128
-    # 781: the incomplete batch is dropped.
-    steps_per_epoch = 100_000 // c.train.batch_size
-    num_epochs = 1800
-    c.train.num_steps = (num_epochs + 1) * steps_per_epoch  # 1,406,581
+    train_for_epochs(c, 1800, num_examples=100_000)  # 1,406,581 steps
     c.optimizer.generator_learning_rate = 1.6e-4
     c.optimizer.discriminator_learning_rate = 1.25e-4
     c.optimizer.final_learning_rate = 1e-5
-    c.optimizer.decay_interval_steps = steps_per_epoch
-    c.optimizer.decay_steps = num_epochs * steps_per_epoch
     c.optimizer.ema_decay = 0.9999
 
     return apply_variant(c, arg, {"tiny": tiny})

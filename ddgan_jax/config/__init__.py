@@ -19,7 +19,13 @@ from ddgan_jax.config.schema import (
 )
 from ddgan_jax.config.shapes import diffused_shape, input_size, resolutions
 from ddgan_jax.config.stored import from_stored
-from ddgan_jax.config.variants import apply_variant, siddm_config, tiny, wavediff_config
+from ddgan_jax.config.variants import (
+    apply_variant,
+    siddm_config,
+    tiny,
+    train_for_epochs,
+    wavediff_config,
+)
 
 __all__ = [
     "DISCRIMINATORS",
@@ -43,5 +49,6 @@ __all__ = [
     "resolutions",
     "siddm_config",
     "tiny",
+    "train_for_epochs",
     "wavediff_config",
 ]

@@ -62,6 +62,19 @@ def wavediff_config() -> ConfigDict:
     return c
 
 
+def train_for_epochs(config: ConfigDict, num_epochs: int, num_examples: int) -> None:
+    """Set the length of the training and of the learning rates' decay, in place, as published.
+
+    The published programs count epochs: the rates follow a cosine over num_epochs of them, change
+    after each, and one more epoch is trained at the final rate. Of each epoch the incomplete batch
+    is dropped. Reads config.train.batch_size.
+    """
+    steps_per_epoch = num_examples // config.train.batch_size
+    config.train.num_steps = (num_epochs + 1) * steps_per_epoch
+    config.optimizer.decay_interval_steps = steps_per_epoch
+    config.optimizer.decay_steps = num_epochs * steps_per_epoch
+
+
 def apply_variant(
     config: ConfigDict, argument: str, variants: Mapping[str, Callable[[ConfigDict], None]]
 ) -> ConfigDict:
