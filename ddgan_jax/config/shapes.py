@@ -42,6 +42,7 @@ CONVOLUTIONAL = {
     "small": Blocks((2, 4, 8, 8), first_down=1),
     "large": Blocks((4, 8, 8, 8, 8, 8), first_down=0),
 }
+# Each of the blocks after these halves an image that is small already.
 FEWEST_BLOCKS = 3
 
 
@@ -110,9 +111,9 @@ def check_levels(
         order = getattr(network, "updown_order", "")
         in_order = f" in the order {order!r}" if order else ""
         after = " and for its middle" if splits_middle else ""
-        before = f", as one {shrinks} times smaller," if shrinks > 1 else ""
+        seen = f", of which the first layer sees {image_size // shrinks}," if shrinks > 1 else ""
         raise UserError(
-            f"{size}image_size={image_size}{before} cannot be halved {halvings} times for the "
+            f"{size}image_size={image_size}{seen} cannot be halved {halvings} times for the "
             f"{levels} levels of {group}channel_multipliers{in_order}{after}; use a multiple of "
             f"{shrinks * 2**halvings}"
         )
